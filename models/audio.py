@@ -1,0 +1,219 @@
+"""Audio files or bytes -> mono float32 at 16 kHz, in blocks, refusing what is hostile or broken.
+
+`models.containers` reads the file; limits, checks, downmix and resampling are here.
+
+Shapes: S samples at 16 kHz.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from models import containers
+from models.containers import ContainerError, Sound
+
+SAMPLE_RATE = 16_000
+# Float files scaled as 16-bit integers pass; garbage such as 1e38 does not.
+MAX_AMPLITUDE = 65_536.0
+
+Reason = Literal[
+    "unreadable",
+    "empty",
+    "unsupported",
+    "corrupt",
+    "truncated",
+    "non_finite",
+    "amplitude",
+    "sample_rate",
+    "channels",
+    "duration",
+    "decoded_bytes",
+]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a caller is willing to decode, checked on decoded counts and not on headers alone.
+
+    Attributes:
+        max_duration_s: seconds of audio; the resampled output is then bounded too. None: unlimited.
+        max_decoded_bytes: bytes of decoded PCM, `frames * channels * 4`. None: unlimited.
+        min_sample_rate: Hz; forged low rates make a small file explode in the resampler.
+        max_sample_rate: Hz.
+        max_channels: count.
+    """
+
+    max_duration_s: float | None = None
+    max_decoded_bytes: int | None = None
+    min_sample_rate: int = 4_000
+    max_sample_rate: int = 384_000
+    max_channels: int = 8
+
+
+class AudioError(ValueError):
+    """Audio that cannot be used, and what to do about it.
+
+    The message never holds the file's name nor a library's own text; the caller adds the name.
+
+    Attributes:
+        reason: one of `Reason`.
+        limit: what was allowed or promised, in `unit`; None where no number applies.
+        observed: what was found instead, in `unit`.
+        unit: "s", "Hz", "bytes", "channels" or None.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        limit: float | None = None,
+        observed: float | None = None,
+        unit: str | None = None,
+    ) -> None:
+        super().__init__(reason, message, limit, observed, unit)  # all of them, so that it pickles
+        self.reason: Reason = reason
+        self.message = message
+        self.limit = limit
+        self.observed = observed
+        self.unit = unit
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def stream(
+    source: str | Path | bytes,
+    limits: Limits = Limits(),
+) -> Iterator[NDArray[np.float32]]:
+    """Decode `source` in blocks of 16 kHz mono; memory does not grow with the recording.
+
+    Every block is non-empty and contiguous. Channels are averaged; soxr (HQ) resamples.
+
+    A file that breaks part way raises after the blocks that came before. What cannot be detected:
+    an Ogg file cut exactly between two pages, an MP3 without a Xing header that is cut short, a
+    webm cut short beside a video, and damage inside a stream that its decoder conceals (MP3, Ogg,
+    AAC; PCM has no check at all).
+
+    Args:
+        source: a path, or the bytes of a file.
+        limits: what to refuse.
+
+    Raises:
+        AudioError: for anything that is wrong with the source.
+    """
+    try:
+        with _open(source) as file:
+            sound = containers.open_sound(file)
+            _check_header(sound, limits)
+            yield from _resampled(_mono(sound, limits), sound)
+    except ContainerError as error:
+        raise AudioError(*error.args) from error
+    except OSError as error:
+        raise AudioError("unreadable", f"the file cannot be read: {error.strerror}") from error
+
+
+def decode(source: str | Path | bytes, limits: Limits = Limits()) -> NDArray[np.float32]:
+    """Decode `source` as a whole: -> (S,). See `stream`."""
+    return np.concatenate(list(stream(source, limits)))
+
+
+def _open(source: str | Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
+
+
+def _check_header(sound: Sound, limits: Limits) -> None:
+    low, high = limits.min_sample_rate, limits.max_sample_rate
+    if not low <= sound.rate <= high:
+        bound, word = (low, "below") if sound.rate < low else (high, "above")
+        raise AudioError(
+            "sample_rate",
+            f"a sample rate of {sound.rate} Hz is {word} the limit of {bound} Hz; resample",
+            bound,
+            sound.rate,
+            "Hz",
+        )
+    if not 1 <= sound.channels <= limits.max_channels:
+        raise AudioError(
+            "channels",
+            f"{sound.channels} channels are outside 1 to {limits.max_channels}; mix the audio down",
+            limits.max_channels,
+            sound.channels,
+            "channels",
+        )
+    if sound.frames is not None:
+        _check_length(sound, sound.frames, limits)  # early; decoded counts are checked as well
+
+
+def _check_length(sound: Sound, frames: int, limits: Limits) -> None:
+    seconds, n_bytes = frames / sound.rate, frames * sound.channels * 4
+    if limits.max_duration_s is not None and seconds > limits.max_duration_s:
+        raise AudioError(
+            "duration",
+            f"{seconds:.2f} s of audio or more exceed the limit of {limits.max_duration_s:g} s; "
+            "cut it into shorter parts",
+            limits.max_duration_s,
+            seconds,
+            "s",
+        )
+    if limits.max_decoded_bytes is not None and n_bytes > limits.max_decoded_bytes:
+        raise AudioError(
+            "decoded_bytes",
+            f"{n_bytes} decoded bytes or more exceed the limit of {limits.max_decoded_bytes}; "
+            "cut the audio, lower its sample rate or mix it down",
+            limits.max_decoded_bytes,
+            n_bytes,
+            "bytes",
+        )
+
+
+def _mono(sound: Sound, limits: Limits) -> Iterator[NDArray[np.float32]]:
+    """Check and average the channels of every block: (frames, channels) -> (frames,)."""
+    frames = 0
+    for block in filter(len, sound.blocks):
+        _check_samples(block, frames / sound.rate)
+        frames += len(block)
+        _check_length(sound, frames, limits)
+        yield block[:, 0] if sound.channels == 1 else block.mean(axis=1)
+
+
+def _check_samples(block: NDArray[np.float32], start_s: float) -> None:
+    peak = float(max(block.max(), -block.min()))  # NaN and infinity carry through
+    if not np.isfinite(peak):
+        message = f"a sample after {start_s:.2f} s is NaN or infinite; export the audio again"
+        raise AudioError("non_finite", message)
+    if peak > MAX_AMPLITUDE:
+        raise AudioError(
+            "amplitude",
+            f"a sample after {start_s:.2f} s has the amplitude {peak:.3g}, more than the limit of "
+            f"{MAX_AMPLITUDE:g}; scale the audio to [-1, 1]",
+            MAX_AMPLITUDE,
+            peak,
+        )
+
+
+def _resampled(
+    blocks: Iterator[NDArray[np.float32]], sound: Sound
+) -> Iterator[NDArray[np.float32]]:
+    """Bring mono blocks to 16 kHz; nothing at all is an error."""
+    if sound.rate != SAMPLE_RATE:
+        blocks = _soxr(blocks, sound.rate)
+    n_samples = 0
+    for block in blocks:
+        if len(block):
+            n_samples += len(block)
+            yield np.ascontiguousarray(block)
+    if not n_samples:
+        raise AudioError("empty", "the file holds no audio samples; send one that does")
+
+
+def _soxr(blocks: Iterator[NDArray[np.float32]], rate: int) -> Iterator[NDArray[np.float32]]:
+    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield resampler.resample_chunk(np.ascontiguousarray(block))
+    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)

@@ -1,0 +1,198 @@
+"""The model file: an ONNX graph whose metadata holds a card; opened, verified and written here.
+
+The card travels as JSON under one metadata key, so that the file alone says what it computes, on
+what it was trained, and how any machine can prove that it computes the same vectors. Letters: `S`
+samples, `D` embedding dim.
+"""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.atomic import replacing
+from models.audio import SAMPLE_RATE
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+DEFAULT_MODEL = PRETRAINED / "default.onnx"
+CARD_KEY = "viola.card"
+CARD_SCHEMA = 1
+GOLDEN_TOLERANCE = (
+    1e-3  # relative to the vector's largest element: kernels differ, models differ more
+)
+GOLDEN_SECONDS = 2.0
+
+
+class ModelFileError(ValueError):
+    """A model file that is missing, broken, or computes something else than it says."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainingSource(_Part):
+    """One collection of training audio."""
+
+    name: str
+    hours: float
+    licences: list[str] = []
+
+
+class Training(_Part):
+    """How the weights came about; all of it is for people, none of it determines a vector."""
+
+    method: str
+    """Self-supervised method, or how the weights were obtained otherwise."""
+
+    recipe: dict[str, Any] = {}
+    steps: int = 0
+    segments: int = 0
+    seconds: float = 0.0
+    """Wall-clock time of the optimiser steps."""
+
+    hardware: str = ""
+    hours: float = 0.0
+    """Hours of audio in the training store."""
+
+    sources: list[TrainingSource] = []
+    commit: str = ""
+
+
+class Golden(_Part):
+    """The embedding of the reference signal, little-endian float32 in base64."""
+
+    signal: Literal["chirp-2s-v1"] = "chirp-2s-v1"
+    embedding: str
+
+    @classmethod
+    def of(cls, embedding: NDArray[np.float32]) -> "Golden":
+        """Pack a vector (D,)."""
+        return cls(embedding=base64.b64encode(embedding.astype("<f4").tobytes()).decode())
+
+    def vector(self) -> NDArray[np.float32]:
+        """The vector (D,)."""
+        return np.frombuffer(base64.b64decode(self.embedding), "<f4").astype(np.float32)
+
+
+class Card(_Part):
+    """What an encoder file says of itself."""
+
+    card_schema: Literal[1] = 1
+    kind: Literal["encoder"] = "encoder"
+    name: str
+    description: str = ""
+    licence: str = "Apache-2.0"
+    encoder: str
+    embed_dim: int = Field(gt=0)
+    sample_rate: Literal[16_000] = 16_000
+    frame_hop: int = Field(gt=0)
+    """Samples from one frame of features to the next."""
+
+    frame_offset: int = Field(le=0)
+    """First sample that frame 0 sees; negative, since it sees into the reflection before the
+    clip."""
+
+    receptive_field: int = Field(gt=0)
+    """Samples that one frame of features sees."""
+
+    min_samples: int = Field(gt=0)
+    """Shorter clips are zero-padded to this inside the graph."""
+
+    mean: float
+    std: float = Field(gt=0)
+    pooling: Literal["max+mean"] = "max+mean"
+    space_id: str
+    """Hash over everything that determines a vector; only vectors of one space may be compared."""
+
+    training: Training
+    probes: dict[str, float] = {}
+    """Linear-probe accuracy by downstream task, in [0, 1]."""
+
+    golden: Golden
+
+
+def open_session(
+    path: str | Path, options: ort.SessionOptions | None = None
+) -> tuple[ort.InferenceSession, Card]:
+    """Open an encoder file on the CPU and read its card.
+
+    Raises:
+        ModelFileError: no such file, not ONNX, without a card, or with inputs and outputs other
+        than an encoder's.
+    """
+    if not Path(path).is_file():
+        raise ModelFileError(f"no model file at {path}")
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no base class but Exception
+        raise ModelFileError(f"{path} is not an ONNX file that this runtime can open") from error
+    card = _read_card(session.get_modelmeta().custom_metadata_map, path)
+    inputs = {tensor.name for tensor in session.get_inputs()}
+    outputs = {tensor.name for tensor in session.get_outputs()}
+    if inputs != {"waveform", "length"} or not {"embedding", "frames"} <= outputs:
+        raise ModelFileError(
+            f"{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}; an encoder has "
+            "inputs waveform and length, outputs embedding and frames"
+        )
+    return session, card
+
+
+def reference_signal() -> NDArray[np.float32]:
+    """The golden vector's signal, 2 s: a chirp from 100 Hz to 6 kHz, then silence; (S,)."""
+    t = np.arange(int(GOLDEN_SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
+    chirp = np.sin(2 * np.pi * (100 * t + 1475 * t**2)) * np.minimum(t, 0.5)
+    return np.where(t < 1.75, chirp, 0).astype(np.float32)
+
+
+def golden_error(card: Card, embedding: NDArray[np.float32]) -> float:
+    """Largest difference from the golden vector, relative to its largest element.
+
+    Raises:
+        ModelFileError: beyond `GOLDEN_TOLERANCE`, of another size, or not finite.
+    """
+    golden = card.golden.vector()
+    if embedding.shape != golden.shape:
+        raise ModelFileError(
+            f"{card.name} gives {embedding.shape} values, its card holds {golden.shape}"
+        )
+    error = float(np.abs(embedding - golden).max() / np.abs(golden).max())
+    if not error <= GOLDEN_TOLERANCE:  # also when it is not a number
+        raise ModelFileError(
+            f"{card.name} is {error:.2g} off its golden vector on this machine; at most "
+            f"{GOLDEN_TOLERANCE:g} is allowed: the file or the runtime is broken"
+        )
+    return error
+
+
+def write(proto: Any, card: BaseModel, path: Path) -> None:
+    """Put the card into an ONNX ModelProto and write it."""
+    kept = [entry for entry in proto.metadata_props if entry.key != CARD_KEY]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
+    proto.metadata_props.add(key=CARD_KEY, value=card.model_dump_json())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _read_card(metadata: dict[str, str], path: str | Path) -> Card:
+    if CARD_KEY not in metadata:
+        raise ModelFileError(f"{path} has no card ({CARD_KEY}); was it written by viola export?")
+    try:
+        content = json.loads(metadata[CARD_KEY])
+    except json.JSONDecodeError as error:
+        raise ModelFileError(f"the card of {path} is not JSON") from error
+    schema = content.get("card_schema")
+    if schema != CARD_SCHEMA:
+        raise ModelFileError(f"{path} has card schema {schema}; this version reads {CARD_SCHEMA}")
+    try:
+        return Card.model_validate(content)
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
+        raise ModelFileError(f"the card of {path} is not valid: {fields}") from error

@@ -1,0 +1,152 @@
+"""torch -> ONNX model file: from samples to a vector in one graph, checked before it is kept."""
+
+import hashlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+
+from models.audio import SAMPLE_RATE
+from models.modelfile import Card, Golden, Training, reference_signal, write
+from models.nn import frontend
+from models.nn.model import WaveformEncoder, one_pass
+
+OPSET = 20
+PARITY_TOLERANCE = 1e-4
+PARITY_SECONDS = (0.025, 0.95, 2.37)
+
+
+class ExportError(RuntimeError):
+    """The exported graph does not compute what the network computes."""
+
+
+def export(
+    model: WaveformEncoder,
+    path: Path,
+    *,
+    training: Training,
+    description: str = "",
+    licence: str = "Apache-2.0",
+    probes: dict[str, float] | None = None,
+) -> tuple[Card, float]:
+    """Write `model` as the model file `path`; its name is the file's stem.
+
+    Returns:
+        The card, and the largest difference seen between the graph and the network.
+
+    Raises:
+        ExportError: that difference is above 1e-4 of the vectors' scale; nothing is written then.
+    """
+    model = model.eval().float().cpu()
+    proto = _trace(model)
+    difference = _check_parity(model, proto.SerializeToString())
+    golden, _ = one_pass(model, torch.from_numpy(reference_signal()))
+    encoder = model.encoder
+    card = Card(
+        name=path.stem,
+        description=description,
+        licence=licence,
+        encoder=type(encoder).__name__,
+        embed_dim=encoder.embed_dim,
+        frame_hop=encoder.frame_hop,
+        frame_offset=encoder.frame_offset,
+        receptive_field=encoder.receptive_field,
+        min_samples=encoder.min_samples,
+        mean=model.normalize.mean,
+        std=model.normalize.std,
+        space_id=space_id(model),
+        training=training,
+        probes=probes or {},
+        golden=Golden.of(golden.numpy()),
+    )
+    write(proto, card, path)
+    return card, difference
+
+
+def space_id(model: WaveformEncoder) -> str:
+    """Hash of what determines a vector, however compiled: weights, normalisation, front end."""
+    digest = hashlib.sha256()
+    settings = {
+        "encoder": type(model.encoder).__name__,
+        "mean": model.normalize.mean,
+        "std": model.normalize.std,
+        "pooling": "max+mean",
+        "sample_rate": SAMPLE_RATE,
+        "n_fft": frontend.N_FFT,
+        "hop_length": frontend.HOP_LENGTH,
+        "mel": ["slaney", frontend.N_MELS, frontend.F_MIN, frontend.F_MAX],
+        "log": ["natural", frontend.EPS],
+    }
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    for name, tensor in sorted(model.encoder.state_dict().items()):
+        if not name.endswith("num_batches_tracked"):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().numpy().astype("<f4").tobytes())
+    return f"va1-{digest.hexdigest()[:16]}"
+
+
+def _trace(model: WaveformEncoder) -> Any:
+    """The network as an ONNX ModelProto with free batch and length."""
+    batch, samples = torch.export.Dim("batch"), torch.export.Dim("samples", min=2)
+    example = (torch.randn(2, SAMPLE_RATE), torch.tensor([SAMPLE_RATE, SAMPLE_RATE // 2]))
+    with _quiet():
+        program = torch.onnx.export(
+            model,
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["waveform", "length"],
+            output_names=["embedding", "frames"],
+            dynamic_shapes={"waveform": {0: batch, 1: samples}, "length": {0: batch}},
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("the exporter returned nothing")
+    proto = program.model_proto
+    frames = next(output for output in proto.graph.output if output.name == "frames")
+    frames.type.tensor_type.shape.dim[1].dim_param = "n_frames"
+    return proto
+
+
+def _check_parity(model: WaveformEncoder, graph: bytes) -> float:
+    """Largest difference between the network, clip by clip, and the graph on a mixed batch."""
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    lengths = np.array([round(s * SAMPLE_RATE) for s in PARITY_SECONDS], dtype=np.int64)
+    noise = np.random.default_rng(0).normal(0, 0.1, (len(lengths), lengths.max()))
+    waveform = noise.astype(np.float32)  # noise beyond `length` as well: it must not matter
+    embeddings = session.run(["embedding"], {"waveform": waveform, "length": lengths})[0]
+    worst = 0.0
+    for row, length, embedding in zip(waveform, lengths, embeddings, strict=True):
+        expected = one_pass(model, torch.from_numpy(row[:length]))[0].numpy()
+        difference = float(np.abs(embedding - expected).max())
+        allowed = PARITY_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+        if not difference <= allowed:
+            raise ExportError(
+                f"the graph is {difference:.2g} off the network on {length / SAMPLE_RATE:g} s "
+                f"of noise; at most {allowed:.2g} is allowed"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress lines and its warnings about itself off the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -1,0 +1,127 @@
+"""Vectors -> the bytes of an answer: JSON with numbers or base64, or one NumPy array."""
+
+import base64
+import io
+from collections.abc import Sequence
+from itertools import pairwise
+from urllib.parse import quote
+
+import numpy as np
+import orjson
+from fastapi import Response
+from numpy.typing import NDArray
+
+from models.modelfile import Card
+from models.runtime import Windows
+from service.engine import Embedded
+from service.problems import Problem
+from service.schemas import (
+    EmbeddingList,
+    FileEmbedding,
+    Output,
+    ProblemDocument,
+    Usage,
+    WindowEmbedding,
+)
+from service.uploads import Upload
+
+NPY = "application/x-npy"
+JSON = "application/json"
+
+
+def render(
+    card: Card, uploads: Sequence[Upload], outcomes: Sequence[Embedded | Problem], output: Output
+) -> Response:
+    """Write the answer; files may fail as long as one works and the output has room to say so.
+
+    Raises:
+        Problem: if no file worked, or one did not and the output is one array.
+    """
+    failed = [(i, item) for i, item in enumerate(outcomes) if isinstance(item, Problem)]
+    if len(failed) == len(outcomes) or (failed and output == "npy"):
+        raise _whole(failed, uploads)
+    if output == "npy":
+        return _array(card, [item for item in outcomes if isinstance(item, Embedded)])
+    answer = _list(card, uploads, outcomes, output)
+    body = orjson.dumps(answer.model_dump(exclude_none=True), option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, media_type=JSON)
+
+
+def _list(
+    card: Card, uploads: Sequence[Upload], outcomes: Sequence[Embedded | Problem], output: Output
+) -> EmbeddingList:
+    embedded = [item for item in outcomes if isinstance(item, Embedded)]
+    return EmbeddingList(
+        model=card.name,
+        space_id=card.space_id,
+        data=[
+            _file(index, upload, outcome, output)
+            for index, (upload, outcome) in enumerate(zip(uploads, outcomes, strict=True))
+        ],
+        usage=Usage(
+            audio_seconds=sum(item.duration_s for item in embedded),
+            windows=sum(len(item.windows.start_s) for item in embedded if item.windows),
+        ),
+    )
+
+
+def _file(index: int, upload: Upload, outcome: Embedded | Problem, output: Output) -> FileEmbedding:
+    if isinstance(outcome, Problem):
+        error = ProblemDocument(**outcome.document())
+        return FileEmbedding(index=index, file=upload.name, error=error)
+    return FileEmbedding(
+        index=index,
+        file=upload.name,
+        duration_s=outcome.duration_s,
+        embedding=_vector(outcome.embedding, output),
+        windows=None if outcome.windows is None else _windows(outcome.windows, output),
+    )
+
+
+def _windows(windows: Windows, output: Output) -> list[WindowEmbedding]:
+    times = zip(windows.start_s.tolist(), windows.end_s.tolist(), windows.embedding, strict=True)
+    return [
+        WindowEmbedding(start_s=start, end_s=end, embedding=_vector(vector, output))
+        for start, end, vector in times
+    ]
+
+
+def _vector(vector: NDArray[np.float32], output: Output) -> NDArray[np.float32] | str:
+    if output == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    return np.ascontiguousarray(vector)
+
+
+def _array(card: Card, embedded: Sequence[Embedded]) -> Response:
+    """One array (N, D): a row a file, or a row a window of the only file."""
+    windows = embedded[0].windows
+    rows = np.stack([item.embedding for item in embedded]) if windows is None else windows.embedding
+    body = io.BytesIO()
+    np.lib.format.write_array(body, rows.astype("<f4"), version=(1, 0), allow_pickle=False)
+    headers = {
+        "Viola-Model": quote(card.name),  # a header holds no more than Latin-1
+        "Viola-Space-Id": card.space_id,
+        "Viola-Audio-Seconds": f"{sum(item.duration_s for item in embedded):.6f}",
+    }
+    if windows is not None:
+        headers |= _timing_headers(windows)
+    return Response(body.getvalue(), media_type=NPY, headers=headers)
+
+
+def _timing_headers(windows: Windows) -> dict[str, str]:
+    """Length of a window and step to the next, as they came out on the model's grid of frames."""
+    window_s = windows.end_s[0] - windows.start_s[0]
+    hop_s = next((after - before for before, after in pairwise(windows.start_s)), window_s)
+    return {"Viola-Window-S": f"{window_s:.6f}", "Viola-Hop-S": f"{hop_s:.6f}"}
+
+
+def _whole(failed: Sequence[tuple[int, Problem]], uploads: Sequence[Upload]) -> Problem:
+    """The failure of a request: its first file's, beside it all files' if there are several."""
+    members = [
+        problem.document(file_index=index, file=uploads[index].name) for index, problem in failed
+    ]
+    index, first = failed[0]
+    extensions = dict(first.extensions) | {"file_index": index, "file": uploads[index].name}
+    if len(uploads) > 1:
+        extensions["problems"] = members
+    return Problem(first.kind.slug, str(first.detail), headers=first.headers, **extensions)

@@ -1,0 +1,136 @@
+"""The commands of the serving half."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from models.modelfile import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from service.bulk import Tally
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command()(serve)
+    app.command()(embed)
+
+
+def serve(
+    models: Annotated[
+        Path | None, typer.Option(help="A model file, or a folder of *.onnx.", show_default=False)
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="The address to listen on.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The TCP port to listen on.", show_default=False)
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error.", show_default=False)
+    ] = None,
+) -> None:
+    """Serve models over HTTP. Options override the environment's VIOLA_* settings."""
+    # Here, not above: the other commands need no web server and start without one
+    from service.server import run
+    from service.settings import SettingsError, load_settings
+
+    try:
+        settings = load_settings(models=models, host=host, port=port, log_level=log_level)
+    except SettingsError as error:
+        typer.echo(f"viola serve: {error}", err=True)
+        raise typer.Exit(2) from None
+    run(settings)
+
+
+def embed(
+    files: Annotated[list[Path], typer.Argument(help="Audio files of any format and length.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Table to write: .npz, .npy, .parquet or .jsonl.")
+    ],
+    model: Annotated[
+        Path, typer.Option(help="A model file.", show_default="the default encoder")
+    ] = (DEFAULT_MODEL),
+    window_s: Annotated[
+        float | None, typer.Option(help="Seconds a vector spans; one vector a file if not given.")
+    ] = None,
+    hop_s: Annotated[
+        float | None,
+        typer.Option(help="Seconds from one vector to the next; else window-s."),
+    ] = None,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Frame features before pooling.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads; what this process may use if not given.")
+    ] = None,
+) -> None:
+    """Embed audio files into one table: a vector a file, or timed vectors.
+
+    Exits with 1 if a file failed; those that worked are in the table all the same. Timed vectors
+    are written as they come to .parquet and .jsonl, and are held in memory for .npz and .npy. Of a
+    file that breaks part way, those before the break are kept.
+    """
+    from rich.console import Console
+
+    from models.runtime import Encoder
+    from service.bulk import Failure, embed_files
+    from service.tables import writing
+
+    if frames and window_s is not None:
+        raise typer.BadParameter("choose --frames or --window-s, not both")
+    if hop_s is not None and window_s is None:
+        raise typer.BadParameter("--hop-s needs --window-s")
+    console = Console(stderr=True, soft_wrap=True)
+    failures: list[Failure] = []
+    n_rows = 0
+    try:
+        encoder = Encoder.open(model, threads=threads)
+        with writing(out, encoder.card) as table, _progress(console, len(files)) as tally:
+            rows = embed_files(
+                encoder, files, window_s=window_s, hop_s=hop_s, frames=frames, tally=tally
+            )
+            for row in rows:
+                if isinstance(row, Failure):
+                    failures.append(row)
+                else:
+                    table.add(row)
+                    n_rows += 1
+    except ValueError as error:  # of the model file, the table or the window
+        console.print(f"error: {error}", markup=False, style="red")
+        raise typer.Exit(2) from error
+    for failure in failures:
+        console.print(f"failed: {failure.file}: {failure.reason}", markup=False, style="red")
+    console.print(
+        f"{out}: {n_rows} vectors of {encoder.card.embed_dim} in space {encoder.card.space_id}; "
+        f"{len(files) - len(failures)} files embedded, {len(failures)} failed",
+        markup=False,
+    )
+    if failures:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _progress(console: "Console", n_files: int) -> Iterator["Tally"]:
+    """A bar over the files, with the audio so far and how much faster than real time that is."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from service.bulk import Tally
+
+    status = TextColumn("{task.fields[status]}")
+    columns = ("embedding", BarColumn(), MofNCompleteColumn(), status)
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=n_files, status="")
+
+        def show(tally: Tally) -> None:
+            elapsed = progress.tasks[0].elapsed
+            speed = f"{tally.audio_s / elapsed:.0f} x real time" if elapsed else ""
+            status = f"{tally.audio_s / 3600:.2f} h  {speed}"
+            progress.update(task, completed=tally.files, status=status)
+
+        yield Tally(show)

@@ -1,0 +1,128 @@
+"""The one place where what went wrong becomes an HTTP answer: `application/problem+json`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from models.audio import AudioError
+from service.problems import Problem
+from service.untrusted import printable
+
+PROBLEM_JSON = "application/problem+json"
+CLIENT_CLOSED_REQUEST = 499  # nobody reads it but the log, which nginx taught to know the number
+
+_AUDIO_PROBLEMS = {
+    "unreadable": "corrupt",
+    "empty": "empty",
+    "unsupported": "unsupported-format",
+    "corrupt": "corrupt",
+    "truncated": "truncated",
+    "non_finite": "non-finite",
+    "amplitude": "amplitude",
+    "sample_rate": "sample-rate",
+    "channels": "channels",
+    "duration": "too-long",
+    "decoded_bytes": "decoded-too-large",
+}
+_BOUNDS = ("gt", "ge", "lt", "le", "max_length", "min_length")
+
+log = structlog.get_logger()
+
+
+def install(app: FastAPI) -> None:
+    """Answer every failure inside `app` with a problem document."""
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(RequestValidationError, _answer_validation)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
+
+
+def problem_response(problem: Problem, request_id: str) -> Response:
+    """The answer of a request that failed as a whole."""
+    document = problem.document(
+        instance=f"urn:viola:request:{request_id}", error=problem.openai_error()
+    )
+    return Response(
+        orjson.dumps(document),
+        status_code=problem.status_code,
+        headers=problem.headers,
+        media_type=PROBLEM_JSON,
+    )
+
+
+def audio_problem(error: AudioError) -> Problem:
+    """What is wrong with one file; the error's message is our own and safe to send."""
+    return Problem(
+        _AUDIO_PROBLEMS[error.reason],
+        f"{error.message[:1].upper()}{error.message[1:]}.",
+        limit=error.limit,
+        observed=error.observed,
+        unit=error.unit,
+    )
+
+
+def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Problem:
+    """What pydantic refused, the first of it as the detail."""
+    refused = [_refused(error) for error in errors]
+    context = errors[0].get("ctx", {})
+    return Problem(
+        "invalid-parameter",
+        refused[0]["reason"],
+        limit=next((context[bound] for bound in _BOUNDS if bound in context), None),
+        observed=_number(errors[0].get("input")),
+        param=refused[0]["name"],
+        invalid_params=refused,
+    )
+
+
+def _refused(error: Mapping[str, Any]) -> dict[str, Any]:
+    name = printable(str(error["loc"][-1])) if error["loc"] else "request"
+    shown = _shown(error.get("input"))
+    if error["type"] == "extra_forbidden":
+        reason = f"There is no parameter {name!r}."
+    else:
+        reason = f"{name} = {shown} is not accepted: {error['msg']}."
+    return {"name": name, "reason": reason, "value": shown}
+
+
+def _shown(value: Any) -> str | None:
+    return None if value is None else printable(str(value))
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _framework_problem(request: Request, error: HTTPException) -> Problem:
+    """What Starlette and FastAPI refuse on their own; their texts hold nothing of the inside."""
+    path = printable(request.url.path)
+    if error.status_code == 404:
+        return Problem("not-found", f"There is nothing at {path}.")
+    if error.status_code == 405:
+        detail = f"{path} does not take {printable(request.method)}."
+        return Problem("method-not-allowed", detail, headers=error.headers)
+    return Problem("bad-request", f"{error.detail}.")
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    problem = error if isinstance(error, Problem) else _framework_problem(request, error)
+    log.info("refused", problem=problem.kind.slug, detail=problem.detail)
+    return problem_response(problem, request.state.request_id)
+
+
+async def _answer_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return await _answer_http(request, validation_problem(error.errors()))
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)

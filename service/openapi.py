@@ -1,0 +1,96 @@
+"""What the OpenAPI document says beyond what FastAPI finds out by itself: problems and bodies."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from service.errors import PROBLEM_JSON
+from service.problems import PROBLEM_TYPES, Problem
+from service.schemas import EmbeddingParameters, ProblemDocument
+from service.uploads import FILE_FIELD, FORM, RAW_PREFIX, RAW_TYPES
+
+SCHEMAS = "#/components/schemas/"
+Responses = dict[int | str, dict[str, Any]]
+
+_FILE = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+
+
+def problem_responses(slugs: Iterable[str]) -> Responses:
+    """`responses=` of a route that can fail in these ways, each with an example."""
+    responses: Responses = {}
+    for slug in slugs:
+        kind = PROBLEM_TYPES[slug]
+        response = responses.setdefault(
+            kind.status,
+            {
+                "description": "",
+                "content": {
+                    PROBLEM_JSON: {
+                        "schema": {"$ref": SCHEMAS + ProblemDocument.__name__},
+                        "examples": {},
+                    }
+                },
+            },
+        )
+        response["description"] = "; ".join(filter(None, (response["description"], kind.title)))
+        problem = Problem(slug, kind.remedy)
+        example = problem.document(instance="urn:viola:request:4f1c", error=problem.openai_error())
+        response["content"][PROBLEM_JSON]["examples"][slug] = {"value": example}
+    return responses
+
+
+def audio_body() -> dict[str, Any]:
+    """`openapi_extra=` of a route that takes a form with files, or one file as the body."""
+    raw = {"schema": _FILE}
+    return {
+        "requestBody": {
+            "required": True,
+            "description": "Files of a form, or one file as the body. The format is told by the "
+            "first bytes, whatever the Content-Type.",
+            "content": {
+                FORM: {"schema": _form_schema()},
+                f"{RAW_PREFIX}*": raw,
+                **dict.fromkeys(RAW_TYPES, raw),
+            },
+        }
+    }
+
+
+def _form_schema() -> dict[str, Any]:
+    fields = EmbeddingParameters.model_json_schema()["properties"]
+    for field in fields.values():
+        field.pop("default", None)  # a form that sends its defaults would override the query
+    files = {"type": "array", "items": _FILE, "minItems": 1, "description": "One file or more."}
+    return {
+        "type": "object",
+        "required": [FILE_FIELD],
+        "properties": {FILE_FIELD: files, **fields},
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` describe itself so."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        license_info=app.license_info,
+        tags=app.openapi_tags,
+        routes=app.routes,
+    )
+    # Named by reference alone, which FastAPI does not see
+    schemas = document["components"]["schemas"]
+    schemas.setdefault(ProblemDocument.__name__, ProblemDocument.model_json_schema())
+    return document

@@ -1,0 +1,170 @@
+"""Every way a request can fail, once: status, title and what to do about it (RFC 9457)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+from service.untrusted import printable
+
+
+@dataclass(frozen=True)
+class ProblemType:
+    """One kind of failure: what `type` in an answer stands for."""
+
+    slug: str
+    status: int
+    title: str
+    remedy: str
+
+    @property
+    def uri(self) -> str:
+        """Where the kind is documented; relative, so that it resolves on any host."""
+        return f"/problems/{self.slug}"
+
+
+_TABLE = (
+    # The request
+    ("bad-request", 400, "Malformed request", "Check the body against its Content-Type."),
+    (
+        "missing-file",
+        400,
+        "No audio file in the form",
+        "Send each file as a part named `file` that has a file name: "
+        "`curl -F file=@clip.wav`, or post the file itself with its Content-Type.",
+    ),
+    (
+        "invalid-parameter",
+        400,
+        "Parameter not accepted",
+        "`invalid_params` names each parameter with the reason.",
+    ),
+    ("not-found", 404, "No such resource", "`/docs` lists what there is."),
+    ("model-not-found", 404, "No such model", "`GET /v1/models` lists what there is."),
+    ("method-not-allowed", 405, "Method not allowed", "The `Allow` header names the methods."),
+    (
+        "body-timeout",
+        408,
+        "Request body arrived too slowly",
+        "Send less in one request, or over a faster line.",
+    ),
+    (
+        "body-too-large",
+        413,
+        "Request body too large",
+        "Send fewer files in one request, or compress them: FLAC halves WAV without loss.",
+    ),
+    ("too-many-files", 413, "Too many files", "Spread the files over several requests."),
+    ("too-long", 413, "Recording too long", "Cut the recording, or raise the limit."),
+    (
+        "request-too-long",
+        413,
+        "Too much audio in one request",
+        "Spread the files over several requests.",
+    ),
+    (
+        "decoded-too-large",
+        413,
+        "Recording too large once decoded",
+        "Cut the recording, or send it at a lower sample rate or with fewer channels.",
+    ),
+    ("too-many-windows", 413, "Too many windows", "Choose a longer hop_s, or cut the recording."),
+    (
+        "unsupported-media-type",
+        415,
+        "Content-Type not accepted",
+        "Send multipart/form-data, audio/* or application/octet-stream: "
+        "`curl -F file=@clip.wav`, or `curl -H 'Content-Type: audio/wav' --data-binary @clip.wav`.",
+    ),
+    (
+        "content-encoding",
+        415,
+        "Content-Encoding not accepted",
+        "Send the body as it is; audio formats are compressed already.",
+    ),
+    (
+        "unsupported-format",
+        415,
+        "Audio format not recognised",
+        "`GET /v1/limits` lists the formats; convert with `ffmpeg -i clip.xyz clip.flac`.",
+    ),
+    # The audio
+    ("empty", 422, "File without audio", "Check that the recording has any samples."),
+    ("corrupt", 422, "File damaged", "Check that it plays; export it again."),
+    ("truncated", 422, "File cut off", "Check that it was uploaded whole; export it again."),
+    ("non-finite", 422, "Samples that are not numbers", "Export the file again."),
+    ("amplitude", 422, "Samples far out of range", "Scale float samples to [-1, 1]."),
+    (
+        "sample-rate",
+        422,
+        "Sample rate out of range",
+        "Resample the recording, for instance to 16 kHz.",
+    ),
+    ("channels", 422, "Too many channels", "Mix the recording down to mono."),
+    ("too-short", 422, "Recording too short", "Send a longer recording."),
+    # The service
+    ("internal", 500, "Internal error", "Report the request id; the log has the cause."),
+    ("overloaded", 503, "Too many requests in hand", "Wait for `Retry-After` seconds, try again."),
+    ("model-unavailable", 503, "Model not usable", "`/readyz` and the log say why."),
+)
+
+PROBLEM_TYPES: Mapping[str, ProblemType] = {row[0]: ProblemType(*row) for row in _TABLE}
+
+
+class Problem(HTTPException):
+    """A failure of one request, or of one file in it, with the limit and the value that met it.
+
+    It is an HTTPException because FastAPI turns other errors while it reads a body into a bare 400.
+    """
+
+    def __init__(
+        self,
+        slug: str,
+        detail: str,
+        *,
+        limit: float | None = None,
+        observed: float | None = None,
+        unit: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **extensions: Any,
+    ) -> None:
+        self.kind = PROBLEM_TYPES[slug]
+        super().__init__(self.kind.status, detail, dict(headers or {}))
+        members = {"limit": limit, "observed": observed, "unit": unit, "param": param}
+        self.extensions = {
+            name: value for name, value in (members | extensions).items() if value is not None
+        }
+
+    def document(self, **members: Any) -> dict[str, Any]:
+        """The problem document, with `members` added."""
+        return {
+            "type": self.kind.uri,
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": self.detail,
+            **self.extensions,
+            **members,
+        }
+
+    def openai_error(self) -> dict[str, Any]:
+        """The same as OpenAI's clients expect it, to stand beside as `error`."""
+        return {
+            "message": self.detail,
+            "type": "server_error" if self.status_code >= 500 else "invalid_request_error",
+            "param": self.extensions.get("param"),
+            "code": self.kind.slug.replace("-", "_"),
+        }
+
+
+def invalid_parameter(name: str, reason: str, *, value: Any, limit: float | None = None) -> Problem:
+    """One parameter that is not accepted; `reason` is a sentence that names it."""
+    return Problem(
+        "invalid-parameter",
+        reason,
+        limit=limit,
+        observed=value if isinstance(value, int | float) else None,
+        param=name,
+        invalid_params=[{"name": name, "reason": reason, "value": printable(str(value))}],
+    )

@@ -1,0 +1,37 @@
+"""`GET /v1/limits`: what a request may hold, for machines to read before they send."""
+
+from typing import get_args
+
+from fastapi import APIRouter
+
+from models.containers import ACCEPTED
+from service.context import Shared
+from service.engine import MAX_OVERLAP, MIN_DURATION_S
+from service.schemas import LimitList, Output
+from service.uploads import FORM, RAW_PREFIX, RAW_TYPES
+
+router = APIRouter(tags=["limits"])
+
+
+@router.get("/v1/limits", summary="List the limits")
+async def list_limits(shared: Shared) -> LimitList:
+    """Every limit by the name that its refusal and its setting have."""
+    settings, audio = shared.settings, shared.engine.decoder.limits
+    return LimitList(
+        max_body_bytes=settings.max_body_bytes,
+        max_files=settings.max_files,
+        max_inflight=settings.max_inflight,
+        body_timeout_s=settings.body_timeout_s,
+        max_decoded_bytes=settings.max_decoded_bytes,
+        min_duration_s=MIN_DURATION_S,
+        max_duration_s=settings.max_duration_s,
+        max_request_duration_s=settings.max_request_duration_s,
+        min_sample_rate=audio.min_sample_rate,
+        max_sample_rate=audio.max_sample_rate,
+        max_channels=audio.max_channels,
+        max_windows=settings.max_windows,
+        max_overlap=MAX_OVERLAP,
+        formats=ACCEPTED.split(", "),
+        media_types=[FORM, f"{RAW_PREFIX}*", *RAW_TYPES],
+        outputs=list(get_args(Output)),
+    )

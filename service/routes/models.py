@@ -1,0 +1,35 @@
+"""`GET /v1/models`: what is served, with each model's card."""
+
+from fastapi import APIRouter
+
+from service.catalogue import Served
+from service.context import Shared
+from service.openapi import problem_responses
+from service.schemas import ModelEntry, ModelList
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("", summary="List the models")
+async def list_models(shared: Shared) -> ModelList:
+    """Every model that is served, with its card."""
+    catalogue = shared.catalogue
+    return ModelList(data=[_entry(model, catalogue.default) for model in catalogue.served.values()])
+
+
+@router.get(
+    "/{model_id}", summary="Describe a model", responses=problem_responses(["model-not-found"])
+)
+async def describe_model(model_id: str, shared: Shared) -> ModelEntry:
+    """One model and its card."""
+    return _entry(shared.catalogue.get(model_id), shared.catalogue.default)
+
+
+def _entry(model: Served, default: str | None) -> ModelEntry:
+    card = model.encoder.card
+    return ModelEntry(
+        id=card.name,
+        default=card.name == default,
+        space_id=card.space_id,
+        card=card.model_dump(mode="json", exclude={"golden": {"embedding"}}),
+    )

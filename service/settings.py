@@ -1,0 +1,99 @@
+"""Everything about the service that an operator may set: `VIOLA_*` in the environment."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.modelfile import PRETRAINED
+
+ENV_PREFIX = "VIOLA_"
+
+# What Kubernetes adds to every container's environment when a Service is itself called "viola".
+_SERVICE_LINKS = ("VIOLA_SERVICE_", "VIOLA_PORT_")
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names it, its value and what was expected."""
+
+
+class Settings(BaseSettings):
+    """What is served, where, and how much of it at once."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    models: Path = Field(default=PRETRAINED, description="a model file, or a folder of `*.onnx`")
+    default_model: str | None = Field(
+        default=None,
+        description="the model of requests that name none; else `default`, else the first",
+    )
+    host: str = Field(default="127.0.0.1", description="the address to listen on")
+    port: int = Field(default=8000, ge=1, le=65_535, description="the TCP port to listen on")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="the least severe event that is logged"
+    )
+    shutdown_timeout_s: int = Field(
+        default=30, ge=1, description="how long requests may finish after SIGTERM"
+    )
+
+    threads: int | None = Field(
+        default=None, ge=1, description="threads of one inference; else what the machine grants"
+    )
+    decode_workers: int = Field(default=2, ge=1, description="files decoded at the same time")
+    max_inflight: int = Field(
+        default=16, ge=1, description="embedding requests in hand at the same time"
+    )
+    body_timeout_s: float = Field(
+        default=60.0, gt=0, description="seconds for a request body to arrive"
+    )
+
+    max_body_bytes: int = Field(default=25 * 2**20, ge=1, description="bytes of one request body")
+    max_files: int = Field(default=16, ge=1, description="files in one request")
+    max_decoded_bytes: int = Field(
+        default=256 * 2**20, ge=1, description="bytes of one file once decoded, at its own rate"
+    )
+    max_duration_s: float = Field(default=600.0, gt=0, description="seconds of audio in one file")
+    max_request_duration_s: float = Field(
+        default=1800.0, gt=0, description="seconds of audio in all files of one request"
+    )
+    max_windows: int = Field(default=4096, ge=1, description="windows in one request")
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The environment's settings with those `overrides` on top that are not None.
+
+    Raises:
+        SettingsError: for a value that is not accepted, and for a `VIOLA_` variable that is none.
+    """
+    _refuse_unknown_variables(os.environ)
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as exception:
+        raise SettingsError("; ".join(map(_sentence, exception.errors()))) from None
+
+
+def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    """A misspelt limit that is silently ignored is no limit."""
+    known = [ENV_PREFIX + name.upper() for name in Settings.model_fields]
+    for name in sorted(environment):
+        if not name.upper().startswith(ENV_PREFIX) or name.upper().startswith(_SERVICE_LINKS):
+            continue
+        if name.upper() not in known:
+            closest = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"did you mean {closest[0]}?" if closest else f"known: {', '.join(known)}"
+            raise SettingsError(f"{name} is not a setting; {hint}")
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    """One pydantic error in an operator's words."""
+    variable = ENV_PREFIX + str(error["loc"][0]).upper() if error["loc"] else ENV_PREFIX + "*"
+    if variable == "VIOLA_PORT" and str(error["input"]).startswith("tcp://"):
+        return (
+            f"VIOLA_PORT={error['input']!r} was set by Kubernetes, which names a Service's address "
+            "so: call the Service something else than viola, or set enableServiceLinks: false"
+        )
+    return f"{variable}={str(error['input'])!r} is not accepted: {error['msg']}"

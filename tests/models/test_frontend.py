@@ -1,0 +1,63 @@
+import librosa
+import numpy as np
+import pytest
+import torch
+
+from models.nn.frontend import (
+    EPS,
+    F_MAX,
+    F_MIN,
+    HOP_LENGTH,
+    N_FFT,
+    N_MELS,
+    LogMel,
+    Normalize,
+    mel_filters,
+)
+from tests.signals import noise, tone
+
+
+def librosa_log_mel(samples: np.ndarray) -> np.ndarray:
+    spectrum = librosa.stft(
+        samples, n_fft=N_FFT, hop_length=HOP_LENGTH, window="hann", pad_mode="reflect"
+    )
+    return np.log(mel_filters() @ np.abs(spectrum) ** 2 + EPS)
+
+
+@pytest.mark.parametrize("samples", [noise(1.0), tone(440, 0.95), np.zeros(8000, np.float32)])
+def test_log_mel_equals_librosas(samples: np.ndarray) -> None:
+    log_mel = LogMel()(torch.from_numpy(samples[None]))[0].numpy()
+    np.testing.assert_allclose(log_mel, librosa_log_mel(samples), atol=1e-3)
+
+
+def test_a_segment_of_095_seconds_has_96_frames() -> None:
+    assert LogMel()(torch.zeros(2, 15_200)).shape == (2, N_MELS, 96)
+
+
+@pytest.mark.parametrize("length", [513, 700, 9_999, 16_000])
+def test_padding_does_not_change_the_valid_frames(length: int) -> None:
+    samples = torch.from_numpy(noise(1.0))
+    alone = LogMel()(samples[None, :length])
+    padded = LogMel()(samples[None], torch.tensor([length]))
+    torch.testing.assert_close(padded[..., : alone.shape[2]], alone, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("band", [5, 30, 60])
+def test_a_tone_peaks_in_its_own_band(band: int) -> None:
+    centre = librosa.mel_frequencies(N_MELS + 2, fmin=F_MIN, fmax=F_MAX)[band + 1]
+    log_mel = LogMel()(torch.from_numpy(tone(centre, 1.0)[None]))[0]
+    assert int(log_mel[:, 50].argmax()) == band
+
+
+def test_silence_is_the_logarithm_of_eps() -> None:
+    log_mel = LogMel()(torch.zeros(1, 4000))
+    torch.testing.assert_close(log_mel, torch.full_like(log_mel, float(np.log(EPS))))
+
+
+def test_normalize_shifts_and_scales() -> None:
+    assert Normalize(2.0, 4.0)(torch.tensor([6.0])).item() == 1.0
+
+
+def test_normalize_refuses_a_deviation_of_zero() -> None:
+    with pytest.raises(ValueError, match="std is 0"):
+        Normalize(0.0, 0.0)

@@ -1,0 +1,116 @@
+import copy
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from models import modelfile
+from models.modelfile import Card, ModelFileError, Training
+from models.nn.export import ExportError, export, space_id
+from models.nn.model import WaveformEncoder, one_pass
+from models.runtime import Encoder
+from tests.networks import small_network
+from tests.signals import noise
+
+
+def test_the_file_runs_without_a_line_of_ours(model_path: Path, network: WaveformEncoder) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model_path)
+    waveform = np.stack([noise(1.0), noise(1.0, seed=1)])
+    length = np.array([16_000, 5_000])
+    embedding, frames = session.run(None, {"waveform": waveform, "length": length})
+    assert embedding.dtype == frames.dtype == np.float32
+    for row, n, got in zip(waveform, length, embedding, strict=True):
+        expected, _ = one_pass(network, torch.from_numpy(row[:n]))
+        np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_the_card_says_what_the_network_is(model_path: Path, network: WaveformEncoder) -> None:
+    _, card = modelfile.open_session(model_path)
+    assert card.name == model_path.stem
+    assert card.encoder == type(network.encoder).__name__
+    assert card.embed_dim == network.encoder.embed_dim
+    assert (card.mean, card.std) == (-5.5, 5.0)
+    assert card.space_id == space_id(network)
+    assert card.training.method == "random weights"
+
+
+def test_the_golden_vector_is_reproduced(model_path: Path) -> None:
+    assert Encoder.open(model_path).self_test() < 1e-5
+
+
+@pytest.mark.parametrize("broken", [lambda v: v * 1.01, lambda v: v * np.nan, lambda v: v[:-1]])
+def test_another_golden_vector_is_refused(model_path: Path, broken) -> None:
+    _, card = modelfile.open_session(model_path)
+    with pytest.raises(ModelFileError):
+        modelfile.golden_error(card, broken(card.golden.vector()))
+
+
+def test_the_space_follows_the_weights_and_the_normalisation_alone() -> None:
+    one, same, other = (small_network("AudioNTT2020") for _ in range(3))
+    assert space_id(one) == space_id(same)
+    other.encoder.fc[0].bias.data[0] += 1e-3
+    assert space_id(other) != space_id(one)
+    assert space_id(WaveformEncoder(one.encoder, mean=-5.0, std=5.0)) != space_id(one)
+
+
+def test_a_graph_that_differs_from_its_network_is_not_written(
+    model_path: Path, network: WaveformEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = copy.deepcopy(network)
+    other.encoder.fc[0].bias.data += 0.01
+    monkeypatch.setattr("models.nn.export._trace", lambda model: onnx.load(model_path))
+    with pytest.raises(ExportError, match="off the network"):
+        export(other, tmp_path / "wrong.onnx", training=Training(method=""))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"no model file at .*gone\.onnx"):
+        modelfile.open_session(tmp_path / "gone.onnx")
+
+
+def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text.onnx"
+    path.write_text("not a model")
+    with pytest.raises(ModelFileError, match="not an ONNX file"):
+        modelfile.open_session(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda card: None, "has no card"),
+        (lambda card: "{", "not JSON"),
+        (lambda card: card.replace('"card_schema":1', '"card_schema":7'), "card schema 7"),
+        (lambda card: card.replace('"std":5.0', '"std":-5.0'), "not valid: std"),
+    ],
+)
+def test_a_wrong_card_is_refused(model_path: Path, tmp_path: Path, change, message: str) -> None:
+    proto = onnx.load(model_path)
+    entry = next(e for e in proto.metadata_props if e.key == modelfile.CARD_KEY)
+    changed = change(entry.value)
+    proto.metadata_props.remove(entry)
+    if changed is not None:
+        proto.metadata_props.add(key=modelfile.CARD_KEY, value=changed)
+    path = tmp_path / "changed.onnx"
+    onnx.save(proto, path)
+    with pytest.raises(ModelFileError, match=message):
+        modelfile.open_session(path)
+
+
+def test_a_graph_with_other_outputs_is_refused(model_path: Path, tmp_path: Path) -> None:
+    proto = onnx.load(model_path)
+    del proto.graph.output[1]
+    path = tmp_path / "short.onnx"
+    onnx.save(proto, path)
+    with pytest.raises(ModelFileError, match="an encoder has inputs"):
+        modelfile.open_session(path)
+
+
+def test_a_card_survives_its_json(model_path: Path) -> None:
+    _, card = modelfile.open_session(model_path)
+    assert Card.model_validate_json(card.model_dump_json()) == card

@@ -1,0 +1,170 @@
+import io
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from models import runtime
+from models.audio import AudioError
+from models.nn.model import WaveformEncoder, one_pass
+from models.runtime import Encoder
+from tests.signals import noise
+
+SECONDS = (0.025, 0.05, 0.32, 0.95, 2.37, 10.24, 10.25, 25.3)
+
+
+@pytest.fixture
+def encoder(model_path: Path) -> Encoder:
+    return Encoder.open(model_path, threads=2)
+
+
+def reference(network: WaveformEncoder, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    embedding, frames = one_pass(network, torch.from_numpy(samples))
+    return embedding.numpy(), frames.numpy()
+
+
+@pytest.mark.parametrize("seconds", SECONDS)
+def test_a_vector_is_that_of_one_pass(
+    encoder: Encoder, network: WaveformEncoder, seconds: float
+) -> None:
+    samples = noise(seconds)
+    expected, expected_frames = reference(network, samples)
+    np.testing.assert_allclose(encoder.embed(samples), expected, atol=1e-4)
+    frames = encoder.frames(samples)
+    assert frames.shape == expected_frames.shape
+    np.testing.assert_allclose(frames, expected_frames, atol=1e-4)
+
+
+def test_mixed_lengths_in_a_batch_do_not_change_a_vector(
+    encoder: Encoder, network: WaveformEncoder
+) -> None:
+    clips = [noise(seconds, seed) for seed, seconds in enumerate(SECONDS * 2)]
+    embeddings = encoder.embed_batch(clips)
+    for clip, embedding in zip(clips, embeddings, strict=True):
+        np.testing.assert_allclose(embedding, reference(network, clip)[0], atol=1e-4)
+
+
+def test_tiles_of_any_phase_give_the_frames_of_one_pass(
+    encoder: Encoder, network: WaveformEncoder
+) -> None:
+    tile = runtime.TILE_S * 16_000
+    for extra in (1, 159, 160, 639, 1281, 2559, 2561):
+        samples = noise((tile + extra) / 16_000, seed=extra)
+        expected = reference(network, samples)[1]
+        np.testing.assert_allclose(encoder.frames(samples), expected, atol=1e-4)
+
+
+def test_a_stream_of_blocks_a_path_and_bytes_give_the_same_vector(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    samples = noise(23.0)
+    blocks = iter(np.array_split(samples, 37))
+    path = tmp_path / "noise.wav"
+    sf.write(path, samples, 16_000, subtype="FLOAT")
+    expected = encoder.embed(samples)
+    for source in (blocks, path, path.read_bytes()):
+        np.testing.assert_array_equal(encoder.embed(source), expected)
+
+
+def test_a_window_over_all_is_the_vector_of_the_recording(encoder: Encoder) -> None:
+    samples = noise(12.0)
+    windows = encoder.windows(samples, window_s=100)
+    np.testing.assert_allclose(windows.embedding[0], encoder.embed(samples), atol=1e-6)
+    np.testing.assert_allclose(windows.whole, encoder.embed(samples), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("window_s", "hop_s"), [(1.0, 0.5), (0.8, None), (3.2, 0.24), (0.01, None)]
+)
+def test_windows_pool_their_own_frames_and_cover_the_recording(
+    encoder: Encoder, window_s: float, hop_s: float | None
+) -> None:
+    samples = noise(11.3)
+    frames = encoder.frames(samples)
+    windows = encoder.windows(samples, window_s, hop_s)
+    frame_s = encoder.card.frame_hop / 16_000
+    covered = 0
+    for start_s, end_s, vector in zip(
+        windows.start_s, windows.end_s, windows.embedding, strict=True
+    ):
+        start, stop = round(start_s / frame_s), round(end_s / frame_s)
+        assert start <= covered < stop
+        covered = stop
+        own = frames[start:stop]
+        np.testing.assert_allclose(vector, own.max(axis=0) + own.mean(axis=0), atol=1e-5)
+    assert covered == len(frames)
+
+
+@pytest.mark.parametrize(
+    ("window_s", "hop_s"), [(0, None), (-1, None), (1, 0), (1, 2), (np.nan, 1)]
+)
+def test_an_impossible_window_is_refused(encoder: Encoder, window_s: float, hop_s: float) -> None:
+    with pytest.raises(ValueError, match="expected 0 < hop_s <= window_s"):
+        encoder.windows(noise(1.0), window_s, hop_s)
+
+
+def test_no_samples_are_refused(encoder: Encoder) -> None:
+    for call in (encoder.embed, encoder.frames, lambda a: encoder.embed_batch([noise(1.0), a])):
+        with pytest.raises(AudioError, match="no samples"):
+            call(np.empty(0, np.float32))
+
+
+def test_samples_that_are_not_mono_are_refused(encoder: Encoder) -> None:
+    with pytest.raises(AudioError, match=r"expected \(S,\)"):
+        encoder.embed(np.zeros((2, 16_000), np.float32))
+
+
+def test_no_clips_give_no_vectors(encoder: Encoder) -> None:
+    assert encoder.embed_batch([]).shape == (0, encoder.card.embed_dim)
+
+
+def test_lengths_never_seen_before_bring_no_new_shapes(encoder: Encoder) -> None:
+    longest = encoder._buckets[-1]
+    shapes = {
+        (len(group), bucket)
+        for n_clips in range(1, 40)
+        for bucket in encoder._buckets
+        for group in runtime._groups(list(range(n_clips)), longest // bucket)
+    }
+    assert len(shapes) < 80
+    assert all(batch * bucket <= longest for batch, bucket in shapes)
+
+
+def test_groups_keep_every_clip_once() -> None:
+    for n in range(1, 70):
+        groups = list(runtime._groups(list(range(n)), 16))
+        assert [index for group in groups for index in group] == list(range(n))
+
+
+def test_several_threads_may_share_an_encoder(encoder: Encoder) -> None:
+    samples = [noise(1.0, seed) for seed in range(4)]
+    expected = [encoder.embed(s) for s in samples]
+    got: list[np.ndarray | None] = [None] * 4
+
+    def embed(index: int) -> None:
+        got[index] = encoder.embed(samples[index])
+
+    threads = [threading.Thread(target=embed, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for vector, wanted in zip(got, expected, strict=True):
+        np.testing.assert_allclose(vector, wanted, atol=1e-5)
+
+
+def test_a_broken_file_is_an_audio_error(encoder: Encoder) -> None:
+    out = io.BytesIO()
+    sf.write(out, noise(2.0), 16_000, format="FLAC")
+    with pytest.raises(AudioError):
+        encoder.embed(out.getvalue()[:-2000])
+
+
+def test_cpus_are_those_of_affinity_and_quota(monkeypatch) -> None:
+    monkeypatch.setattr(runtime, "_cgroup_cpus", lambda: 0.5)
+    assert runtime.available_cpus() == 1
+    monkeypatch.setattr(runtime, "_cgroup_cpus", lambda: float("inf"))
+    assert runtime.available_cpus() >= 1

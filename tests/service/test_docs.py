@@ -1,0 +1,81 @@
+"""The OpenAPI document and the page that shows it.
+
+After a change that is meant run `UPDATE_OPENAPI=1 pytest tests/service/test_docs.py` and read the
+difference.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+SNAPSHOT = Path(__file__).with_name("openapi.json")
+PATH = "/v1/audio/embeddings"
+
+
+@pytest.fixture(scope="module")
+def document(client: httpx.Client) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/openapi.json").json()
+    return found
+
+
+def test_the_openapi_document_is_the_one_agreed_on(document: dict[str, Any]) -> None:
+    del document["info"]["version"]
+    if os.environ.get("UPDATE_OPENAPI"):
+        SNAPSHOT.write_text(json.dumps(document, indent=1) + "\n")
+    assert document == json.loads(SNAPSHOT.read_text())
+
+
+def test_every_reference_in_the_document_leads_somewhere(document: dict[str, Any]) -> None:
+    references = set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(document)))
+    assert references
+    for reference in references:
+        target = document
+        for key in reference.removeprefix("#/").split("/"):
+            target = target[key]
+
+
+def test_both_kinds_of_body_are_described(document: dict[str, Any]) -> None:
+    content = document["paths"][PATH]["post"]["requestBody"]["content"]
+    form = content["multipart/form-data"]["schema"]
+    assert form["required"] == ["file"]
+    assert form["properties"]["file"]["items"]["format"] == "binary"
+    assert set(form["properties"]) == {"file", "model", "window_s", "hop_s", "output"}
+    assert content["audio/*"]["schema"]["format"] == "binary"
+    assert "application/octet-stream" in content
+
+
+def test_every_refusal_is_described_with_an_example(document: dict[str, Any]) -> None:
+    responses = document["paths"][PATH]["post"]["responses"]
+    assert set(responses) == {"200", "400", "404", "408", "413", "415", "422", "500", "503"}
+    assert set(responses.pop("200")["content"]) == {"application/json", "application/x-npy"}
+    for status, response in responses.items():
+        (media_type,) = response["content"]
+        assert media_type == "application/problem+json"
+        for example in response["content"][media_type]["examples"].values():
+            assert str(example["value"]["status"]) == status
+
+
+def test_the_documentation_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
+    page = client.get("/docs")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "://" not in page.text
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'self'")
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) == 3
+    for path in loaded:
+        assert client.get(path).status_code == 200
+
+
+def test_the_licence_of_what_the_page_loads_is_served_with_it(client: httpx.Client) -> None:
+    for name in ("LICENSE", "NOTICE", "swagger-ui-bundle.js.LICENSE.txt"):
+        assert client.get(f"/web/swagger/{name}").status_code == 200
+
+
+def test_the_root_leads_to_the_documentation(client: httpx.Client) -> None:
+    answer = client.get("/")
+    assert (answer.status_code, answer.headers["Location"]) == (307, "/docs")

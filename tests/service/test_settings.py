@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings, SettingsError, load_settings
+
+
+def test_a_setting_is_read_from_the_environment_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VIOLA_MAX_FILES", "3")
+    monkeypatch.setenv("VIOLA_MODELS", "/models/one.onnx")
+    settings = load_settings()
+    assert (settings.max_files, settings.models) == (3, Path("/models/one.onnx"))
+
+
+def test_an_option_wins_over_the_environment_unless_it_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VIOLA_PORT", "9000")
+    monkeypatch.setenv("VIOLA_HOST", "0.0.0.0")
+    settings = load_settings(port=9001, host=None)
+    assert (settings.port, settings.host) == (9001, "0.0.0.0")
+
+
+def test_a_misspelt_variable_is_refused_with_the_likely_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VIOLA_MAX_BODY_BYTE", "1000")
+    with pytest.raises(SettingsError, match="did you mean VIOLA_MAX_BODY_BYTES"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("VIOLA_PORT", "http"), ("VIOLA_MAX_FILES", "0"), ("VIOLA_LOG_LEVEL", "loud")],
+)
+def test_a_value_that_cannot_be_used_is_named_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"{name}='{value}' is not accepted"):
+        load_settings()
+
+
+def test_what_kubernetes_adds_for_a_service_called_viola_is_not_mistaken_for_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VIOLA_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("VIOLA_PORT_8000_TCP", "tcp://10.0.0.1:8000")
+    assert load_settings().port == 8000
+    monkeypatch.setenv("VIOLA_PORT", "tcp://10.0.0.1:8000")
+    with pytest.raises(SettingsError, match="enableServiceLinks"):
+        load_settings()
+
+
+def test_an_unknown_setting_is_an_error_in_code_too() -> None:
+    with pytest.raises(ValueError, match="max_file"):
+        Settings(max_file=1)

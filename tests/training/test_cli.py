@@ -1,0 +1,85 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from typer.testing import CliRunner, Result
+
+import viola
+from models.modelfile import open_session
+from models.nn.encoder import AudioNTT2020
+from models.runtime import Encoder
+from tests.signals import noise
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(viola.build(), [str(argument) for argument in arguments])
+
+
+def test_a_folder_of_sound_becomes_vectors_by_the_four_commands(tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for index in range(4):
+        sf.write(clips / f"{index}.wav", noise(1.0, seed=index), 16_000)
+    (clips / "broken.wav").write_bytes(b"RIFF")
+    store, folder, model = tmp_path / "store", tmp_path / "run", tmp_path / "mine.onnx"
+
+    prepared = run("prepare", clips, store)
+    assert prepared.exit_code == 0, prepared.output
+    assert "added 4 clips" in prepared.output
+    assert "broken.wav" in prepared.output
+
+    settings = ["--set", "run.steps=2", "--set", "run.batch_size=2"]
+    trained = run("train", "tiny", "--store", store, "--out", folder, *settings)
+    assert trained.exit_code == 0, trained.output
+    assert re.search(r"step 2/2  loss \d", trained.output)
+    assert list(folder.glob("events.out.tfevents.*"))
+
+    exported = run("export", folder / "checkpoint.pt", "-o", model, "--hardware", "a test")
+    assert exported.exit_code == 0, exported.output
+
+    table = tmp_path / "vectors.npz"
+    embedded = run("embed", *sorted(clips.glob("*.wav")), "-o", table, "--model", model)
+    assert embedded.exit_code == 1
+    assert "broken.wav" in embedded.output
+    content = np.load(table)
+    assert content["embedding"].shape == (4, 32)
+    assert str(content["space_id"]) == open_session(model)[1].space_id
+
+
+def test_a_checkpoint_in_the_authors_layout_becomes_a_model_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights, model = tmp_path / "weights.pth", tmp_path / "imported.onnx"
+    torch.save(AudioNTT2020(24).state_dict(), weights)
+    imported = run("import", weights, "--mean", -5.4919, "--std", 5.039, "-o", model)
+    assert imported.exit_code == 0, imported.output
+    encoder = Encoder.open(model)
+    assert (encoder.card.mean, encoder.card.std) == (-5.4919, 5.039)
+    assert encoder.embed(noise(1.0)).shape == (24,)
+    assert encoder.self_test() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "nothing", "--store", "s", "--out", "o"), "no recipe 'nothing'"),
+        (("train", "tiny", "--store", "gone", "--out", "o"), "gone"),
+        (("export", "gone.pt", "-o", "x.onnx"), "no checkpoint at gone.pt"),
+        (
+            ("import", "gone.pth", "--mean", 0, "--std", 1, "-o", "x.onnx"),
+            "no checkpoint at gone.pth",
+        ),
+    ],
+)
+def test_what_a_person_can_put_right_is_one_line(arguments: tuple, message: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_preparing_nothing_is_a_usage_error(tmp_path: Path) -> None:
+    assert run("prepare", tmp_path / "store").exit_code == 2

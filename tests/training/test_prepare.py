@@ -1,0 +1,260 @@
+"""training/prepare.py: nothing is lost, runs resume, and what is broken is told."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile as sf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training import prepare as prepare_module
+from training.corpus import CorpusError
+from training.prepare import pcm16, prepare
+
+LENGTHS = [50, 700, 120, 999, 1, 300]  # samples of the clips in `folder`
+
+
+def ramp(number, length):
+    """A clip whose every sample tells its clip and its place."""
+    return (1_000 * number + 1 + np.arange(length)).astype(np.int16)
+
+
+def write_wav(path, samples):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sf.write(path, samples, 16_000, "PCM_16")
+
+
+def run(sources, store, **options):
+    return prepare(sources, store, workers=0, progress=False, **options)
+
+
+def contents(store):
+    """Every clip of a store: (source, name) -> PCM."""
+    clips = {}
+    for index in sorted(store.glob("*.parquet")):
+        pcm = np.fromfile(index.with_suffix(".pcm"), "<i2")
+        for row in pq.read_table(index).to_pylist():
+            clip = pcm[row["offset"] : row["offset"] + row["length"]]
+            assert hashlib.sha256(clip.tobytes()).digest() == row["sha256"]
+            clips[row["source"], row["name"]] = clip
+    return clips
+
+
+def files(store):
+    return {path.name: path.read_bytes() for path in store.iterdir()}
+
+
+def same(clips, others):
+    return clips.keys() == others.keys() and all(
+        np.array_equal(clips[key], others[key]) for key in clips
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of six ramps, one of them deeper, and a file that is no audio."""
+    path = tmp_path / "ramps"
+    for number, length in enumerate(LENGTHS):
+        write_wav(path / ("deep" if number == 3 else ".") / f"{number}.wav", ramp(number, length))
+    (path / "notes.txt").write_text("not audio")
+    return path
+
+
+def make_tar(path, folder, mode="w:"):
+    with tarfile.open(path, mode) as tar:
+        for file in sorted(folder.rglob("*")):
+            tar.add(file, file.relative_to(folder).as_posix(), recursive=False)
+    return path
+
+
+def test_pcm_comes_back_as_it_was(folder, tmp_path):
+    report = run([folder], tmp_path / "store")
+    names = [f"{n}.wav" if n != 3 else "deep/3.wav" for n in range(len(LENGTHS))]
+    expected = {("ramps", name): ramp(n, LENGTHS[n]) for n, name in enumerate(names)}
+    assert same(contents(tmp_path / "store"), expected)
+    assert (report.clips, report.skipped, report.shards, report.errors) == (6, 0, 1, ())
+    assert report.hours == pytest.approx(sum(LENGTHS) / 16_000 / 3600)
+
+
+def test_a_tar_and_a_folder_give_the_same_store(folder, tmp_path):
+    tar = make_tar(tmp_path / "ramps.tar", folder)
+    run([folder], tmp_path / "from-folder")
+    run([tar], tmp_path / "from-tar")
+    assert files(tmp_path / "from-tar") == files(tmp_path / "from-folder")
+
+
+def test_the_number_of_workers_does_not_change_the_store(folder, tmp_path):
+    run([folder], tmp_path / "one", shard_bytes=1_000)
+    report = prepare([folder], tmp_path / "two", workers=2, shard_bytes=1_000)
+    assert report.clips == len(LENGTHS)
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+
+
+def test_floats_are_rounded_and_clipped():
+    samples = np.array([0, 1, -1, 2, -2, 0.6 / 32_768, -0.4 / 32_768], np.float32)
+    assert pcm16(samples).tolist() == [0, 32_767, -32_768, 32_767, -32_768, 1, 0]
+
+
+@given(st.lists(st.integers(-32_768, 32_767), max_size=50))
+def test_int16_survives_the_way_through_float(values):
+    samples = np.array(values, np.int16)
+    np.testing.assert_array_equal(pcm16(samples.astype(np.float32) / 32_768), samples)
+
+
+def test_shards_close_at_their_size(folder, tmp_path):
+    report = run([folder], tmp_path / "store", shard_bytes=1_000)
+    sizes = [path.stat().st_size for path in sorted((tmp_path / "store").glob("*.pcm"))]
+    assert report.shards == len(sizes) > 1
+    assert all(size >= 1_000 for size in sizes[:-1])
+
+
+def test_a_second_run_adds_only_what_is_new(folder, tmp_path):
+    store = tmp_path / "store"
+    run([folder], store)
+    before = files(store)
+    write_wav(folder / "new.wav", ramp(7, 10))
+    report = run([folder], store)
+    assert (report.clips, report.skipped, report.shards) == (1, 6, 1)
+    assert before.items() <= files(store).items()
+    assert np.array_equal(contents(store)["ramps", "new.wav"], ramp(7, 10))
+    assert run([folder], store).shards == 0
+
+
+def test_an_interrupted_run_resumes_to_the_same_store(folder, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run([folder], whole, shard_bytes=1_000)
+    run([folder], broken, shard_bytes=1_000)
+    last = max(broken.glob("*.parquet"))
+    last.rename(last.with_name(last.name + ".tmp"))  # killed between the two renames
+    (broken / "shard-00009.pcm.tmp").write_bytes(b"half a clip")
+    report = run([folder], broken, shard_bytes=1_000)
+    assert report.skipped > 0
+    assert files(broken) == files(whole)
+
+
+def test_a_run_that_is_killed_loses_the_unfinished_shard_at_most(tmp_path):
+    for number in range(300):
+        write_wav(tmp_path / "many" / f"{number:03d}.wav", ramp(number % 30, 10))
+    source, whole, broken = tmp_path / "many", tmp_path / "whole", tmp_path / "broken"
+    run([source], whole, shard_bytes=100)
+    code = (
+        "import sys; from pathlib import Path; from training.prepare import prepare; "
+        "prepare([Path(sys.argv[1])], Path(sys.argv[2]), workers=0, shard_bytes=100)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, source, broken], stderr=subprocess.PIPE)
+    while len(list(broken.glob("*.parquet"))) < 2 and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    process.communicate()
+    committed = len(contents(broken))
+    assert committed >= 10
+    assert run([source], broken, shard_bytes=100).skipped == committed
+    assert files(broken) == files(whole)
+
+
+def interrupted(writer):
+    with writer:
+        clip = prepare_module._Clip(bytes(20), bytes(32))
+        writer.add(prepare_module._Item("s", "a.wav", "", 0, -1), clip)
+        raise KeyboardInterrupt
+
+
+def test_an_interruption_commits_nothing_and_leaves_no_file_open(tmp_path):
+    with pytest.raises(KeyboardInterrupt):  # an open file would be a warning, hence an error
+        interrupted(prepare_module._Writer(tmp_path, shard_bytes=1_000))
+    assert contents(tmp_path) == {}
+
+
+def test_a_broken_file_is_reported_and_nothing_else_is_lost(folder, tmp_path):
+    wav = (folder / "1.wav").read_bytes()
+    (folder / "0a.wav").write_bytes(wav[:-600])
+    (folder / "5a.flac").write_bytes(b"nothing that is known")
+    report = run([folder], tmp_path / "store")
+    assert report.clips == len(LENGTHS)
+    assert [(error.name, error.reason) for error in report.errors] == [
+        ("0a.wav", "truncated"),
+        ("5a.flac", "unsupported"),
+    ]
+    lines = (tmp_path / "store" / "errors.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [vars(error) for error in report.errors]
+
+
+def test_errors_of_other_sources_are_kept_and_mended_files_leave_the_list(folder, tmp_path):
+    store, other = tmp_path / "store", tmp_path / "other"
+    for path in (folder / "bad.wav", other / "bad.wav", other / "worse.wav"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"bad")
+    run([folder], store)
+    run([other], store)
+    write_wav(other / "bad.wav", ramp(0, 10))
+    run([other], store)
+    entries = [json.loads(line) for line in (store / "errors.jsonl").read_text().splitlines()]
+    assert [(e["source"], e["name"]) for e in entries] == [
+        ("ramps", "bad.wav"),
+        ("other", "worse.wav"),
+    ]
+
+
+def kill_readers_of(pipe, stop):
+    """Kill whatever process opens the named pipe for reading."""
+    while not stop.is_set():
+        for link in Path("/proc").glob("[0-9]*/fd/*"):
+            pid = int(link.parts[2])
+            try:
+                if pid != os.getpid() and os.readlink(link) == str(pipe):
+                    os.kill(pid, signal.SIGKILL)
+            except OSError:
+                continue
+        time.sleep(0.02)
+
+
+def test_a_file_that_kills_its_decoder_is_reported_and_nothing_else_is_lost(tmp_path):
+    """The file is a named pipe: whoever opens it is killed."""
+    for number in (0, 2, 3):
+        write_wav(tmp_path / f"{number}.wav", ramp(number, 10))
+    pipe = tmp_path / "1.wav"
+    os.mkfifo(pipe)
+    writer = os.open(pipe, os.O_RDWR)  # opening for reading does not block
+    stop = threading.Event()
+    killer = threading.Thread(target=kill_readers_of, args=(pipe, stop))
+    killer.start()
+    items = [
+        prepare_module._Item("s", f"{n}.wav", str(tmp_path / f"{n}.wav"), 0, -1) for n in range(4)
+    ]
+    try:
+        results = list(prepare_module._decode_all(items, workers=1))
+    finally:
+        stop.set()
+        killer.join()
+        os.close(writer)
+    assert results.pop(1) == "crashed"
+    decoded = [np.frombuffer(result.pcm, "<i2") for result in results]
+    expected = [ramp(n, 10) for n in (0, 2, 3)]
+    assert all(map(np.array_equal, decoded, expected))
+
+
+def test_a_compressed_tar_is_refused_with_the_remedy(folder, tmp_path):
+    tar = make_tar(tmp_path / "ramps.tar.gz", folder, "w:gz")
+    with pytest.raises(CorpusError, match="gunzip"):
+        run([tar], tmp_path / "store")
+
+
+def test_sources_that_cannot_be_used_are_refused(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CorpusError, match="holds no files"):
+        run([tmp_path / "empty"], tmp_path / "store")
+    with pytest.raises(CorpusError, match="neither a folder nor a file"):
+        run([tmp_path / "missing"], tmp_path / "store")
+    with pytest.raises(CorpusError, match="two sources"):
+        run([folder, folder], tmp_path / "store")

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+
+from training import recipe
+from training.recipe import RecipeError
+
+
+@pytest.mark.parametrize("name", recipe.named_recipes())
+def test_every_named_recipe_is_valid_and_carries_its_name(name: str) -> None:
+    assert recipe.load(name).name == name
+
+
+def test_the_v1_recipe_has_the_papers_values() -> None:
+    v1 = recipe.load("byol-a-v1")
+    assert (v1.encoder.name, v1.encoder.embed_dim) == ("AudioNTT2020", 2048)
+    assert (v1.augment.mixup_alpha, v1.augment.mixup_bank, v1.augment.fader_gain) == (0.4, 2048, 0)
+    assert (v1.augment.crop_scale, v1.augment.canvas_time) == ((0.6, 1.5), 1.5)
+    assert (v1.optimizer.lr, v1.objective.ema_decay) == (3e-4, 0.99)
+    assert (v1.run.batch_size, v1.run.epochs, v1.run.seed) == (256, 100, 42)
+    assert (v1.data.pad, v1.data.segment_samples, v1.data.segment_frames) == ("both", 15_200, 96)
+
+
+def test_the_v2_recipe_has_the_papers_values() -> None:
+    v2 = recipe.load("byol-a-v2")
+    assert (v2.encoder.name, v2.encoder.embed_dim) == ("AudioNTT2022", 3072)
+    assert (v2.augment.mixup_alpha, v2.augment.fader_gain) == (0.2, 1.0)
+    assert (v2.optimizer.lr, v2.data.pad) == (1e-4, "end")
+    assert (v2.objective.hidden_dim, v2.objective.projection_dim) == (4096, 256)
+
+
+def test_settings_lie_over_the_file() -> None:
+    changed = recipe.load(
+        "tiny", ["run.steps=3", "encoder.name=AudioNTT2022", "encoder.embed_dim=1100"]
+    )
+    assert (changed.run.steps, changed.encoder.name, changed.encoder.embed_dim) == (
+        3,
+        "AudioNTT2022",
+        1100,
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["run.stepz=3"], "run.stepz"),
+        (["run.batch_size=0"], "run.batch_size"),
+        (["run.steps"], "expected section.key=value"),
+        (["name.x=1"], "name is a value"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(settings: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe.load("tiny", settings)
+
+
+def test_an_unknown_recipe_lists_those_that_ship() -> None:
+    with pytest.raises(RecipeError, match="byol-a-v1, byol-a-v2"):
+        recipe.load("byol-a-v9")
+
+
+def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("name = ")
+    with pytest.raises(RecipeError, match="is not TOML"):
+        recipe.load(str(path))
+
+
+def test_epochs_count_segments_as_clips() -> None:
+    assert recipe.load("byol-a-v2").run.n_steps(2560) == 1000
+    assert recipe.load("byol-a-v2", ["run.steps=7"]).run.n_steps(2560) == 7

@@ -1,0 +1,1 @@
+"""Learning BYOL-A encoders from a folder of sound."""

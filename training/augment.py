@@ -1,0 +1,149 @@
+"""The augmentations of BYOL-A on whole batches of normalised log-mels, on any device.
+
+Mixup and random resize crop are of v1 (arXiv 2103.06695, sec. III-B), the random linear fader of v2
+(arXiv 2204.07402). Nothing loops over samples: every random number is a tensor over the batch.
+Letters: `B` batch, `F` mel bands, `T` frames.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+EPS = float(torch.finfo(torch.float32).eps)
+BICUBIC_A = -0.75  # the cubic kernel of torch's interpolate
+
+
+class Mixup(nn.Module):
+    """Log-mixup-exp with a memory bank: (B, F, T) -> (B, F, T), arXiv 2103.06695 eq.
+
+    4.
+        `log((1 - l) exp(x) + l exp(z) + eps)` with l uniform in [0, alpha) and z drawn from the
+        last `bank_size` inputs. The reference pushes after each sample; here a whole batch mixes
+        with the bank as it stood and is pushed afterwards. The bank keeps unmixed inputs, and each
+        of the two views pushes, as in the reference.
+    """
+
+    bank: Tensor
+
+    def __init__(self, alpha: float, bank_size: int, n_mels: int, n_frames: int) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.register_buffer("bank", torch.zeros(bank_size, n_mels, n_frames))
+        self.pushed = (
+            0  # inputs ever pushed; a Python number, so that the step never waits for the device
+        )
+
+    def forward(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Mix each sample with one of the bank, then remember the batch."""
+        filled = min(self.pushed, len(self.bank))
+        mixed = x
+        if filled and self.alpha > 0:
+            chosen = torch.randint(filled, (len(x),), generator=generator, device=x.device)
+            ratio = self.alpha * _uniform(len(x), generator, x.device)[:, None, None]
+            mixed = torch.log((1 - ratio) * x.exp() + ratio * self.bank[chosen].exp() + EPS)
+        self._push(x)
+        return mixed
+
+    def _push(self, x: Tensor) -> None:
+        x = x[-len(self.bank) :]
+        slots = torch.arange(self.pushed, self.pushed + len(x), device=x.device) % len(self.bank)
+        self.bank[slots] = x
+        self.pushed += len(x)
+
+    def get_extra_state(self) -> int:
+        """The number of inputs ever pushed belongs to the checkpoint."""
+        return self.pushed
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take `pushed` from a checkpoint."""
+        self.pushed = int(state)
+
+
+class RandomResizeCrop(nn.Module):
+    """Crop a random box of a wider canvas, resize it to the input's size: (B, F, T) kept.
+
+    The input lies centred in time on a canvas of zeros (the mean level of a normalised input),
+    `canvas_time` times as long. Box sides are `scale` times the input's, clipped to the canvas. The
+    bicubic resize (`align_corners=True`) is separable, so that crop and resize of a sample are two
+    matrix products: rows @ x @ columns^T.
+    """
+
+    def __init__(self, scale: tuple[float, float] = (0.6, 1.5), canvas_time: float = 1.5) -> None:
+        super().__init__()
+        self.scale = scale
+        self.canvas_time = canvas_time
+
+    def forward(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw a box for each sample, then crop and resize."""
+        _, n_mels, n_frames = x.shape
+        canvas_frames = int(n_frames * self.canvas_time)
+        height, top = self._draw(n_mels, n_mels, len(x), generator, x.device)
+        width, left = self._draw(n_frames, canvas_frames, len(x), generator, x.device)
+        return crop_and_resize(x, top, height, left - (canvas_frames - n_frames) // 2, width)
+
+    def _draw(
+        self, side: int, canvas: int, n: int, generator: torch.Generator, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Sizes and first positions of `n` boxes along one side of the canvas."""
+        low, high = self.scale
+        size = (low + (high - low) * _uniform(n, generator, device)) * side
+        size = size.floor().clamp(1, canvas)
+        start = (_uniform(n, generator, device) * (canvas - size + 1)).floor()
+        return size, start.minimum(
+            canvas - size
+        )  # a product that rounds up must not leave the canvas
+
+
+class RandomLinearFader(nn.Module):
+    """Add a line over time from head to tail, both uniform in +-gain: (B, F, T) kept."""
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw head and tail for each sample and add the line between them."""
+        ends = self.gain * (2 * _uniform(2 * len(x), generator, x.device).view(2, -1, 1) - 1)
+        line = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, x.shape[2], device=x.device))
+        return x + line[:, None, :]
+
+
+def crop_and_resize(x: Tensor, top: Tensor, height: Tensor, left: Tensor, width: Tensor) -> Tensor:
+    """Boxes of (B, F, T) resized to (F, T); what lies outside of the input is zero.
+
+    Box arguments are (B,).
+    """
+    rows = bicubic_matrix(top, height, x.shape[1], x.shape[1])
+    columns = bicubic_matrix(left, width, x.shape[2], x.shape[2])
+    return rows @ x @ columns.transpose(1, 2)
+
+
+def bicubic_matrix(start: Tensor, size: Tensor, n_in: int, n_out: int) -> Tensor:
+    """Resize `size` points from `start` on to `n_out`, as a matrix: (B,), (B,) -> (B, n_out, n_in).
+
+    Bicubic with `align_corners=True`: taps beyond the box take its edge; points beyond the input
+    count as zero.
+    """
+    steps = torch.arange(n_out, device=start.device)
+    position = steps * ((size - 1) / (n_out - 1))[:, None]  # (B, n_out), within the box
+    base = position.floor()
+    matrix = torch.zeros(len(start), n_out, n_in, device=start.device)
+    points = torch.arange(n_in, device=start.device)
+    for tap in (-1, 0, 1, 2):
+        index = (base + tap).clamp(min=0).minimum(size[:, None] - 1) + start[:, None]
+        weight = _cubic((position - base - tap).abs())
+        matrix += weight[:, :, None] * (index[:, :, None] == points)
+    return matrix
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Keys' cubic convolution kernel at distances of 0 to 2."""
+    d, a = distance, BICUBIC_A
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return torch.where(d <= 1, near, far)
+
+
+def _uniform(n: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    return torch.rand(n, generator=generator, device=device)

@@ -1,0 +1,119 @@
+"""Checkpoints: one file, replaced atomically, that resumes a run or becomes a model file."""
+
+import csv
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.atomic import replacing
+from models.modelfile import Training, TrainingSource
+from models.nn.model import WaveformEncoder
+from training.recipe import Recipe
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, broken or of another run."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that the next step depends on, and what the exported card tells of the run."""
+
+    recipe: dict[str, Any]
+    mean: float
+    std: float
+    step: int
+    train_seconds: float
+    corpus: dict[str, Any]
+    """`fingerprint`, `clips`, `hours` and hours by source of the store."""
+
+    objective: Mapping[str, Any]
+    augment: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    history: list[dict[str, float]]
+    """The logged scalars of the run so far, one mapping a logged step."""
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write atomically: a reader sees the old file or the new one, never a part."""
+    fields = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
+    with replacing(path) as temporary:
+        torch.save({"format": FORMAT, **fields}, temporary)
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """Read a checkpoint; only tensors and plain values are unpickled.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, or one of another format.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        found = content.pop("format")
+        if found != FORMAT:
+            raise CheckpointError(
+                f"{path} has checkpoint format {found}; this version reads {FORMAT}"
+            )
+        return Checkpoint(**content)
+    except CheckpointError:
+        raise
+    except Exception as error:  # torch raises a dozen kinds on a broken file
+        raise CheckpointError(
+            f"{path} is not a readable checkpoint: {type(error).__name__}"
+        ) from error
+
+
+def encoder(saved: Checkpoint) -> WaveformEncoder:
+    """The online encoder of a run with front end and normalisation: what is exported."""
+    network = Recipe.model_validate(saved.recipe).encoder.build()
+    prefix = "online.encoder."
+    weights = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in saved.objective.items()
+        if name.startswith(prefix)
+    }
+    network.load_state_dict(weights)
+    return WaveformEncoder(network, saved.mean, saved.std).eval()
+
+
+def provenance(saved: Checkpoint, hardware: str = "", manifest: Path | None = None) -> Training:
+    """What the card tells of a run; a CSV with `source` and `licence` columns adds licences."""
+    licences: dict[str, set[str]] = {}
+    if manifest is not None:
+        with manifest.open(newline="") as file:
+            for row in csv.DictReader(file):
+                licences.setdefault(row["source"], set()).add(row["licence"])
+    recipe = Recipe.model_validate(saved.recipe)
+    return Training(
+        method=f"{recipe.objective.name}, recipe {recipe.name}",
+        recipe=dict(saved.recipe),
+        steps=saved.step,
+        segments=saved.step * recipe.run.batch_size,
+        seconds=round(saved.train_seconds, 1),
+        hardware=hardware,
+        hours=round(saved.corpus["hours"], 3),
+        sources=[
+            TrainingSource(
+                name=name, hours=round(hours, 3), licences=sorted(licences.get(name, ()))
+            )
+            for name, hours in saved.corpus["sources"].items()
+        ],
+        commit=_git_commit(),
+    )
+
+
+def _git_commit() -> str:
+    """Commit of the code, if it runs from a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,166 @@
+"""A training run as a TOML document; the defaults are those of BYOL-A v2 (arXiv 2204.07402)."""
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.audio import SAMPLE_RATE
+from models.nn.encoder import ENCODERS, ConvEncoder
+from models.nn.frontend import HOP_LENGTH
+
+
+class RecipeError(ValueError):
+    """A recipe that does not exist or does not validate."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Section):
+    """What a training segment is and which clips it comes from."""
+
+    segment_s: float = Field(0.95, gt=0.1)
+    pad: Literal["end", "both"] = "end"
+    weights: dict[str, float] = {}
+    """Chance of a clip by its source, as a factor; sources that are not named have 1.
+
+    Empty: each clip once an epoch.
+    """
+
+    @property
+    def segment_samples(self) -> int:
+        """Samples of a segment at 16 kHz."""
+        return round(self.segment_s * SAMPLE_RATE)
+
+    @property
+    def segment_frames(self) -> int:
+        """Log-mel frames of a segment."""
+        return 1 + self.segment_samples // HOP_LENGTH
+
+
+class Encoder(_Section):
+    """Which network is trained."""
+
+    name: Literal["AudioNTT2020", "AudioNTT2022"] = "AudioNTT2022"
+    embed_dim: int = Field(3072, gt=0)
+
+    def build(self) -> ConvEncoder:
+        """The network with fresh weights."""
+        return ENCODERS[self.name](embed_dim=self.embed_dim)
+
+
+class Augment(_Section):
+    """Strength of each augmentation; 0 switches one off, `resize_crop = false` the crop."""
+
+    mixup_alpha: float = Field(0.2, ge=0, le=1)
+    mixup_bank: int = Field(2048, gt=0)
+    resize_crop: bool = True
+    crop_scale: tuple[float, float] = (0.6, 1.5)
+    canvas_time: float = Field(1.5, ge=1)
+    fader_gain: float = Field(1.0, ge=0)
+
+
+class Objective(_Section):
+    """The self-supervised method and its heads."""
+
+    name: Literal["byol"] = "byol"
+    hidden_dim: int = Field(4096, gt=0)
+    projection_dim: int = Field(256, gt=0)
+    ema_decay: float = Field(0.99, ge=0, le=1)
+
+
+class Optimizer(_Section):
+    """Adam, constant learning rate."""
+
+    lr: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+
+class Run(_Section):
+    """How long, how large and how often."""
+
+    batch_size: int = Field(256, gt=1)
+    epochs: float = Field(100, gt=0)
+    """One epoch is as many segments as the store has clips."""
+
+    steps: int | None = Field(None, gt=0)
+    """Length of the run in steps instead of epochs."""
+
+    seed: int = Field(42, ge=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    log_every: int = Field(10, gt=0)
+    checkpoint_every: int = Field(500, gt=0)
+
+    def n_steps(self, n_clips: int) -> int:
+        """Optimiser steps of the run on a store of `n_clips` clips."""
+        return self.steps or max(1, round(self.epochs * n_clips / self.batch_size))
+
+
+class Recipe(_Section):
+    """One run; every field has the value of BYOL-A v2 unless the document says otherwise."""
+
+    name: str = "byol-a-v2"
+    data: Data = Data()
+    encoder: Encoder = Encoder()
+    augment: Augment = Augment()
+    objective: Objective = Objective()
+    optimizer: Optimizer = Optimizer()
+    run: Run = Run()
+
+
+def named_recipes() -> list[str]:
+    """Names of the recipes that ship with the project."""
+    folder = files("training") / "recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir())
+
+
+def load(name_or_path: str, settings: list[str] | None = None) -> Recipe:
+    """A named recipe or a TOML file, with `section.key=value` settings laid over it.
+
+    Raises:
+        RecipeError: unknown name, unreadable file, unknown key or a value outside its bounds.
+    """
+    document = _read(name_or_path)
+    document.setdefault("name", Path(name_or_path).stem)
+    for setting in settings or []:
+        _lay_over(document, setting)
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise RecipeError(f"recipe {name_or_path} is not valid:\n" + "\n".join(lines)) from error
+
+
+def _read(name_or_path: str) -> dict[str, Any]:
+    if name_or_path in named_recipes():
+        text = (files("training") / "recipes" / f"{name_or_path}.toml").read_text()
+    elif Path(name_or_path).is_file():
+        text = Path(name_or_path).read_text()
+    else:
+        known = ", ".join(named_recipes())
+        raise RecipeError(f"no recipe {name_or_path!r}; give a TOML file or one of: {known}")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe {name_or_path} is not TOML: {error}") from error
+
+
+def _lay_over(document: dict[str, Any], setting: str) -> None:
+    """Put `section.key=value` into the document; the value is TOML, or text where it is none."""
+    path, separator, text = setting.partition("=")
+    if not separator:
+        raise RecipeError(f"setting {setting!r}; expected section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, key = path.strip().split(".")
+    for section in sections:
+        document = document.setdefault(section, {})
+        if not isinstance(document, dict):
+            raise RecipeError(f"setting {setting!r}: {section} is a value, not a section")
+    document[key] = value

@@ -7,6 +7,7 @@ time, and its share of the time of an AudioNTT2022 with that front end.
 """
 
 import argparse
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -130,6 +131,7 @@ def _session(module: nn.Module, example: tuple[Tensor, ...], threads: int) -> Ca
     options.intra_op_num_threads = threads
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         path = Path(folder) / "graph.onnx"
         torch.onnx.export(
             module.eval(), example, path, dynamo=True, opset_version=20, verbose=False

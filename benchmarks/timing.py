@@ -4,16 +4,23 @@ import time
 from collections.abc import Callable, Mapping
 from statistics import median, quantiles
 
+PAUSE_S = 0.25
+
 
 def interleaved(
     candidates: Mapping[str, Callable[[], object]], rounds: int
 ) -> dict[str, list[float]]:
-    """Seconds of each call; every round calls each candidate once, so that drift hits all alike."""
+    """Seconds of each call; every round calls each candidate once, so that drift hits all alike.
+
+    A pause before each candidate lets the threads of the last one fall asleep (those of ONNX
+    Runtime and OpenMP wait for more work by spinning, and would take the cores from the next), and
+    a call that does not count wakes up its own.
+    """
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    for call in candidates.values():
-        call()  # warm-up
     for _ in range(rounds):
         for name, call in candidates.items():
+            time.sleep(PAUSE_S)
+            call()
             start = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - start)

@@ -2,10 +2,11 @@
 
     python benchmarks/embedding.py [--model NAME.onnx] [--rounds 10] [--threads N]
 
-The recordings are made of the clips in samples/, repeated. Three tables:
+The recordings are made of the clips in samples/, repeated. Four tables:
 1. `viola embed` on one minute and on one hour of WAV: peak resident memory, speed.
 2. Ten minutes through `Encoder.embed` against the session alone on tiles cut beforehand.
 3. Clips of 1 s and 10 s from WAV files, one at a time, against librosa's log-mel and PyTorch.
+4. Resident memory of a process that embeds batches of clips of random lengths.
 """
 
 import argparse
@@ -130,6 +131,25 @@ def authors_way(encoder: Encoder, folder: Path, rounds: int) -> None:
         print(f"{seconds:>4} s {columns} {ratio:7.2f}")
 
 
+def soak(model: Path, threads: int) -> None:
+    """Memory of a fresh process after more and more lengths that it has never seen."""
+    program = """
+import sys, numpy as np
+from models.runtime import Encoder
+encoder = Encoder.open(sys.argv[1], threads=int(sys.argv[2]))
+rng = np.random.default_rng(0)
+for batch in range(1, 401):
+    lengths = rng.integers(400, 200_000, 5)
+    encoder.embed_batch([rng.normal(0, 0.1, n).astype(np.float32) for n in lengths])
+    if batch in (25, 50, 100, 200, 400):
+        pages = int(open("/proc/self/statm").read().split()[1])
+        print(f"{5 * batch:>10} {pages * 4096 / 1e6:10.0f}", flush=True)
+"""
+    print("\n4. clips of 0.025 s to 12.5 s, in batches of 5")
+    print(f"{'clips':>10} {'RSS, MB':>10}", flush=True)
+    subprocess.run([sys.executable, "-c", program, str(model), str(threads)], check=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
@@ -143,6 +163,7 @@ def main() -> None:
         memory(arguments.model, Path(name), arguments.threads)
         throughput(encoder, Path(name), arguments.rounds)
         authors_way(encoder, Path(name), arguments.rounds)
+    soak(arguments.model, arguments.threads)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,15 @@ import itertools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-ACCEPTED = "WAV (PCM or float), FLAC, Ogg Vorbis, Ogg Opus, MP3, m4a, webm"
+FORMATS = ["WAV (PCM or float)", "FLAC", "Ogg Vorbis", "Ogg Opus", "MP3"]
+MEDIA_FORMATS = ["m4a", "webm"]
 
 _BLOCK_S = 1.0  # seconds a block, unless that would be more than
 _BLOCK_BYTES = 1 << 20  # bytes of float32 in all channels together
@@ -33,6 +35,11 @@ _OGG_PAGE_BYTES = 65_307  # the longest page there can be
 _MP3_SLACK_BYTES = 4_096  # a frame or two, by which an estimated length may be short
 _MEDIA_CODECS = {"aac", "alac", "flac", "mp3", "mp3float", "opus", "vorbis"}
 _MEDIA_SLACK_S = 0.25  # containers count the codec's delay and padding in their durations
+
+
+def accepted_formats() -> list[str]:
+    """What this installation reads."""
+    return FORMATS + (MEDIA_FORMATS if find_spec("av") else [])
 
 
 class ContainerError(Exception):
@@ -89,7 +96,8 @@ def open_sound(file: BinaryIO) -> Sound:
         return _sndfile(file, "FLAC")
     if _is_mp3_frame(head):
         return _mp3(file, start)
-    raise ContainerError("unsupported", f"the format is not recognised; accepted are {ACCEPTED}")
+    names = ", ".join(accepted_formats())
+    raise ContainerError("unsupported", f"the format is not recognised; accepted are {names}")
 
 
 def _read_at(file: BinaryIO, offset: int, n_bytes: int) -> bytes:
@@ -354,7 +362,7 @@ def _media(file: BinaryIO, name: str, demuxer: str) -> Sound:
     try:
         import av
     except ImportError as error:
-        others = ACCEPTED.removesuffix(", m4a, webm")
+        others = ", ".join(FORMATS)
         message = f"{name} needs PyAV: pip install 'viola-audio[media]', or send {others}"
         raise ContainerError("unsupported", message) from error
     file.seek(0)

@@ -9,9 +9,9 @@ Letters: `S` samples, `T` frames of features, `D` embedding dim, `N` clips or wi
 
 import math
 import os
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from models import audio, modelfile
 from models.audio import SAMPLE_RATE, AudioError, Limits
 from models.modelfile import Card
+from models.windows import Pool, WindowPools
 
 Floats = NDArray[np.float32]
 Source = Floats | str | Path | bytes | Iterable[Floats]
@@ -51,79 +52,6 @@ class _Tile:
     samples: Floats
     start: int = 0
     stop: int | None = None
-
-
-@dataclass
-class _Pool:
-    """Running maximum and sum of frames (T, D): merged, they are the pooling of one pass."""
-
-    count: int = 0
-    maximum: Floats = field(default_factory=lambda: np.empty(0, np.float32))
-    total: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-
-    def add(self, frames: Floats) -> None:
-        """Take in frames (T, D), T >= 1."""
-        self._merge(len(frames), frames.max(axis=0), frames.sum(axis=0, dtype=np.float64))
-
-    def merge(self, other: "_Pool") -> None:
-        """Take in what another pool has seen."""
-        self._merge(other.count, other.maximum, other.total)
-
-    def _merge(self, count: int, maximum: Floats, total: NDArray[np.float64]) -> None:
-        if self.count == 0:
-            self.maximum, self.total = maximum, total
-        else:
-            self.maximum, self.total = np.maximum(self.maximum, maximum), self.total + total
-        self.count += count
-
-    def embedding(self) -> Floats:
-        """Maximum + mean, (D,)."""
-        return self.maximum + (self.total / self.count).astype(np.float32)
-
-
-class _WindowPools:
-    """Pools a stream of frames over overlapping windows.
-
-    Frames are pooled once, in chunks of the largest size that divides window and hop; a window
-    merges its chunks.
-    """
-
-    def __init__(self, window: int, hop: int) -> None:
-        self.window, self.hop = window, hop
-        self.chunk = math.gcd(window, hop)
-        self.chunks: deque[_Pool] = deque(
-            [_Pool()]
-        )  # from the next window's start on, the last one is filling
-        self.next_start = 0
-        self.n_frames = 0
-
-    def add(self, frames: Floats) -> None:
-        """Take in the next frames (T, D)."""
-        self.n_frames += len(frames)
-        while len(frames):
-            if self.chunks[-1].count == self.chunk:
-                self.chunks.append(_Pool())
-            room = self.chunk - self.chunks[-1].count
-            self.chunks[-1].add(frames[:room])
-            frames = frames[room:]
-
-    def finished(self) -> Iterator[tuple[int, int, _Pool]]:
-        """First frame, frame after the last, and pool of each window that has all of its frames."""
-        per_window, per_hop = self.window // self.chunk, self.hop // self.chunk
-        while self.next_start + self.window <= self.n_frames:
-            window = [self.chunks[i] for i in range(per_window)]
-            yield self.next_start, self.next_start + self.window, _merged(window)
-            for _ in range(per_hop):
-                self.chunks.popleft()
-            if not self.chunks:
-                self.chunks.append(_Pool())
-            self.next_start += self.hop
-
-    def rest(self) -> Iterator[tuple[int, int, _Pool]]:
-        """The shorter window at the end, if the recording goes on after the last whole one."""
-        covered = self.next_start - self.hop + self.window if self.next_start else 0
-        if covered < self.n_frames:
-            yield self.next_start, self.n_frames, _merged([c for c in self.chunks if c.count])
 
 
 class Encoder:
@@ -170,7 +98,7 @@ class Encoder:
         if isinstance(source, np.ndarray) and len(source) <= self._tile_samples:
             embedding: Floats = self.embed_batch([source])[0]
             return embedding
-        pool = _Pool()
+        pool = Pool()
         for frames in self.stream_frames(source, limits):
             pool.add(frames)
         return pool.embedding()
@@ -219,7 +147,7 @@ class Encoder:
             ValueError: a window or hop that is not above 0, or a hop longer than the window.
             AudioError: the recording is empty or cannot be decoded.
         """
-        whole = _Pool()
+        whole = Pool()
         timed = list(self.stream_windows(source, window_s, hop_s, limits, whole))
         start_s, end_s, embedding = zip(*timed, strict=True)
         return Windows(np.array(start_s), np.array(end_s), np.stack(embedding), whole.embedding())
@@ -230,12 +158,12 @@ class Encoder:
         window_s: float,
         hop_s: float | None = None,
         limits: Limits = Limits(),
-        whole: "_Pool | None" = None,
+        whole: Pool | None = None,
     ) -> Iterator[tuple[float, float, Floats]]:
         """`windows` one by one, as they are complete: start and end in seconds, vector (D,)."""
         window, hop = self._window_frames(window_s, hop_s)
         frame_s = self.card.frame_hop / SAMPLE_RATE
-        pools = _WindowPools(window, hop)
+        pools = WindowPools(window, hop)
         for frames in self.stream_frames(source, limits):
             pools.add(frames)
             if whole is not None:
@@ -358,23 +286,18 @@ def _blocks(source: Source, limits: Limits) -> Iterable[Floats]:
         return audio.stream(source, limits)
     if not isinstance(source, np.ndarray):
         return source
-    step = round(TILE_S * SAMPLE_RATE)
-    return (source[first : first + step] for first in range(0, max(1, len(source)), step))
+    samples, step = _checked(source), round(TILE_S * SAMPLE_RATE)
+    return (samples[first : first + step] for first in range(0, len(samples), step))
 
 
 def _checked(samples: Floats) -> Floats:
-    """Refuse what no embedding can be computed of."""
+    """Refuse samples that no embedding can be computed of."""
     if samples.ndim != 1:
-        raise AudioError(
-            "unsupported", f"samples of shape {samples.shape}; expected (S,), mono at 16 kHz"
-        )
+        raise AudioError("channels", f"samples of shape {samples.shape}; expected (S,), mono")
+    if samples.dtype.kind != "f":
+        raise AudioError("unsupported", f"samples are {samples.dtype}; expected floats in [-1, 1]")
     if len(samples) == 0:
         raise AudioError("empty", "the recording holds no samples", limit=1, observed=0)
+    if not np.isfinite(samples).all():
+        raise AudioError("non_finite", "the samples are not all finite numbers")
     return samples
-
-
-def _merged(pools: Sequence[_Pool]) -> _Pool:
-    merged = _Pool()
-    for pool in pools:
-        merged.merge(pool)
-    return merged

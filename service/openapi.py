@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 
 from service.errors import PROBLEM_JSON
 from service.problems import PROBLEM_TYPES, Problem
-from service.schemas import EmbeddingParameters, ProblemDocument
+from service.schemas import ProblemDocument
 from service.uploads import FILE_FIELD, FORM, RAW_PREFIX, RAW_TYPES
 
 SCHEMAS = "#/components/schemas/"
@@ -48,7 +48,7 @@ def audio_body() -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "description": "Files of a form, or one file as the body. The format is told by the "
-            "first bytes, whatever the Content-Type.",
+            "first bytes, whatever the Content-Type. Fields of a form override the query.",
             "content": {
                 FORM: {"schema": _form_schema()},
                 f"{RAW_PREFIX}*": raw,
@@ -59,15 +59,9 @@ def audio_body() -> dict[str, Any]:
 
 
 def _form_schema() -> dict[str, Any]:
-    fields = EmbeddingParameters.model_json_schema()["properties"]
-    for field in fields.values():
-        field.pop("default", None)  # a form that sends its defaults would override the query
+    """The files alone: a form page would send a made-up value for every other field it shows."""
     files = {"type": "array", "items": _FILE, "minItems": 1, "description": "One file or more."}
-    return {
-        "type": "object",
-        "required": [FILE_FIELD],
-        "properties": {FILE_FIELD: files, **fields},
-    }
+    return {"type": "object", "properties": {FILE_FIELD: files}, "required": [FILE_FIELD]}
 
 
 def install(app: FastAPI) -> None:

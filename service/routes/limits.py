@@ -4,7 +4,7 @@ from typing import get_args
 
 from fastapi import APIRouter
 
-from models.containers import ACCEPTED
+from models.containers import accepted_formats
 from service.context import Shared
 from service.engine import MAX_OVERLAP, MIN_DURATION_S
 from service.schemas import LimitList, Output
@@ -31,7 +31,7 @@ async def list_limits(shared: Shared) -> LimitList:
         max_channels=audio.max_channels,
         max_windows=settings.max_windows,
         max_overlap=MAX_OVERLAP,
-        formats=ACCEPTED.split(", "),
+        formats=accepted_formats(),
         media_types=[FORM, f"{RAW_PREFIX}*", *RAW_TYPES],
         outputs=list(get_args(Output)),
     )

@@ -112,9 +112,20 @@ def test_no_samples_are_refused(encoder: Encoder) -> None:
             call(np.empty(0, np.float32))
 
 
-def test_samples_that_are_not_mono_are_refused(encoder: Encoder) -> None:
-    with pytest.raises(AudioError, match=r"expected \(S,\)"):
-        encoder.embed(np.zeros((2, 16_000), np.float32))
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.zeros((2, 16_000), np.float32), r"expected \(S,\), mono"),
+        (np.zeros(16_000, np.int16), "samples are int16"),
+        (np.full(16_000, np.nan, np.float32), "not all finite"),
+    ],
+)
+def test_samples_of_another_kind_are_refused(
+    encoder: Encoder, samples: np.ndarray, message: str
+) -> None:
+    for call in (encoder.embed, encoder.frames, lambda s: encoder.embed_batch([s])):
+        with pytest.raises(AudioError, match=message):
+            call(samples)
 
 
 def test_no_clips_give_no_vectors(encoder: Encoder) -> None:

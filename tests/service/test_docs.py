@@ -44,7 +44,7 @@ def test_both_kinds_of_body_are_described(document: dict[str, Any]) -> None:
     form = content["multipart/form-data"]["schema"]
     assert form["required"] == ["file"]
     assert form["properties"]["file"]["items"]["format"] == "binary"
-    assert set(form["properties"]) == {"file", "model", "window_s", "hop_s", "output"}
+    assert set(form["properties"]) == {"file"}  # a form page would fill in the others
     assert content["audio/*"]["schema"]["format"] == "binary"
     assert "application/octet-stream" in content
 

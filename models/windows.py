@@ -1,0 +1,94 @@
+"""Pooling frames across tiles: maximum and sum merge, for whole recordings and for timed windows.
+
+The graph pools what fits into one tile; this is the same pooling for what does not. Letters: `T`
+frames of features, `D` embedding dim.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass
+class Pool:
+    """Running maximum and sum of frames (T, D): merged, they are the pooling of one pass."""
+
+    count: int = 0
+    maximum: Floats = field(default_factory=lambda: np.empty(0, np.float32))
+    total: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+    def add(self, frames: Floats) -> None:
+        """Take in frames (T, D), T >= 1."""
+        self._merge(len(frames), frames.max(axis=0), frames.sum(axis=0, dtype=np.float64))
+
+    def merge(self, other: "Pool") -> None:
+        """Take in what another pool has seen."""
+        self._merge(other.count, other.maximum, other.total)
+
+    def _merge(self, count: int, maximum: Floats, total: NDArray[np.float64]) -> None:
+        if self.count == 0:
+            self.maximum, self.total = maximum, total
+        else:
+            self.maximum, self.total = np.maximum(self.maximum, maximum), self.total + total
+        self.count += count
+
+    def embedding(self) -> Floats:
+        """Maximum + mean, (D,)."""
+        return self.maximum + (self.total / self.count).astype(np.float32)
+
+
+class WindowPools:
+    """Pools a stream of frames over overlapping windows.
+
+    Frames are pooled once, in chunks of the largest size that divides window and hop; a window
+    merges its chunks.
+    """
+
+    def __init__(self, window: int, hop: int) -> None:
+        self.window, self.hop = window, hop
+        self.chunk = math.gcd(window, hop)
+        # from the start of the next window on; the last one is filling
+        self.chunks: deque[Pool] = deque([Pool()])
+        self.next_start = 0
+        self.n_frames = 0
+
+    def add(self, frames: Floats) -> None:
+        """Take in the next frames (T, D)."""
+        self.n_frames += len(frames)
+        while len(frames):
+            if self.chunks[-1].count == self.chunk:
+                self.chunks.append(Pool())
+            room = self.chunk - self.chunks[-1].count
+            self.chunks[-1].add(frames[:room])
+            frames = frames[room:]
+
+    def finished(self) -> Iterator[tuple[int, int, Pool]]:
+        """First frame, frame after the last, and pool of each window that has all of its frames."""
+        per_window, per_hop = self.window // self.chunk, self.hop // self.chunk
+        while self.next_start + self.window <= self.n_frames:
+            window = [self.chunks[i] for i in range(per_window)]
+            yield self.next_start, self.next_start + self.window, _merged(window)
+            for _ in range(per_hop):
+                self.chunks.popleft()
+            if not self.chunks:
+                self.chunks.append(Pool())
+            self.next_start += self.hop
+
+    def rest(self) -> Iterator[tuple[int, int, Pool]]:
+        """The shorter window at the end, if the recording goes on after the last whole one."""
+        covered = self.next_start - self.hop + self.window if self.next_start else 0
+        if covered < self.n_frames:
+            yield self.next_start, self.n_frames, _merged([c for c in self.chunks if c.count])
+
+
+def _merged(pools: Sequence[Pool]) -> Pool:
+    merged = Pool()
+    for pool in pools:
+        merged.merge(pool)
+    return merged

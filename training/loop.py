@@ -68,13 +68,17 @@ class Run:
         self.step = 0
         self.train_seconds = 0.0
         self.history: list[dict[str, float]] = []
+        if device.type == "cuda":
+            # TF32 would blur the log-mel; what is to be fast runs in bfloat16
+            torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         torch.manual_seed(recipe.run.seed)
         self.frontend = LogMel().to(device)
         settings = recipe.objective
         self.objective = BYOL(
             recipe.encoder.build(), settings.hidden_dim, settings.projection_dim, settings.ema_decay
         ).to(device)
-        self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4 times as fast on a CPU
+        # 1.4 times as fast on a CPU
+        self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.augment = Augment(recipe, N_MELS).to(device)
         trained = [p for p in self.objective.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(

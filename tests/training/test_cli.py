@@ -39,6 +39,8 @@ def test_a_folder_of_sound_becomes_vectors_by_the_four_commands(tmp_path: Path) 
 
     exported = run("export", folder / "checkpoint.pt", "-o", model, "--hardware", "a test")
     assert exported.exit_code == 0, exported.output
+    card = open_session(model)[1]
+    assert (card.training.steps, card.training.segments, card.training.hardware) == (2, 4, "a test")
 
     table = tmp_path / "vectors.npz"
     embedded = run("embed", *sorted(clips.glob("*.wav")), "-o", table, "--model", model)
@@ -46,7 +48,7 @@ def test_a_folder_of_sound_becomes_vectors_by_the_four_commands(tmp_path: Path) 
     assert "broken.wav" in embedded.output
     content = np.load(table)
     assert content["embedding"].shape == (4, 32)
-    assert str(content["space_id"]) == open_session(model)[1].space_id
+    assert str(content["space_id"]) == card.space_id
 
 
 def test_a_checkpoint_in_the_authors_layout_becomes_a_model_file(tmp_path: Path) -> None:

@@ -6,13 +6,18 @@ import typer
 
 from service import cli as service_cli
 
+HELP = "Sound to vectors: embed audio, serve it over HTTP, train the encoders."
+WITHOUT_TORCH = "The commands that train need torch: pip install 'viola-audio[training]'"
+
 
 def build() -> typer.Typer:
     """Put the commands together; training's are left out where torch is not installed."""
-    app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+    has_torch = importlib.util.find_spec("torch") is not None
+    epilog = None if has_torch else WITHOUT_TORCH
+    app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, epilog=epilog)
     service_cli.register(app)
-    if importlib.util.find_spec("torch"):
-        from training import cli as training_cli  # importing it loads torch
+    if has_torch:
+        from training import cli as training_cli
 
         training_cli.register(app)
     return app

@@ -17,15 +17,18 @@ console = Console(stderr=True, soft_wrap=True)
 
 
 def prepare(
-    sources: Annotated[list[Path], typer.Argument(help="Folders or tars of audio, then STORE.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE... STORE", help="Folders or tars of audio; the store last."),
+    ],
     workers: Annotated[
         int | None, typer.Option(help="Decoding processes; all CPUs if not given.")
     ] = None,
 ) -> None:
-    """Turn folders and tars of audio into a store of 16 kHz PCM: viola prepare SOURCE...
+    """Turn folders and tars of audio into a store of 16 kHz PCM.
 
-    STORE.     Run it again to add sources or to go on after an interruption. Files that cannot be
-    decoded are skipped and listed in     errors.jsonl in the store.
+    Run it again to add sources or to go on after an interruption. Files that cannot be decoded are
+    skipped, and listed in errors.jsonl in the store.
     """
     from training.prepare import prepare as prepare_store
 
@@ -60,17 +63,14 @@ def train(
 
     Ctrl-C ends the step under way and saves a checkpoint.
     """
-    import torch
-
     from training import loop
     from training import recipe as recipes
     from training.corpus import Corpus
 
     with _clear_errors():
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         loaded = recipes.load(recipe, settings)
-        finished = loop.train(loaded, Corpus(store), out, torch.device(device), resume, console)
+        chosen = loop.choose_device(device)
+        finished = loop.train(loaded, Corpus(store), out, chosen, resume, console)
     path = out / loop.CHECKPOINT_NAME
     if not finished:
         console.print(f"stopped; saved {path}. Go on with the same command and --resume")

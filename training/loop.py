@@ -292,6 +292,20 @@ def _seed(seed: int, step: int) -> int:
     return int(state[0] >> np.uint64(2))
 
 
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is a GPU where there is one.
+
+    Raises:
+        TrainingError: no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        raise TrainingError(f"device {name!r} cannot be used here; choose cpu or auto") from error
+
+
 def _precision(wanted: str, device: torch.device) -> torch.dtype:
     """Bfloat16 where the hardware computes in it, unless the recipe says otherwise."""
     if wanted != "auto":

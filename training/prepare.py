@@ -101,6 +101,8 @@ def prepare(
     Raises:
         CorpusError: for sources that cannot be listed, or a store that cannot be read.
     """
+    if store.is_file():
+        raise CorpusError(f"{store} is a file; the last argument names the store's folder")
     listed = _list_sources(sources)
     store.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(store)

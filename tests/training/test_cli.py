@@ -68,6 +68,8 @@ def test_a_checkpoint_in_the_authors_layout_becomes_a_model_file(tmp_path: Path)
     [
         (("train", "nothing", "--store", "s", "--out", "o"), "no recipe 'nothing'"),
         (("train", "tiny", "--store", "gone", "--out", "o"), "gone"),
+        (("train", "tiny", "--store", "s", "--out", "o", "--device", "abacus"), "device 'abacus'"),
+        (("prepare", __file__, __file__), "is a file; the last argument"),
         (("export", "gone.pt", "-o", "x.onnx"), "no checkpoint at gone.pt"),
         (
             ("import", "gone.pth", "--mean", 0, "--std", 1, "-o", "x.onnx"),

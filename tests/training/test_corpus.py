@@ -2,28 +2,11 @@
 
 import numpy as np
 import pytest
-import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.training.stores import LENGTHS, ramp, run, write_wav
 from training.corpus import Corpus, CorpusError, Sampler
-from training.prepare import prepare
-
-LENGTHS = [50, 700, 120, 999, 1, 300]  # samples of the clips in `folder`
-
-
-def ramp(number, length):
-    """A clip whose every sample tells its clip and its place."""
-    return (1_000 * number + 1 + np.arange(length)).astype(np.int16)
-
-
-def write_wav(path, samples):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sf.write(path, samples, 16_000, "PCM_16")
-
-
-def run(sources, store, **options):
-    return prepare(sources, store, workers=0, progress=False, **options)
 
 
 @pytest.fixture

@@ -14,29 +14,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.training.stores import LENGTHS, ramp, run, write_wav
 from training import prepare as prepare_module
 from training.corpus import CorpusError
 from training.prepare import pcm16, prepare
-
-LENGTHS = [50, 700, 120, 999, 1, 300]  # samples of the clips in `folder`
-
-
-def ramp(number, length):
-    """A clip whose every sample tells its clip and its place."""
-    return (1_000 * number + 1 + np.arange(length)).astype(np.int16)
-
-
-def write_wav(path, samples):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sf.write(path, samples, 16_000, "PCM_16")
-
-
-def run(sources, store, **options):
-    return prepare(sources, store, workers=0, progress=False, **options)
 
 
 def contents(store):

@@ -87,6 +87,10 @@ def export_(
         Path | None, typer.Option(help="CSV with source and licence columns, for the card.")
     ] = None,
     hardware: Annotated[str, typer.Option(help="What it was trained on, for the card.")] = "",
+    probes: Annotated[
+        list[str] | None,
+        typer.Option("--probe", help="TASK=ACCURACY in [0, 1], for the card; may be repeated."),
+    ] = None,
 ) -> None:
     """Write a checkpoint's encoder as one ONNX file and check that it computes the same vectors."""
     from models.nn.export import export
@@ -97,7 +101,12 @@ def export_(
         model = checkpoint.encoder(saved)
         training = checkpoint.provenance(saved, hardware, manifest)
         card, difference = export(
-            model, out, training=training, description=description, licence=licence
+            model,
+            out,
+            training=training,
+            description=description,
+            licence=licence,
+            probes=dict(_probe(text) for text in probes or []),
         )
     _report(out, card, difference)
 
@@ -130,6 +139,18 @@ def register(app: typer.Typer) -> None:
     app.command()(train)
     app.command("export")(export_)
     app.command("import")(import_)
+
+
+def _probe(text: str) -> tuple[str, float]:
+    """`task=accuracy` as a name and a number in [0, 1]."""
+    task, _, accuracy = text.partition("=")
+    try:
+        value = float(accuracy)
+    except ValueError:
+        value = -1.0
+    if not task or not 0 <= value <= 1:
+        raise typer.BadParameter(f"--probe {text}: expected TASK=ACCURACY, accuracy in [0, 1]")
+    return task, value
 
 
 def _report(out: Path, card: "Card", difference: float) -> None:

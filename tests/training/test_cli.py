@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+import typer
 from typer.testing import CliRunner, Result
 
 import viola
@@ -12,6 +13,7 @@ from models.modelfile import open_session
 from models.nn.encoder import AudioNTT2020
 from models.runtime import Encoder
 from tests.signals import noise
+from training.cli import _probe
 
 
 def run(*arguments: object) -> Result:
@@ -37,9 +39,12 @@ def test_a_folder_of_sound_becomes_vectors_by_the_four_commands(tmp_path: Path) 
     assert re.search(r"step 2/2  loss \d", trained.output)
     assert list(folder.glob("events.out.tfevents.*"))
 
-    exported = run("export", folder / "checkpoint.pt", "-o", model, "--hardware", "a test")
+    exported = run(
+        "export", folder / "checkpoint.pt", "-o", model, "--hardware", "a test", "--probe", "a=0.5"
+    )
     assert exported.exit_code == 0, exported.output
     card = open_session(model)[1]
+    assert card.probes == {"a": 0.5}
     assert (card.training.steps, card.training.segments, card.training.hardware) == (2, 4, "a test")
 
     table = tmp_path / "vectors.npz"
@@ -83,6 +88,12 @@ def test_what_a_person_can_put_right_is_one_line(arguments: tuple, message: str)
     assert message in result.output
     assert "Traceback" not in result.output
     assert isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize("probe", ["a", "a=", "=0.5", "a=50", "a=nan"])
+def test_a_probe_that_is_no_accuracy_is_a_usage_error(probe: str) -> None:
+    with pytest.raises(typer.BadParameter, match="expected TASK=ACCURACY"):
+        _probe(probe)
 
 
 def test_preparing_nothing_is_a_usage_error(tmp_path: Path) -> None:

@@ -85,12 +85,12 @@ def encoder(saved: Checkpoint) -> WaveformEncoder:
 
 
 def provenance(saved: Checkpoint, hardware: str = "", manifest: Path | None = None) -> Training:
-    """What the card tells of a run; a CSV with `source` and `licence` columns adds licences."""
-    licences: dict[str, set[str]] = {}
-    if manifest is not None:
-        with manifest.open(newline="") as file:
-            for row in csv.DictReader(file):
-                licences.setdefault(row["source"], set()).add(row["licence"])
+    """What the card tells of a run; a CSV with `source` and `licence` columns adds licences.
+
+    Raises:
+        CheckpointError: the CSV has other columns.
+    """
+    licences = _licences(manifest) if manifest else {}
     recipe = Recipe.model_validate(saved.recipe)
     return Training(
         method=f"{recipe.objective.name}, recipe {recipe.name}",
@@ -108,6 +108,20 @@ def provenance(saved: Checkpoint, hardware: str = "", manifest: Path | None = No
         ],
         commit=_git_commit(),
     )
+
+
+def _licences(manifest: Path) -> dict[str, set[str]]:
+    """Licences by source."""
+    licences: dict[str, set[str]] = {}
+    with manifest.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if not {"source", "licence"} <= set(rows.fieldnames or ()):
+            raise CheckpointError(
+                f"{manifest} has columns {rows.fieldnames}; expected source and licence among them"
+            )
+        for row in rows:
+            licences.setdefault(row["source"], set()).add(row["licence"])
+    return licences
 
 
 def _git_commit() -> str:

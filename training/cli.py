@@ -84,7 +84,10 @@ def export_(
     description: Annotated[str, typer.Option(help="A sentence for the card.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "Apache-2.0",
     manifest: Annotated[
-        Path | None, typer.Option(help="CSV with source and licence columns, for the card.")
+        Path | None,
+        typer.Option(
+            help="CSV with source and licence columns, for the card.", exists=True, dir_okay=False
+        ),
     ] = None,
     hardware: Annotated[str, typer.Option(help="What it was trained on, for the card.")] = "",
     probes: Annotated[
@@ -126,6 +129,8 @@ def import_(
     from models.nn.model import WaveformEncoder
     from models.nn.official import load_official
 
+    if not std > 0:
+        raise typer.BadParameter(f"--std {std:g}: expected a number above 0")
     with _clear_errors():
         model = WaveformEncoder(load_official(path), mean, std)
         training = Training(method=f"imported from {path.name}")
@@ -177,6 +182,7 @@ def _clear_errors() -> Iterator[None]:
         CorpusError,
         ExportError,
         OfficialCheckpointError,
+        OSError,  # a disk that is full, a folder that may not be written
         RecipeError,
         TrainingError,
     ) as error:

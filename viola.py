@@ -7,7 +7,9 @@ import typer
 from service import cli as service_cli
 
 HELP = "Sound to vectors: embed audio, serve it over HTTP, train the encoders."
-WITHOUT_TORCH = "The commands that train need torch: pip install 'viola-audio[training]'"
+WITHOUT_TORCH = (
+    "The commands that train need torch: pip install '.[training]' in the project's folder"
+)
 
 
 def build() -> typer.Typer:

@@ -77,7 +77,10 @@ class Golden(_Part):
 
     def vector(self) -> NDArray[np.float32]:
         """The vector (D,)."""
-        return np.frombuffer(base64.b64decode(self.embedding), "<f4").astype(np.float32)
+        try:
+            return np.frombuffer(base64.b64decode(self.embedding), "<f4").astype(np.float32)
+        except ValueError as error:
+            raise ModelFileError("the card's golden vector is not float32 in base64") from error
 
 
 class Card(_Part):
@@ -120,7 +123,7 @@ class Card(_Part):
 def open_session(
     path: str | Path, options: ort.SessionOptions | None = None
 ) -> tuple[ort.InferenceSession, Card]:
-    """Open an encoder file on the CPU and read its card.
+    """Open an encoder file, on a GPU where this runtime has one, and read its card.
 
     Raises:
         ModelFileError: no such file, not ONNX, without a card, or with inputs and outputs other
@@ -129,7 +132,7 @@ def open_session(
     if not Path(path).is_file():
         raise ModelFileError(f"no model file at {path}")
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(path), options, providers=_providers())
     except Exception as error:  # onnxruntime's own exceptions share no base class but Exception
         raise ModelFileError(f"{path} is not an ONNX file that this runtime can open") from error
     card = _read_card(session.get_modelmeta().custom_metadata_map, path)
@@ -181,6 +184,11 @@ def write(proto: Any, card: BaseModel, path: Path) -> None:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
 
 
+def _providers() -> list[str]:
+    available = ort.get_available_providers()
+    return [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
+
+
 def _read_card(metadata: dict[str, str], path: str | Path) -> Card:
     if CARD_KEY not in metadata:
         raise ModelFileError(f"{path} has no card ({CARD_KEY}); was it written by viola export?")
@@ -188,7 +196,7 @@ def _read_card(metadata: dict[str, str], path: str | Path) -> Card:
         content = json.loads(metadata[CARD_KEY])
     except json.JSONDecodeError as error:
         raise ModelFileError(f"the card of {path} is not JSON") from error
-    schema = content.get("card_schema")
+    schema = content.get("card_schema") if isinstance(content, dict) else None
     if schema != CARD_SCHEMA:
         raise ModelFileError(f"{path} has card schema {schema}; this version reads {CARD_SCHEMA}")
     try:

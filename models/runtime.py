@@ -20,7 +20,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models import audio, modelfile
-from models.audio import SAMPLE_RATE, AudioError, Limits
+from models.audio import MAX_AMPLITUDE, SAMPLE_RATE, AudioError, Limits
 from models.modelfile import Card
 from models.windows import Pool, WindowPools
 
@@ -30,6 +30,7 @@ Source = Floats | str | Path | bytes | Iterable[Floats]
 
 TILE_S = 10.24  # longest tile, and the audio in one batch
 SHORTEST_TILE_S = 0.32
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -237,9 +238,8 @@ def available_cpus() -> int:
 def _cgroup_cpus() -> float:
     """CPUs that the quota of this process's control groups allows; infinite without one."""
     quotas = [math.inf]
-    root = Path("/sys/fs/cgroup")
     for group in _cgroups():
-        v2, v1 = root / group / "cpu.max", root / "cpu" / group / "cpu.cfs_quota_us"
+        v2, v1 = CGROUPS / group / "cpu.max", CGROUPS / "cpu" / group / "cpu.cfs_quota_us"
         try:
             if v2.is_file():
                 quota, period = v2.read_text().split()
@@ -285,7 +285,7 @@ def _blocks(source: Source, limits: Limits) -> Iterable[Floats]:
     if isinstance(source, str | Path | bytes):
         return audio.stream(source, limits)
     if not isinstance(source, np.ndarray):
-        return source
+        return map(_checked, source)
     samples, step = _checked(source), round(TILE_S * SAMPLE_RATE)
     return (samples[first : first + step] for first in range(0, len(samples), step))
 
@@ -298,6 +298,10 @@ def _checked(samples: Floats) -> Floats:
         raise AudioError("unsupported", f"samples are {samples.dtype}; expected floats in [-1, 1]")
     if len(samples) == 0:
         raise AudioError("empty", "the recording holds no samples", limit=1, observed=0)
-    if not np.isfinite(samples).all():
+    peak = np.abs(samples).max()
+    if not np.isfinite(peak):
         raise AudioError("non_finite", "the samples are not all finite numbers")
+    if peak > MAX_AMPLITUDE:
+        message = f"a sample of {peak:g}; at most {MAX_AMPLITUDE:g}, floats are meant in [-1, 1]"
+        raise AudioError("amplitude", message, limit=MAX_AMPLITUDE, observed=float(peak))
     return samples

@@ -4,9 +4,9 @@ The graph pools what fits into one tile; this is the same pooling for what does 
 frames of features, `D` embedding dim.
 """
 
-import math
+import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,15 +46,18 @@ class Pool:
 class WindowPools:
     """Pools a stream of frames over overlapping windows.
 
-    Frames are pooled once, in chunks of the largest size that divides window and hop; a window
-    merges its chunks.
+    Frames are pooled once, in chunks that end where a window starts or ends: two a hop at the most,
+    whatever the lengths. A window merges its chunks.
     """
 
     def __init__(self, window: int, hop: int) -> None:
         self.window, self.hop = window, hop
-        self.chunk = math.gcd(window, hop)
-        # from the start of the next window on; the last one is filling
-        self.chunks: deque[Pool] = deque([Pool()])
+        whole_hops, rest = divmod(window, hop)
+        self.sizes = [rest, hop - rest] if rest else [hop]
+        self.chunks_per_window = whole_hops * len(self.sizes) + bool(rest)
+        self.chunks: deque[Pool] = deque()  # from the start of the next window on
+        self.filling = itertools.cycle(self.sizes)
+        self.room = 0  # frames that the last chunk still takes
         self.next_start = 0
         self.n_frames = 0
 
@@ -62,32 +65,31 @@ class WindowPools:
         """Take in the next frames (T, D)."""
         self.n_frames += len(frames)
         while len(frames):
-            if self.chunks[-1].count == self.chunk:
+            if self.room == 0:
                 self.chunks.append(Pool())
-            room = self.chunk - self.chunks[-1].count
-            self.chunks[-1].add(frames[:room])
-            frames = frames[room:]
+                self.room = next(self.filling)
+            part = frames[: self.room]
+            self.chunks[-1].add(part)
+            self.room -= len(part)
+            frames = frames[len(part) :]
 
     def finished(self) -> Iterator[tuple[int, int, Pool]]:
         """First frame, frame after the last, and pool of each window that has all of its frames."""
-        per_window, per_hop = self.window // self.chunk, self.hop // self.chunk
         while self.next_start + self.window <= self.n_frames:
-            window = [self.chunks[i] for i in range(per_window)]
+            window = list(itertools.islice(self.chunks, self.chunks_per_window))
             yield self.next_start, self.next_start + self.window, _merged(window)
-            for _ in range(per_hop):
+            for _ in self.sizes:
                 self.chunks.popleft()
-            if not self.chunks:
-                self.chunks.append(Pool())
             self.next_start += self.hop
 
     def rest(self) -> Iterator[tuple[int, int, Pool]]:
         """The shorter window at the end, if the recording goes on after the last whole one."""
         covered = self.next_start - self.hop + self.window if self.next_start else 0
         if covered < self.n_frames:
-            yield self.next_start, self.n_frames, _merged([c for c in self.chunks if c.count])
+            yield self.next_start, self.n_frames, _merged(self.chunks)
 
 
-def _merged(pools: Sequence[Pool]) -> Pool:
+def _merged(pools: Iterable[Pool]) -> Pool:
     merged = Pool()
     for pool in pools:
         merged.merge(pool)

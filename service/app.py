@@ -79,7 +79,7 @@ async def _context(settings: Settings) -> Context:
     )
     engine = Engine(
         decoder,
-        max_request_duration_s=settings.max_request_duration_s,
+        max_request_duration_s=settings.request_duration_s,
         max_windows=settings.max_windows,
     )
     return Context(settings, catalogue, engine, Admission(settings.max_inflight))

@@ -4,6 +4,7 @@ Letters: `S` samples, `D` embedding dim.
 """
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -85,7 +86,7 @@ def _whole(encoder: Encoder, files: Iterable[Path], tally: Tally) -> Iterator[_R
     def flush() -> Iterator[_Result]:
         embeddings = encoder.embed_batch([samples for _, samples in held])
         for (file, samples), embedding in zip(held, embeddings, strict=True):
-            yield Row(str(file), 0.0, len(samples) / SAMPLE_RATE, embedding), 1
+            yield Row(_name(file), 0.0, len(samples) / SAMPLE_RATE, embedding), 1
         held.clear()
 
     for file in files:
@@ -98,10 +99,10 @@ def _whole(encoder: Encoder, files: Iterable[Path], tally: Tally) -> Iterator[_R
                 yield from flush()
                 before = tally.audio_s - len(samples) / SAMPLE_RATE
                 embedding = encoder.embed(itertools.chain([samples], rest))
-                yield Row(str(file), 0.0, tally.audio_s - before, embedding), 1
+                yield Row(_name(file), 0.0, tally.audio_s - before, embedding), 1
         except AudioError as error:
             yield from flush()
-            yield Failure(str(file), str(error)), 1
+            yield Failure(_name(file), str(error)), 1
         if sum(len(samples) for _, samples in held) >= BATCH_S * SAMPLE_RATE:
             yield from flush()
     yield from flush()
@@ -112,9 +113,9 @@ def _timed(files: Iterable[Path], tally: Tally, vectors: TimedVectors) -> Iterat
     for file in files:
         try:
             for start_s, end_s, embedding in vectors(_counted(_stream(file), tally)):
-                yield Row(str(file), start_s, end_s, embedding), 0
+                yield Row(_name(file), start_s, end_s, embedding), 0
         except AudioError as error:
-            yield Failure(str(file), str(error)), 0
+            yield Failure(_name(file), str(error)), 0
         yield None, 1
 
 
@@ -127,8 +128,13 @@ def _frames(
         yield index * frame_s, (index + 1) * frame_s, vector
 
 
+def _name(file: Path) -> str:
+    """A file's name as text that every format can hold, also one that is not UTF-8."""
+    return os.fsencode(file).decode("utf-8", "backslashreplace")
+
+
 def _stream(file: Path) -> Iterator[NDArray[np.float32]]:
-    if file.is_dir():
+    if os.path.isdir(file):  # never raises, whatever the name
         raise AudioError(
             "unreadable", "this is a folder; name the files in it, such as FOLDER/*.wav"
         )

@@ -57,11 +57,11 @@ def embed(
         Path, typer.Option(help="A model file.", show_default="the default encoder")
     ] = (DEFAULT_MODEL),
     window_s: Annotated[
-        float | None, typer.Option(help="Seconds a vector spans; one vector a file if not given.")
+        float | None, typer.Option(help="Seconds a vector spans, in whole frames; else one a file.")
     ] = None,
     hop_s: Annotated[
         float | None,
-        typer.Option(help="Seconds from one vector to the next; else window-s."),
+        typer.Option(help="Seconds from one vector to the next, in whole frames; else window-s."),
     ] = None,
     frames: Annotated[
         bool, typer.Option("--frames", help="Frame features before pooling.")
@@ -74,7 +74,8 @@ def embed(
 
     Exits with 1 if a file failed; those that worked are in the table all the same. Timed vectors
     are written as they come to .parquet and .jsonl, and are held in memory for .npz and .npy. Of a
-    file that breaks part way, those before the break are kept.
+    file that breaks part way, those before the break are kept. Beside NAME.npy, NAME.npy.csv tells
+    the rows apart.
     """
     from rich.console import Console
 
@@ -101,7 +102,7 @@ def embed(
                 else:
                     table.add(row)
                     n_rows += 1
-    except ValueError as error:  # of the model file, the table or the window
+    except (OSError, ValueError) as error:  # of the disk, the model file, the table, the window
         console.print(f"error: {error}", markup=False, style="red")
         raise typer.Exit(2) from error
     for failure in failures:

@@ -57,10 +57,17 @@ class Settings(BaseSettings):
         default=256 * 2**20, ge=1, description="bytes of one file once decoded, at its own rate"
     )
     max_duration_s: float = Field(default=600.0, gt=0, description="seconds of audio in one file")
-    max_request_duration_s: float = Field(
-        default=1800.0, gt=0, description="seconds of audio in all files of one request"
+    max_request_duration_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="seconds of audio in all files of one request; else three times that of a file",
     )
     max_windows: int = Field(default=4096, ge=1, description="windows in one request")
+
+    @property
+    def request_duration_s(self) -> float:
+        """Seconds of audio that one request may hold."""
+        return self.max_request_duration_s or 3 * self.max_duration_s
 
 
 def load_settings(**overrides: Any) -> Settings:

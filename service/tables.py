@@ -91,7 +91,7 @@ class Npz(_Arrays):
 
 
 class Npy(_Arrays):
-    """The matrix (N, D); a CSV of the same name says which file and time each row is."""
+    """The matrix (N, D); NAME.npy.csv says which file and time each row is."""
 
     def finish(self) -> None:
         """Write the matrix."""
@@ -200,6 +200,8 @@ def writing(path: Path, card: Card) -> Iterator[Table]:
     """
     if path.suffix not in FORMATS:
         raise TableError(f"{path} ends in {path.suffix!r}; expected one of {', '.join(FORMATS)}")
+    if path.is_dir():
+        raise TableError(f"{path} is a folder; name a file")
     if not path.parent.is_dir():
         raise TableError(f"the folder of {path} does not exist")
     with replacing(path) as temporary:
@@ -210,7 +212,7 @@ def writing(path: Path, card: Card) -> Iterator[Table]:
         finally:
             table.release()
         if isinstance(table, Npy):
-            _write_listing(table.rows, path.with_suffix(".csv"))
+            _write_listing(table.rows, path.with_name(path.name + ".csv"))
 
 
 def _write_listing(rows: list[Row], path: Path) -> None:

@@ -32,6 +32,8 @@ class Checkpoint:
     train_seconds: float
     corpus: dict[str, Any]
     """`fingerprint`, `clips`, `hours` and hours by source of the store."""
+    commit: str
+    """Git commit of the code when the run started, empty if unknown."""
 
     objective: Mapping[str, Any]
     augment: Mapping[str, Any]
@@ -106,7 +108,7 @@ def provenance(saved: Checkpoint, hardware: str = "", manifest: Path | None = No
             )
             for name, hours in saved.corpus["sources"].items()
         ],
-        commit=_git_commit(),
+        commit=saved.commit,
     )
 
 
@@ -124,10 +126,19 @@ def _licences(manifest: Path) -> dict[str, set[str]]:
     return licences
 
 
-def _git_commit() -> str:
-    """Commit of the code, if it runs from a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+def git_commit() -> str:
+    """Commit of this code, "-dirty" if it was changed since, empty if it is not in a repository."""
+    here = Path(__file__)
+    git = ["git", "-C", str(here.parent)]
+    commands = (
+        ["ls-files", "--error-unmatch", here.name],  # fails in a repository that is not ours
+        ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
+    )
+    output = ""
+    for command in commands:
+        try:
+            run = subprocess.run([*git, *command], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+        output = run.stdout.strip()
+    return output

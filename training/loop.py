@@ -67,6 +67,7 @@ class Run:
         self.precision = _precision(recipe.run.precision, device)
         self.step = 0
         self.train_seconds = 0.0
+        self.commit = checkpoint.git_commit()
         self.history: list[dict[str, float]] = []
         if device.type == "cuda":
             # TF32 would blur the log-mel; what is to be fast runs in bfloat16
@@ -139,11 +140,26 @@ class Run:
             step=self.step,
             train_seconds=self.train_seconds,
             corpus=_describe(self.corpus),
+            commit=self.commit,
             objective=self.objective.state_dict(),
             augment=self.augment.state_dict(),
             optimizer=self.optimizer.state_dict(),
             history=self.history,
         )
+
+    def save(self, path: Path) -> None:
+        """Replace the checkpoint, unless the run has diverged: the last good one stays then.
+
+        Raises:
+            TrainingError: a weight is not a finite number.
+        """
+        trained = [p.detach() for p in self.objective.parameters() if p.requires_grad]
+        if not torch.stack(torch._foreach_norm(trained)).isfinite().all():
+            raise TrainingError(
+                f"a weight is not finite at step {self.step}; the checkpoint before it is kept. "
+                "Lower optimizer.lr"
+            )
+        checkpoint.save(self.checkpoint(), path)
 
     def restore(self, saved: Checkpoint) -> None:
         """Go on from a checkpoint of the same recipe and store."""
@@ -165,7 +181,7 @@ class Run:
         self.augment.load_state_dict(saved.augment)
         self.optimizer.load_state_dict(dict(saved.optimizer))
         self.step, self.train_seconds = saved.step, saved.train_seconds
-        self.history = list(saved.history)
+        self.history, self.commit = list(saved.history), saved.commit
 
 
 def train(
@@ -201,7 +217,7 @@ def train(
     )
     with _stop_on_signal() as stop, SummaryWriter(str(folder)) as writer:
         _steps(run, path, writer, stop, console)
-    checkpoint.save(run.checkpoint(), path)
+    run.save(path)
     return run.step >= run.total_steps
 
 
@@ -226,15 +242,18 @@ def _steps(
                 rate = (run.step - logged_at) * settings.batch_size / (now - logged_time)
                 logged_at, logged_time = run.step, now
                 values["segments_per_s"] = rate
+                if not np.isfinite(values["loss"]):
+                    raise TrainingError(
+                        f"the loss is {values['loss']} at step {run.step}; the last checkpoint is "
+                        "kept. Lower optimizer.lr"
+                    )
                 _log(run, values, writer)
                 progress.update(task, status=_status(values))
                 if not console.is_terminal:
                     console.print(f"step {run.step}/{run.total_steps}  {_status(values)}")
-                if not np.isfinite(values["loss"]):
-                    raise TrainingError(f"the loss is {values['loss']} at step {run.step}")
             run.train_seconds = time.monotonic() - started
             if run.step % settings.checkpoint_every == 0:
-                checkpoint.save(run.checkpoint(), path)
+                run.save(path)
 
 
 def _log(run: Run, values: dict[str, float], writer: SummaryWriter) -> None:
@@ -301,9 +320,12 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        raise TrainingError(f"device {name!r} cannot be used here; choose cpu or auto") from error
+        device = torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError):  # torch built without CUDA asserts
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise TrainingError(f"device {name!r} cannot be used here; choose cpu, cuda or auto")
+    return device
 
 
 def _precision(wanted: str, device: torch.device) -> torch.dtype:

@@ -3,13 +3,15 @@
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.audio import SAMPLE_RATE
-from models.nn.encoder import ENCODERS, ConvEncoder
-from models.nn.frontend import HOP_LENGTH
+from models.nn.encoder import ENCODERS, N_CHANNELS, AudioNTT2022, ConvEncoder
+from models.nn.frontend import HOP_LENGTH, N_MELS
+
+LOCAL_DIM_V2 = N_CHANNELS * N_MELS // 2**AudioNTT2022.n_blocks
 
 
 class RecipeError(ValueError):
@@ -17,7 +19,7 @@ class RecipeError(ValueError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(_Section):
@@ -48,6 +50,12 @@ class Encoder(_Section):
     name: Literal["AudioNTT2020", "AudioNTT2022"] = "AudioNTT2022"
     embed_dim: int = Field(3072, gt=0)
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.name == "AudioNTT2022" and self.embed_dim <= LOCAL_DIM_V2:
+            raise ValueError(f"AudioNTT2022 needs an embed_dim above {LOCAL_DIM_V2}")
+        return self
+
     def build(self) -> ConvEncoder:
         """The network with fresh weights."""
         return ENCODERS[self.name](embed_dim=self.embed_dim)
@@ -61,6 +69,14 @@ class Augment(_Section):
     resize_crop: bool = True
     crop_scale: tuple[float, float] = (0.6, 1.5)
     canvas_time: float = Field(1.5, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.crop_scale
+        if not 0 < low <= high:
+            raise ValueError(f"crop_scale is {low:g}, {high:g}; expected 0 < low <= high")
+        return self
+
     fader_gain: float = Field(1.0, ge=0)
 
 
@@ -139,7 +155,7 @@ def _read(name_or_path: str) -> dict[str, Any]:
     if name_or_path in named_recipes():
         text = (files("training") / "recipes" / f"{name_or_path}.toml").read_text()
     elif Path(name_or_path).is_file():
-        text = Path(name_or_path).read_text()
+        text = Path(name_or_path).read_text(errors="replace")
     else:
         known = ", ".join(named_recipes())
         raise RecipeError(f"no recipe {name_or_path!r}; give a TOML file or one of: {known}")

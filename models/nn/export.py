@@ -112,9 +112,19 @@ def _trace(model: WaveformEncoder) -> Any:
     if program is None:
         raise ExportError("the exporter returned nothing")
     proto = program.model_proto
+    _forget_origin(proto)
     frames = next(output for output in proto.graph.output if output.name == "frames")
     frames.type.tensor_type.shape.dim[1].dim_param = "n_frames"
     return proto
+
+
+def _forget_origin(proto: Any) -> None:
+    """Remove the exporter's notes on the nodes: stack traces, with the paths of this machine."""
+    graph = proto.graph
+    noted = (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for part in (proto, graph, *noted, *proto.functions):
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def _check_parity(model: WaveformEncoder, graph: bytes) -> float:

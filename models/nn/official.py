@@ -52,7 +52,13 @@ def _encoder_weights(content: Any) -> dict[str, Tensor]:
     if not isinstance(content, dict):
         return {}
     found = ((_KEY.search(str(name)), tensor) for name, tensor in content.items())
-    return {match[1]: tensor for match, tensor in found if match and isinstance(tensor, Tensor)}
+    tensors = [(m, tensor) for m, tensor in found if m and isinstance(tensor, Tensor)]
+    prefixes = sorted({match.string[: match.start(1)] for match, _ in tensors})
+    if len(prefixes) > 1:
+        raise OfficialCheckpointError(
+            f"the checkpoint holds {len(prefixes)} encoders, below {', '.join(prefixes)}; save one"
+        )
+    return {match[1]: tensor for match, tensor in tensors}
 
 
 def _matching_encoder(weights: dict[str, Tensor], path: Path) -> ConvEncoder:

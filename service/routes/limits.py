@@ -25,7 +25,7 @@ async def list_limits(shared: Shared) -> LimitList:
         max_decoded_bytes=settings.max_decoded_bytes,
         min_duration_s=MIN_DURATION_S,
         max_duration_s=settings.max_duration_s,
-        max_request_duration_s=settings.max_request_duration_s,
+        max_request_duration_s=settings.request_duration_s,
         min_sample_rate=audio.min_sample_rate,
         max_sample_rate=audio.max_sample_rate,
         max_channels=audio.max_channels,

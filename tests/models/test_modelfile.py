@@ -38,6 +38,12 @@ def test_the_card_says_what_the_network_is(model_path: Path, network: WaveformEn
     assert card.training.method == "random weights"
 
 
+def test_the_file_holds_no_path_of_the_machine_that_wrote_it(model_path: Path) -> None:
+    content = model_path.read_bytes()
+    assert str(Path(modelfile.__file__).parent.parent).encode() not in content
+    assert b"site-packages" not in content
+
+
 def test_the_golden_vector_is_reproduced(model_path: Path) -> None:
     assert Encoder.open(model_path).self_test() < 1e-5
 
@@ -85,6 +91,7 @@ def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path) -> None:
     [
         (lambda card: None, "has no card"),
         (lambda card: "{", "not JSON"),
+        (lambda card: "[]", "card schema None"),
         (lambda card: card.replace('"card_schema":1', '"card_schema":7'), "card schema 7"),
         (lambda card: card.replace('"std":5.0', '"std":-5.0'), "not valid: std"),
     ],

@@ -50,6 +50,13 @@ def test_other_tensors_are_refused(content: object, message: str, tmp_path: Path
         load_official(path)
 
 
+def test_a_checkpoint_of_two_encoders_is_refused(tmp_path: Path) -> None:
+    path, weights = tmp_path / "weights.pth", AudioNTT2020(16).state_dict()
+    torch.save({f"{b}.{n}": t for b in ("online", "target") for n, t in weights.items()}, path)
+    with pytest.raises(OfficialCheckpointError, match="2 encoders, below online., target."):
+        load_official(path)
+
+
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(b"nonsense")

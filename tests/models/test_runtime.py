@@ -11,6 +11,7 @@ from models import runtime
 from models.audio import AudioError
 from models.nn.model import WaveformEncoder, one_pass
 from models.runtime import Encoder
+from models.windows import WindowPools
 from tests.signals import noise
 
 SECONDS = (0.025, 0.05, 0.32, 0.95, 2.37, 10.24, 10.25, 25.3)
@@ -174,8 +175,49 @@ def test_a_broken_file_is_an_audio_error(encoder: Encoder) -> None:
         encoder.embed(out.getvalue()[:-2000])
 
 
-def test_cpus_are_those_of_affinity_and_quota(monkeypatch) -> None:
-    monkeypatch.setattr(runtime, "_cgroup_cpus", lambda: 0.5)
-    assert runtime.available_cpus() == 1
-    monkeypatch.setattr(runtime, "_cgroup_cpus", lambda: float("inf"))
-    assert runtime.available_cpus() >= 1
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "250000 100000"}, 2),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "max 100000", "box/cpu.max": "300000 100000"}, 3),
+        ({"cpu/box/cpu.cfs_quota_us": "400000", "cpu/box/cpu.cfs_period_us": "100000"}, 4),
+        ({"cpu/box/cpu.cfs_quota_us": "-1", "cpu/box/cpu.cfs_period_us": "100000"}, 8),
+        ({"cpu.max": "nonsense"}, 8),
+    ],
+)
+def test_cpus_are_those_of_affinity_and_quota(
+    files: dict[str, str], cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+    monkeypatch.setattr(runtime, "CGROUPS", tmp_path)
+    monkeypatch.setattr(runtime, "_cgroups", lambda: ["box", "."])
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert runtime.available_cpus() == cpus
+
+
+def test_blocks_are_checked_like_samples(encoder: Encoder) -> None:
+    bad = np.full(16_000, np.nan, np.float32)
+    with pytest.raises(AudioError, match="not all finite"):
+        encoder.embed(iter([bad, noise(30.0)]))
+    with pytest.raises(AudioError, match="at most 65536"):
+        encoder.embed(np.full(16_000, 1e30, np.float32))
+
+
+@pytest.mark.parametrize(("window", "hop"), [(6001, 377), (10, 10), (7, 3), (8, 4), (1, 1)])
+def test_windows_of_any_lengths_hold_two_chunks_a_hop_at_most(window: int, hop: int) -> None:
+    frames = np.random.default_rng(0).normal(size=(window + 3 * hop + 1, 3)).astype(np.float32)
+    pools, seen = WindowPools(window, hop), []
+    for part in np.array_split(frames, 11):
+        pools.add(part)
+        seen += list(pools.finished())
+        assert len(pools.chunks) <= 2 * (window // hop + 2)
+    seen += list(pools.rest())
+    assert len(seen) == 5
+    for start, stop, pool in seen:
+        own = frames[start:stop]
+        np.testing.assert_allclose(pool.embedding(), own.max(axis=0) + own.mean(axis=0), atol=1e-5)

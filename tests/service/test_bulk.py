@@ -67,6 +67,12 @@ def test_frames_come_one_a_row(encoder: Encoder, files: list[Path]) -> None:
     assert rows[1].start_s == encoder.card.frame_hop / 16_000
 
 
+def test_a_name_that_cannot_be_opened_stops_nothing(encoder: Encoder, files: list[Path]) -> None:
+    results = list(embed_files(encoder, [Path("x" * 300), Path("\udcff.wav"), files[0]]))
+    assert [type(result) for result in results] == [Failure, Failure, Row]
+    assert results[1].file == "\\xff.wav"
+
+
 def test_a_folder_among_the_files_is_a_failure(encoder: Encoder, tmp_path: Path) -> None:
     (failure,) = embed_files(encoder, [tmp_path])
     assert isinstance(failure, Failure)
@@ -93,7 +99,7 @@ def read(path: Path) -> tuple[np.ndarray, list[str]]:
         content = np.load(path)
         return content["embedding"], content["file"].tolist()
     if path.suffix == ".npy":
-        with path.with_suffix(".csv").open() as listing:
+        with path.with_name(path.name + ".csv").open() as listing:
             return np.load(path), [row["file"] for row in csv.DictReader(listing)]
     if path.suffix == ".jsonl":
         rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -113,6 +119,7 @@ def test_all_files_well_exits_with_0(model_path: Path, files: list[Path], tmp_pa
     [
         (("-o", "table.txt"), "expected one of .npz, .npy, .parquet, .jsonl"),
         (("-o", "gone/table.npz"), "does not exist"),
+        (("-o", "folder.npz"), "is a folder"),
         (("-o", "table.npz", "--window-s", "1", "--hop-s", "2"), "expected 0 < hop_s <= window_s"),
         (("-o", "table.npz", "--hop-s", "2"), "--hop-s needs --window-s"),
         (("-o", "table.npz", "--frames", "--window-s", "2"), "not both"),
@@ -127,6 +134,7 @@ def test_what_cannot_be_asked_is_an_error_of_use(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("folder.npz").mkdir()
     result = embed(files[0], "--model", model_path, *arguments)
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())

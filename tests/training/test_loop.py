@@ -152,6 +152,18 @@ def test_a_checkpoint_holds_the_encoder_and_where_it_comes_from(
     assert training.hours == pytest.approx(corpus.hours, abs=1e-3)
 
 
+def test_a_run_that_diverged_keeps_the_checkpoint_before_it(corpus: Corpus, tmp_path: Path) -> None:
+    run = Run(tiny(), corpus, CPU)
+    run.measure_statistics()
+    path = tmp_path / CHECKPOINT_NAME
+    run.save(path)
+    before = path.read_bytes()
+    next(run.objective.parameters()).data[0] = float("nan")
+    with pytest.raises(TrainingError, match="not finite at step 0; the checkpoint before it"):
+        run.save(path)
+    assert path.read_bytes() == before
+
+
 def test_a_half_written_checkpoint_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     train(tiny("run.steps=1"), corpus, tmp_path, CPU, False, console())
     path = tmp_path / CHECKPOINT_NAME
@@ -172,4 +184,3 @@ def test_a_step_runs_on_a_gpu(corpus: Corpus) -> None:
 def test_precision_follows_the_hardware_unless_the_recipe_says_otherwise() -> None:
     assert loop._precision("float32", CPU) == torch.float32
     assert loop._precision("bfloat16", CPU) == torch.bfloat16
-    assert loop._precision("auto", CPU) in (torch.float32, torch.bfloat16)

@@ -45,6 +45,9 @@ def test_settings_lie_over_the_file() -> None:
     [
         (["run.stepz=3"], "run.stepz"),
         (["run.batch_size=0"], "run.batch_size"),
+        (["encoder.name=AudioNTT2022", "encoder.embed_dim=512"], "above 1024"),
+        (["augment.crop_scale=[1.5, 0.6]"], "crop_scale is 1.5, 0.6"),
+        (["run.epochs=inf"], "run.epochs"),
         (["run.steps"], "expected section.key=value"),
         (["name.x=1"], "name is a value"),
     ],

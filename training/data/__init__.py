@@ -1,0 +1,1 @@
+"""From folders of audio to the segments of a step."""

@@ -1,0 +1,123 @@
+"""Audio files and members of tars -> 16 kHz int16 PCM, in processes that may die."""
+
+import hashlib
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import audio
+
+
+class Item(NamedTuple):
+    """An audio file, or a member of a tar.
+
+    Attributes:
+        source: name of the folder or tar.
+        name: path inside.
+        path: the file or tar to open.
+        offset: bytes; where the member begins.
+        size: bytes of the member; -1 for a file of its own.
+    """
+
+    source: str
+    name: str
+    path: str
+    offset: int
+    size: int
+
+
+class Clip(NamedTuple):
+    """Little-endian int16 at 16 kHz, and its digest."""
+
+    pcm: bytes
+    sha256: bytes
+
+
+Result = Clip | audio.AudioError | Literal["crashed"]
+
+
+def decode_all(items: Iterator[Item], n_workers: int) -> Iterator[tuple[Item, Result]]:
+    """Decode in parallel, in the order of `items`, with a bounded number of clips in memory.
+
+    Args:
+        items: what to decode; drawn as it is needed.
+        n_workers: processes; 0: this process itself.
+    """
+    if n_workers == 0:
+        yield from ((item, _decode(item)) for item in items)
+        return
+    finished = False
+    while not finished:
+        flying: deque[Item] = deque()
+        try:
+            yield from _in_order(items, flying, n_workers)
+            finished = True
+        except BrokenProcessPool:  # a decoder died: find out on which of the files in flight
+            for item in flying:
+                yield item, _decode_alone(item)
+
+
+def pcm16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Round float samples in [-1, 1) to little-endian int16, clipping what lies beyond."""
+    return np.clip(np.rint(samples * 32_768), -32_768, 32_767).astype("<i2")
+
+
+def _decode(item: Item) -> Clip | audio.AudioError:
+    try:
+        blocks = audio.stream(Path(item.path) if item.size < 0 else _member(item))
+        pcm = b"".join(pcm16(block).tobytes() for block in blocks)
+    except audio.AudioError as error:
+        return error
+    return Clip(pcm, hashlib.sha256(pcm).digest())
+
+
+def _member(item: Item) -> bytes:
+    with open(item.path, "rb") as tar:
+        tar.seek(item.offset)
+        return tar.read(item.size)
+
+
+def _in_order(
+    items: Iterator[Item], flying: deque[Item], n_workers: int
+) -> Iterator[tuple[Item, Result]]:
+    """Decode in a pool; `flying` holds the items whose result was not given yet."""
+    pending: deque[Future[Clip | audio.AudioError]] = deque()
+    pool = _pool(n_workers)
+    try:
+        for item in items:
+            flying.append(item)
+            pending.append(pool.submit(_decode, item))
+            if len(pending) == 2 * n_workers:
+                result = pending.popleft().result()
+                yield flying.popleft(), result
+        while pending:
+            result = pending.popleft().result()
+            yield flying.popleft(), result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _decode_alone(item: Item) -> Result:
+    try:
+        with _pool(1) as pool:
+            return pool.submit(_decode, item).result()
+    except BrokenProcessPool:
+        return "crashed"
+
+
+def _pool(n_workers: int) -> ProcessPoolExecutor:
+    """Fresh interpreters: a fork of a process that runs threads or CUDA is not safe."""
+    return ProcessPoolExecutor(
+        n_workers,
+        multiprocessing.get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),  # Ctrl-C is the parent's to answer
+    )

@@ -1,0 +1,167 @@
+"""Folders and tars of audio -> a store of PCM (`training.data.corpus`), decoded in parallel."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from models.atomic import replacing
+from models.audio import AudioError
+from models.runtime import available_cpus
+from training.data.corpus import CorpusError, encode, read_index
+from training.data.decoders import Clip, Item, Result, decode_all
+from training.data.sources import Source, list_sources
+from training.data.store import SHARD_BYTES, Writer, locked, read_duplicates, remove_leftovers
+
+ERRORS_NAME = "errors.jsonl"
+
+
+@dataclass(frozen=True)
+class FileError:
+    """A file that was left out, and why."""
+
+    source: str
+    name: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What one run of `prepare` did.
+
+    Attributes:
+        clips: files that were decoded and stored.
+        hours: their length.
+        skipped: files that earlier runs stored, or found to be duplicates.
+        duplicates: files that were decoded and left out: the store holds their content.
+        shards: shards that were written.
+        errors: files that were left out.
+    """
+
+    clips: int
+    hours: float
+    skipped: int
+    duplicates: int
+    shards: int
+    errors: tuple[FileError, ...]
+
+
+def prepare(
+    sources: Sequence[Path],
+    store: Path,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+    shard_bytes: int = SHARD_BYTES,
+) -> PrepareReport:
+    """Decode every audio file of `sources` into `store`; run again to resume or to add.
+
+    A source is called by its folder's or tar's name without `.tar`, a clip by its path inside. Of
+    files with the same content the first is stored, the others are listed in duplicates.jsonl.
+    Files that the store holds or lists there are skipped, files that failed are tried again. An
+    interrupted run loses the unfinished shard at most. The store depends on the order of the files
+    alone, not on the number of workers. One run at a time may write to a store.
+
+    Args:
+        sources: folders, searched recursively for audio files by suffix, or uncompressed tars.
+        store: the folder to write to; made if missing.
+        workers: processes that decode; None: one a core; 0: this process itself.
+        progress: show a progress bar.
+        shard_bytes: PCM bytes after which a shard is closed.
+
+    Raises:
+        CorpusError: for sources that cannot be listed, a store that cannot be read, or one that
+            another run is writing to.
+    """
+    if store.is_file():
+        raise CorpusError(f"{store} is a file; the last argument names the store's folder")
+    listed = list_sources(sources)
+    n_listed = sum(source.n_files for source in listed)
+    with locked(store):
+        remove_leftovers(store)
+        todo = without_held(listed, store)
+        del listed  # the names of millions of files
+        n_todo = sum(source.n_files for source in todo)
+        errors = _Errors(store)
+        writer = Writer(store, shard_bytes)
+        try:
+            with writer, _bar(disable=not progress) as bar:
+                task = bar.add_task("preparing", total=n_todo, hours=0.0, errors=0)
+                items = chain.from_iterable(source.items() for source in todo)
+                n_workers = available_cpus() if workers is None else workers
+                for item, result in decode_all(items, n_workers):
+                    if isinstance(result, Clip):
+                        writer.add(item, result)
+                    errors.update(item, result)
+                    bar.update(task, advance=1, hours=writer.hours, errors=len(errors.new))
+        finally:
+            errors.write()
+    return PrepareReport(
+        writer.n_clips,
+        writer.hours,
+        n_listed - n_todo,
+        writer.n_duplicates,
+        writer.n_shards,
+        tuple(errors.new),
+    )
+
+
+def without_held(listed: Sequence[Source], store: Path) -> list[Source]:
+    """The sources less the files that `store` holds, or knows to be duplicates."""
+    columns = ("source", "name")
+    tables = [read_index(path, columns) for path in sorted(store.glob("shard-*.parquet"))]
+    tables.append(read_duplicates(store))
+    codes: dict[str, int] = {}
+    source_of = np.concatenate([encode(table["source"], codes) for table in tables])
+    names = pa.chunked_array(chain.from_iterable(t["name"].chunks for t in tables), pa.string())
+    held = {s.name: names.filter(source_of == codes[s.name]) for s in listed if s.name in codes}
+    return [s.without(held[s.name]) if s.name in held else s for s in listed]
+
+
+class _Errors:
+    """Files that could not be decoded, in this run and before.
+
+    Attributes:
+        new: those of this run.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self.new: list[FileError] = []
+        self._path = store / ERRORS_NAME
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        entries = [FileError(**json.loads(line)) for line in lines]
+        self._old = {(entry.source, entry.name): entry for entry in entries}
+
+    def update(self, item: Item, result: Result) -> None:
+        """Note how decoding a file went; what earlier runs found no longer counts."""
+        self._old.pop((item.source, item.name), None)
+        if isinstance(result, AudioError):
+            self.new.append(FileError(item.source, item.name, result.reason, str(result)))
+        elif result == "crashed":
+            message = "the process that decoded the file died; encode the file again"
+            self.new.append(FileError(item.source, item.name, "crashed", message))
+
+    def write(self) -> None:
+        """Replace the list in the store."""
+        lines = [json.dumps(asdict(entry)) + "\n" for entry in [*self._old.values(), *self.new]]
+        with replacing(self._path) as temporary:
+            temporary.write_text("".join(lines))
+
+
+def _bar(*, disable: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[hours]:.2f} h, {task.fields[errors]} errors"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=disable,
+    )

@@ -6,7 +6,7 @@ import typer
 
 from service import cli as service_cli
 
-HELP = "Sound to vectors: embed audio, serve it over HTTP, train the encoders."
+HELP = "Sound to vectors and labels: embed, classify, serve over HTTP, train both."
 WITHOUT_TORCH = (
     "The commands that train need torch: pip install '.[training]' in the project's folder"
 )
@@ -28,3 +28,7 @@ def build() -> typer.Typer:
 def main() -> None:
     """Entry point of the console script."""
     build()()
+
+
+if __name__ == "__main__":  # torchrun -m viola
+    main()

@@ -11,6 +11,8 @@ from models.nn.export import export
 from models.nn.model import WaveformEncoder
 from tests.networks import SMALL, small_network
 
+torch.set_num_threads(1)  # networks as small as these lose more to threads than they gain
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")

@@ -2,62 +2,72 @@
 
 Mixup and random resize crop are of v1 (arXiv 2103.06695, sec. III-B), the random linear fader of v2
 (arXiv 2204.07402). Nothing loops over samples: every random number is a tensor over the batch.
-Letters: `B` batch, `F` mel bands, `T` frames.
+Letters: `B` batch (the rows of a process, where there are several), `F` mel bands, `T` frames.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from training.distributed import World
 
 EPS = float(torch.finfo(torch.float32).eps)
 BICUBIC_A = -0.75  # the cubic kernel of torch's interpolate
 
 
-class Mixup(nn.Module):
-    """Log-mixup-exp with a memory bank: (B, F, T) -> (B, F, T), arXiv 2103.06695 eq.
+class Draw:
+    """Random numbers for the rows of a batch, one stream whatever the number of processes.
 
-    4.
-        `log((1 - l) exp(x) + l exp(z) + eps)` with l uniform in [0, alpha) and z drawn from the
-        last `bank_size` inputs. The reference pushes after each sample; here a whole batch mixes
-        with the bank as it stood and is pushed afterwards. The bank keeps unmixed inputs, and each
-        of the two views pushes, as in the reference.
+    Each process draws for the whole batch and keeps the numbers of its own rows.
+    """
+
+    def __init__(self, generator: torch.Generator, world: World = World()) -> None:
+        self.generator = generator
+        self.world = world
+
+    def uniform(self, n: int) -> Tensor:
+        """A number in [0, 1) for each of this process's `n` rows."""
+        n_all = n * self.world.size
+        generator = self.generator
+        return torch.rand(n_all, generator=generator, device=generator.device)[
+            self.world.rows(n_all)
+        ]
+
+
+class Mixup(nn.Module):
+    """Log-mixup-exp with a memory bank: (B, F, T) -> (B, F, T), arXiv 2103.06695 eq. 4.
+
+    `log((1 - l) exp(x) + l exp(z) + eps)` with l uniform in [0, alpha) and z drawn from the last
+    `bank_size` inputs. The reference pushes after each sample; here a whole batch mixes with the
+    bank as it stood and is pushed afterwards, the rows of all processes in their order. The bank is
+    a ring, keeps unmixed inputs, and each of the two views pushes, as in the reference.
     """
 
     bank: Tensor
+    pushed: Tensor
 
     def __init__(self, alpha: float, bank_size: int, n_mels: int, n_frames: int) -> None:
         super().__init__()
         self.alpha = alpha
         self.register_buffer("bank", torch.zeros(bank_size, n_mels, n_frames))
-        self.pushed = (
-            0  # inputs ever pushed; a Python number, so that the step never waits for the device
-        )
+        # Inputs ever pushed; a tensor, so that a captured step reads it afresh
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def forward(self, x: Tensor, draw: Draw) -> Tensor:
         """Mix each sample with one of the bank, then remember the batch."""
-        filled = min(self.pushed, len(self.bank))
-        mixed = x
-        if filled and self.alpha > 0:
-            chosen = torch.randint(filled, (len(x),), generator=generator, device=x.device)
-            ratio = self.alpha * _uniform(len(x), generator, x.device)[:, None, None]
-            mixed = torch.log((1 - ratio) * x.exp() + ratio * self.bank[chosen].exp() + EPS)
-        self._push(x)
+        filled = self.pushed.clamp(max=len(self.bank))
+        chosen = (draw.uniform(len(x)) * filled).long().minimum((filled - 1).clamp(min=0))
+        ratio = (self.alpha * draw.uniform(len(x)) * (filled > 0))[:, None, None]
+        mixed = torch.log((1 - ratio) * x.exp() + ratio * self.bank[chosen].exp() + EPS)
+        mixed = torch.where(ratio > 0, mixed, x)  # not even by eps
+        self._push(draw.world.gather(x))
         return mixed
 
     def _push(self, x: Tensor) -> None:
-        x = x[-len(self.bank) :]
-        slots = torch.arange(self.pushed, self.pushed + len(x), device=x.device) % len(self.bank)
-        self.bank[slots] = x
+        kept = x[-len(self.bank) :]
+        first = self.pushed + len(x) - len(kept)
+        slots = (first + torch.arange(len(kept), device=x.device)) % len(self.bank)
+        self.bank[slots] = kept
         self.pushed += len(x)
-
-    def get_extra_state(self) -> int:
-        """The number of inputs ever pushed belongs to the checkpoint."""
-        return self.pushed
-
-    def set_extra_state(self, state: Any) -> None:
-        """Take `pushed` from a checkpoint."""
-        self.pushed = int(state)
 
 
 class RandomResizeCrop(nn.Module):
@@ -74,25 +84,22 @@ class RandomResizeCrop(nn.Module):
         self.scale = scale
         self.canvas_time = canvas_time
 
-    def forward(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def forward(self, x: Tensor, draw: Draw) -> Tensor:
         """Draw a box for each sample, then crop and resize."""
         _, n_mels, n_frames = x.shape
         canvas_frames = int(n_frames * self.canvas_time)
-        height, top = self._draw(n_mels, n_mels, len(x), generator, x.device)
-        width, left = self._draw(n_frames, canvas_frames, len(x), generator, x.device)
+        height, top = self._box(n_mels, n_mels, len(x), draw)
+        width, left = self._box(n_frames, canvas_frames, len(x), draw)
         return crop_and_resize(x, top, height, left - (canvas_frames - n_frames) // 2, width)
 
-    def _draw(
-        self, side: int, canvas: int, n: int, generator: torch.Generator, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
+    def _box(self, side: int, canvas: int, n: int, draw: Draw) -> tuple[Tensor, Tensor]:
         """Sizes and first positions of `n` boxes along one side of the canvas."""
         low, high = self.scale
-        size = (low + (high - low) * _uniform(n, generator, device)) * side
+        size = (low + (high - low) * draw.uniform(n)) * side
         size = size.floor().clamp(1, canvas)
-        start = (_uniform(n, generator, device) * (canvas - size + 1)).floor()
-        return size, start.minimum(
-            canvas - size
-        )  # a product that rounds up must not leave the canvas
+        start = (draw.uniform(n) * (canvas - size + 1)).floor()
+        # a product that rounds up must not leave the canvas
+        return size, start.minimum(canvas - size)
 
 
 class RandomLinearFader(nn.Module):
@@ -102,10 +109,10 @@ class RandomLinearFader(nn.Module):
         super().__init__()
         self.gain = gain
 
-    def forward(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def forward(self, x: Tensor, draw: Draw) -> Tensor:
         """Draw head and tail for each sample and add the line between them."""
-        ends = self.gain * (2 * _uniform(2 * len(x), generator, x.device).view(2, -1, 1) - 1)
-        line = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, x.shape[2], device=x.device))
+        head, tail = (self.gain * (2 * draw.uniform(len(x))[:, None] - 1) for _ in range(2))
+        line = torch.lerp(head, tail, torch.linspace(0, 1, x.shape[2], device=x.device))
         return x + line[:, None, :]
 
 
@@ -129,11 +136,12 @@ def bicubic_matrix(start: Tensor, size: Tensor, n_in: int, n_out: int) -> Tensor
     position = steps * ((size - 1) / (n_out - 1))[:, None]  # (B, n_out), within the box
     base = position.floor()
     matrix = torch.zeros(len(start), n_out, n_in, device=start.device)
-    points = torch.arange(n_in, device=start.device)
     for tap in (-1, 0, 1, 2):
         index = (base + tap).clamp(min=0).minimum(size[:, None] - 1) + start[:, None]
-        weight = _cubic((position - base - tap).abs())
-        matrix += weight[:, :, None] * (index[:, :, None] == points)
+        inside = (index >= 0) & (index < n_in)
+        weight = _cubic((position - base - tap).abs()) * inside
+        # one entry a row of the matrix, so that the sum has one order on any device
+        matrix.scatter_add_(2, index.clamp(0, n_in - 1).long()[..., None], weight[..., None])
     return matrix
 
 
@@ -143,7 +151,3 @@ def _cubic(distance: Tensor) -> Tensor:
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
     return torch.where(d <= 1, near, far)
-
-
-def _uniform(n: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    return torch.rand(n, generator=generator, device=device)

@@ -1,20 +1,25 @@
 """Checkpoints: one file, replaced atomically, that resumes a run or becomes a model file."""
 
 import csv
+import os
+import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
-from models.atomic import replacing
+from models.atomic import publish, replacing
 from models.modelfile import Training, TrainingSource
 from models.nn.model import WaveformEncoder
 from training.recipe import Recipe
 
-FORMAT = 1
+FORMAT = 2
+LAST, BEST = "checkpoint.pt", "best.pt"
 
 
 class CheckpointError(ValueError):
@@ -29,24 +34,85 @@ class Checkpoint:
     mean: float
     std: float
     step: int
-    train_seconds: float
+    seconds: float
+    """Time spent on the steps so far."""
+
+    best: float | None
+    """Best mean probe accuracy so far."""
+
     corpus: dict[str, Any]
     """`fingerprint`, `clips`, `hours` and hours by source of the store."""
     commit: str
     """Git commit of the code when the run started, empty if unknown."""
 
     objective: Mapping[str, Any]
-    augment: Mapping[str, Any]
+    views: Mapping[str, Any]
+    """The mixup bank."""
+
     optimizer: Mapping[str, Any]
-    history: list[dict[str, float]]
-    """The logged scalars of the run so far, one mapping a logged step."""
 
 
-def save(checkpoint: Checkpoint, path: Path) -> None:
-    """Write atomically: a reader sees the old file or the new one, never a part."""
-    fields = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
-    with replacing(path) as temporary:
-        torch.save({"format": FORMAT, **fields}, temporary)
+class Saver:
+    """Writes the checkpoints of a run's folder in the background, while training goes on.
+
+    `checkpoint.pt` is the last one and `best.pt` the one with the best probe; of those in between
+    the latest `keep` stay as `step-NNNNNNNN.pt`.
+    """
+
+    def __init__(self, folder: Path, keep: int = 0) -> None:
+        self.folder, self.keep = folder, keep
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save(self, checkpoint: Checkpoint, *, best: bool = False) -> None:
+        """Copy the state now and write it soon; waits for the one before, and raises its error."""
+        self.wait()
+        copied = tree_map_only(torch.Tensor, _to_host, _content(checkpoint))
+        self._pending = self._writer.submit(self._write, copied, best)
+
+    def wait(self) -> None:
+        """Until everything is on disk.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if self._pending:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def close(self) -> None:
+        """Finish what is being written."""
+        self._writer.shutdown()
+
+    def _write(self, content: dict[str, Any], best: bool) -> None:
+        last = self.folder / LAST
+        with replacing(last) as temporary:
+            torch.save(content, temporary)
+        if best:
+            _duplicate(last, self.folder / BEST)
+        if self.keep:
+            _duplicate(last, self.folder / f"step-{content['step']:08d}.pt")
+            for old in sorted(self.folder.glob("step-*.pt"))[: -self.keep]:
+                old.unlink()
+
+
+def _content(checkpoint: Checkpoint) -> dict[str, Any]:
+    values = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+    return {"format": FORMAT, **values}
+
+
+def _to_host(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True)
+
+
+def _duplicate(path: Path, name: Path) -> None:
+    """A second name for a finished file, or a copy where the file system has no links."""
+    temporary = name.with_name(f"{name.name}.{os.getpid()}.tmp")
+    try:
+        os.link(path, temporary)
+    except OSError:
+        shutil.copyfile(path, temporary)
+    publish(temporary, name)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
@@ -99,7 +165,7 @@ def provenance(saved: Checkpoint, hardware: str = "", manifest: Path | None = No
         recipe=dict(saved.recipe),
         steps=saved.step,
         segments=saved.step * recipe.run.batch_size,
-        seconds=round(saved.train_seconds, 1),
+        seconds=round(saved.seconds, 1),
         hardware=hardware,
         hours=round(saved.corpus["hours"], 3),
         sources=[
@@ -127,7 +193,12 @@ def _licences(manifest: Path) -> dict[str, set[str]]:
 
 
 def git_commit() -> str:
-    """Commit of this code, "-dirty" if it was changed since, empty if it is not in a repository."""
+    """Commit of this code, "-dirty" if it was changed since, empty if it is not in a repository.
+
+    `VIOLA_COMMIT` says it where the code travels without its repository, in a container image.
+    """
+    if told := os.environ.get("VIOLA_COMMIT"):
+        return told
     here = Path(__file__)
     git = ["git", "-C", str(here.parent)]
     commands = (

@@ -1,187 +1,37 @@
-"""The training loop: PCM -> log-mel -> views -> objective -> optimiser -> EMA -> checkpoint."""
+"""The training loop: batch, views, loss, step, log, probe, checkpoint; what a run leaves behind."""
 
+import json
+import math
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
+from rich.table import Table
+from torch import Tensor
 
 from models.atomic import replacing
-from models.nn.frontend import N_MELS, LogMel, Normalize
-from training import checkpoint
-from training.augment import Mixup, RandomLinearFader, RandomResizeCrop
-from training.checkpoint import Checkpoint
-from training.corpus import Corpus, Sampler
-from training.normalize import pcm_to_float, post_normalize, statistics
-from training.objectives.byol import BYOL
+from training import checkpoint, collapse, report, schedules
+from training.checkpoint import Saver
+from training.data.corpus import Corpus
+from training.distributed import World
+from training.evaluation import tasks
+from training.evaluation.probe import Probe
+from training.objectives.byol import Outcome
+from training.plan import plan
 from training.recipe import Recipe
+from training.record import Record, environment
+from training.run import Run, TrainingError, describe
 
-CHECKPOINT_NAME = "checkpoint.pt"
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot start or cannot go on."""
-
-
-class Augment(nn.Module):
-    """Mixup, random resize crop, fader, in this order, each where the recipe asks for it."""
-
-    def __init__(self, recipe: Recipe, n_mels: int) -> None:
-        super().__init__()
-        settings = recipe.augment
-        self.steps = nn.ModuleList()
-        if settings.mixup_alpha > 0:
-            frames = recipe.data.segment_frames
-            self.steps.append(Mixup(settings.mixup_alpha, settings.mixup_bank, n_mels, frames))
-        if settings.resize_crop:
-            self.steps.append(RandomResizeCrop(settings.crop_scale, settings.canvas_time))
-        if settings.fader_gain > 0:
-            self.steps.append(RandomLinearFader(settings.fader_gain))
-
-    def forward(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """One view of a batch of normalised log-mels: (B, F, T) -> (B, F, T)."""
-        for step in self.steps:
-            x = step(x, generator)
-        return x
-
-
-class Run:
-    """One training run: networks, place in the schedule, how it is saved and resumed."""
-
-    def __init__(self, recipe: Recipe, corpus: Corpus, device: torch.device) -> None:
-        self.recipe, self.corpus, self.device = recipe, corpus, device
-        self.sampler = Sampler(corpus, recipe.data.weights, recipe.run.seed)
-        self.total_steps = recipe.run.n_steps(corpus.n_clips)
-        self.precision = _precision(recipe.run.precision, device)
-        self.step = 0
-        self.train_seconds = 0.0
-        self.commit = checkpoint.git_commit()
-        self.history: list[dict[str, float]] = []
-        if device.type == "cuda":
-            # TF32 would blur the log-mel; what is to be fast runs in bfloat16
-            torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-        torch.manual_seed(recipe.run.seed)
-        self.frontend = LogMel().to(device)
-        settings = recipe.objective
-        self.objective = BYOL(
-            recipe.encoder.build(), settings.hidden_dim, settings.projection_dim, settings.ema_decay
-        ).to(device)
-        # 1.4 times as fast on a CPU
-        self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.augment = Augment(recipe, N_MELS).to(device)
-        trained = [p for p in self.objective.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(
-            trained, lr=recipe.optimizer.lr, weight_decay=recipe.optimizer.weight_decay, fused=True
-        )
-        self.normalize: Normalize
-
-    def measure_statistics(self) -> None:
-        """Pre-normalisation statistics of this store, once before the first step."""
-        data = self.recipe.data
-        mean, std = statistics(
-            self.corpus, self.sampler, self.frontend, data.segment_samples, data.pad, self.device
-        )
-        if std < 1e-3:
-            raise TrainingError(
-                f"the log-mels of this store have a deviation of {std:.2g}: silence?"
-            )
-        self.normalize = Normalize(mean, std)
-
-    def batch(self, step: int) -> Tensor:
-        """The PCM segments of a step, int16 (B, S) in host memory: the same whatever ran before."""
-        clips, rng = self.sampler.batch(step, self.recipe.run.batch_size)
-        data = self.recipe.data
-        pcm: NDArray[np.int16] = self.corpus.segments(clips, data.segment_samples, rng, data.pad)
-        tensor = torch.from_numpy(pcm)
-        return tensor.pin_memory() if self.device.type == "cuda" else tensor
-
-    @torch.no_grad()
-    def views(self, pcm: Tensor) -> list[Tensor]:
-        """Segments (B, S) -> the objective's augmented, post-normalised views, each (B, F, T)."""
-        generator = torch.Generator(self.device).manual_seed(_seed(self.recipe.run.seed, self.step))
-        waveform = pcm_to_float(pcm.to(self.device, non_blocking=True))
-        log_mel = self.normalize(self.frontend(waveform))
-        views = [self.augment(log_mel, generator) for _ in range(self.objective.n_views)]
-        return post_normalize(views)
-
-    def train_step(self, pcm: Tensor) -> dict[str, Tensor]:
-        """One optimiser step on a batch of segments; the scalars stay on the device."""
-        torch.manual_seed(_seed(self.recipe.run.seed, self.step) + 1)  # dropout's
-        views = self.views(pcm)
-        with torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.precision == torch.bfloat16
-        ):
-            loss, logs = self.objective(views)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.objective.after_step()  # EMA after the optimiser's step, as in BYOL alg. 1
-        self.step += 1
-        return {"loss": loss.detach(), **logs}
-
-    def checkpoint(self) -> Checkpoint:
-        """The state after the last step."""
-        return Checkpoint(
-            recipe=self.recipe.model_dump(mode="json"),
-            mean=self.normalize.mean,
-            std=self.normalize.std,
-            step=self.step,
-            train_seconds=self.train_seconds,
-            corpus=_describe(self.corpus),
-            commit=self.commit,
-            objective=self.objective.state_dict(),
-            augment=self.augment.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            history=self.history,
-        )
-
-    def save(self, path: Path) -> None:
-        """Replace the checkpoint, unless the run has diverged: the last good one stays then.
-
-        Raises:
-            TrainingError: a weight is not a finite number.
-        """
-        trained = [p.detach() for p in self.objective.parameters() if p.requires_grad]
-        if not torch.stack(torch._foreach_norm(trained)).isfinite().all():
-            raise TrainingError(
-                f"a weight is not finite at step {self.step}; the checkpoint before it is kept. "
-                "Lower optimizer.lr"
-            )
-        checkpoint.save(self.checkpoint(), path)
-
-    def restore(self, saved: Checkpoint) -> None:
-        """Go on from a checkpoint of the same recipe and store."""
-        mine = self.recipe.model_dump(mode="json")
-        changed = _changes(saved.recipe, mine)
-        if changed:
-            raise TrainingError(
-                "the checkpoint was made with other settings: "
-                + "; ".join(changed)
-                + ". Resume with those, or start a new run in another folder"
-            )
-        if saved.corpus["fingerprint"] != self.corpus.fingerprint:
-            raise TrainingError(
-                f"the checkpoint was made on another store, of {saved.corpus['clips']} clips. "
-                "Resume on that one, or start a new run in another folder"
-            )
-        self.normalize = Normalize(saved.mean, saved.std)
-        self.objective.load_state_dict(saved.objective)
-        self.augment.load_state_dict(saved.augment)
-        self.optimizer.load_state_dict(dict(saved.optimizer))
-        self.step, self.train_seconds = saved.step, saved.train_seconds
-        self.history, self.commit = list(saved.history), saved.commit
+N_PICTURED = 6  # segments in a picture of the views
 
 
 def train(
@@ -189,83 +39,229 @@ def train(
     corpus: Corpus,
     folder: Path,
     device: torch.device,
-    resume: bool,
+    *,
+    world: World = World(),
+    resume: bool = False,
+    keep: int = 0,
     console: Console,
 ) -> bool:
-    """Run `recipe` into `folder` until its last step or Ctrl-C; False if it was interrupted.
+    """Run `recipe` into `folder` until its last step, Ctrl-C or SIGTERM; False if it was stopped.
+
+    The folder gets the last checkpoint, the best by the probe, the `keep` latest of those in
+    between, and the record of the run; a report is written however the run ends.
 
     Raises:
-        TrainingError: the folder holds a run already, a checkpoint does not fit, or the loss is
-            not finite.
+        TrainingError: the folder holds a run already, a checkpoint does not fit, the run diverged,
+            or memory ran out.
+        TaskError: a task of the probe cannot be used.
     """
-    path = folder / CHECKPOINT_NAME
-    if path.exists() and not resume:
+    last = folder / checkpoint.LAST
+    if last.exists() and not resume:
         raise TrainingError(f"{folder} holds a run already; pass --resume, or name another folder")
-    run = Run(recipe, corpus, device)
-    if resume:
-        run.restore(checkpoint.load(path))
-        console.print(f"resumed at step {run.step} of {run.total_steps}")
-    else:
-        run.measure_statistics()
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "recipe.json") as temporary:
-        temporary.write_text(recipe.model_dump_json(indent=2) + "\n")
-    console.print(
-        f"{corpus.n_clips} clips, {corpus.hours:.2f} h; log-mel mean {run.normalize.mean:.4f}, "
-        f"std {run.normalize.std:.4f}; {run.total_steps} steps of {recipe.run.batch_size} "
-        f"segments, {str(run.precision).removeprefix('torch.')} on {device}"
+    with _clear_memory_error(recipe):
+        run = Run(recipe, corpus, device, world)
+        if resume:
+            run.restore(checkpoint.load(last))
+            console.print(f"resumed at step {run.step} of {run.total_steps}")
+        else:
+            run.start()
+        if not world.is_main:
+            with _stop_on_signal() as stop:
+                _follow(run, stop)
+            return run.step >= run.total_steps
+        probe = _probe(recipe, console)
+        _describe_folder(run, folder)
+        console.print(_opening(run), highlight=False)
+        saver = Saver(folder, keep)
+        with _stop_on_signal() as stop, Record(folder, run.step) as record:
+            leader = _Leader(run, record, saver, probe, console)
+            try:
+                leader.go(stop)
+            except BaseException as error:
+                leader.end("failed", str(error) or type(error).__name__)
+                raise
+            finished = run.step >= run.total_steps
+            leader.end("finished" if finished else "stopped")
+    return finished
+
+
+def dry_run(recipe: Recipe, corpus: Corpus, device: torch.device, world: World) -> Table:
+    """The plan of a run, from steps that are not kept.
+
+    Raises:
+        TrainingError: as `train`.
+    """
+    with _clear_memory_error(recipe):
+        return plan(Run(recipe, corpus, device, world))
+
+
+@dataclass
+class _Leader:
+    """The process that logs, probes, saves and shows how far it is."""
+
+    run: Run
+    record: Record
+    saver: Saver
+    probe: Probe | None
+    console: Console
+    alarmed: set[str] = field(default_factory=set)
+    saved_step: int = -1
+
+    def go(self, stop: threading.Event) -> None:
+        """Take steps until the last one or a signal, then save."""
+        run, settings = self.run, self.run.recipe.run
+        last_logged, logged_at, stopping = run.step, time.monotonic(), False
+        with _progress(self.console) as progress:
+            task = progress.add_task("train", total=run.total_steps, completed=run.step, status="")
+            while run.step < run.total_steps and not stopping:
+                outcome, norm = run.train_step()
+                logs = run.step % settings.log_every == 0 or run.step == run.total_steps
+                if logs:
+                    values = self._measure(outcome, norm)
+                    now = time.monotonic()
+                    run.seconds += now - logged_at
+                    rate = (run.step - last_logged) * settings.batch_size / (now - logged_at)
+                    last_logged = run.step
+                    self._log({**values, "segments_per_s": rate, "seconds": run.seconds})
+                    status = _status(values, rate)
+                    progress.update(task, status=status)
+                    if not self.console.is_terminal:
+                        self.console.print(f"step {run.step}/{run.total_steps}  {status}")
+                    logged_at = now
+                progress.update(task, completed=run.step)
+                paused_at = time.monotonic()
+                self._occasions(logs)
+                if run.step % settings.checkpoint_every == 0:
+                    self.save()
+                logged_at += time.monotonic() - paused_at  # those are no training
+                stopping = _all_stop(run, stop, logs)
+        self.save()
+
+    def _measure(self, outcome: Outcome, norm: Tensor) -> dict[str, float]:
+        """The values of a logged step; reading them waits for the device."""
+        run, settings = self.run, self.run.recipe
+        run.check_finite()
+        loss = run.world.mean(outcome.loss).item()
+        measured = collapse.measure(outcome.projection, outcome.prediction, outcome.target)
+        for message in collapse.alarms(measured):
+            self._alarm(message)
+        at = run.step - 1
+        return {
+            "loss": loss,
+            "lr": schedules.learning_rate(settings.optimizer, at, run.total_steps),
+            "ema_decay": schedules.ema_decay(settings.objective, at, run.total_steps),
+            "grad_norm": norm.item(),
+            **measured,
+        }
+
+    def _log(self, values: dict[str, float]) -> None:
+        self.record.scalars(self.run.step, values)
+
+    def _alarm(self, message: str) -> None:
+        """Say it when it begins; the record keeps it once a kind, too."""
+        kind = message.split(" is ")[0].split(" have ")[0]
+        if kind not in self.alarmed:
+            self.alarmed.add(kind)
+            self.record.alarm(self.run.step, message)
+            self.console.print(f"alarm at step {self.run.step}: {message}", style="red")
+
+    def _occasions(self, logs: bool) -> None:
+        """Pictures of the views and the probe, when their step has come."""
+        run, settings = self.run, self.run.recipe
+        first_log = logs and run.step <= settings.run.log_every
+        if first_log or run.step % settings.run.views_every == 0:
+            self.record.views(run.step, run.view_stages(N_PICTURED))
+        if self.probe and (run.step % settings.probe.every == 0 or run.step == run.total_steps):
+            scores = self.probe(run.encoder())
+            self._log({f"probe/{task}": score for task, score in scores.items()})
+            mean = math.fsum(scores.values()) / len(scores)
+            told = ", ".join(f"{task} {100 * score:.1f} %" for task, score in scores.items())
+            self.console.print(f"step {run.step}: probe {told}", highlight=False)
+            if run.best is None or mean > run.best:
+                run.best = mean
+                self.save(best=True)
+
+    def save(self, *, best: bool = False) -> None:
+        """A checkpoint of the state after the last step, unless the run has diverged."""
+        if best or self.saved_step != self.run.step:
+            self.run.check_finite()
+            self.saver.save(self.run.checkpoint(), best=best)
+            self.saved_step = self.run.step
+
+    def end(self, state: str, message: str = "") -> None:
+        """Wait for the checkpoint, then tell the record how the run ended."""
+        run, folder = self.run, self.record.folder
+        run.batches.close()
+        self.saver.wait()
+        self.saver.close()
+        ending = {"state": state, "step": run.step, "total_steps": run.total_steps}
+        _write_json(folder / "state.json", {**ending, "message": message})
+        self.record.close()
+        path = report.write(folder)
+        self.console.print(f"report: {path}", highlight=False)
+
+
+def _follow(run: Run, stop: threading.Event) -> None:
+    """What the processes beside the first one do: the same steps."""
+    settings, stopping = run.recipe.run, False
+    while run.step < run.total_steps and not stopping:
+        outcome, _ = run.train_step()
+        logs = run.step % settings.log_every == 0 or run.step == run.total_steps
+        if logs:
+            run.check_finite()
+            run.world.mean(outcome.loss)
+        stopping = _all_stop(run, stop, logs)
+    run.batches.close()
+
+
+def _all_stop(run: Run, stop: threading.Event, logs: bool) -> bool:
+    """Whether this is the last step; several processes agree on it where they log."""
+    if run.world.size == 1:
+        return stop.is_set()
+    return logs and run.world.any(stop.is_set(), run.device)
+
+
+def _probe(recipe: Recipe, console: Console) -> Probe | None:
+    settings = recipe.probe
+    if not settings.tasks:
+        return None
+    console.print(f"reading {len(settings.tasks)} tasks for the probe")
+    return Probe(
+        [tasks.load(Path(path), settings.seconds) for path in settings.tasks], settings.kind
     )
-    with _stop_on_signal() as stop, SummaryWriter(str(folder)) as writer:
-        _steps(run, path, writer, stop, console)
-    run.save(path)
-    return run.step >= run.total_steps
 
 
-def _steps(
-    run: Run, path: Path, writer: SummaryWriter, stop: threading.Event, console: Console
-) -> None:
-    settings = run.recipe.run
-    with _progress(console) as progress, ThreadPoolExecutor(1) as loader:
-        task = progress.add_task("train", total=run.total_steps, completed=run.step, status="")
-        started, logged_at = time.monotonic() - run.train_seconds, run.step
-        logged_time = time.monotonic()
-        upcoming: Future[Tensor] = loader.submit(run.batch, run.step)
-        while run.step < run.total_steps and not stop.is_set():
-            pcm = upcoming.result()
-            upcoming = loader.submit(run.batch, run.step + 1)
-            scalars = run.train_step(pcm)
-            progress.update(task, completed=run.step)
-            if run.step % settings.log_every == 0 or run.step == run.total_steps:
-                # reading the scalars waits for the device
-                values = {name: value.item() for name, value in scalars.items()}
-                now = time.monotonic()
-                rate = (run.step - logged_at) * settings.batch_size / (now - logged_time)
-                logged_at, logged_time = run.step, now
-                values["segments_per_s"] = rate
-                if not np.isfinite(values["loss"]):
-                    raise TrainingError(
-                        f"the loss is {values['loss']} at step {run.step}; the last checkpoint is "
-                        "kept. Lower optimizer.lr"
-                    )
-                _log(run, values, writer)
-                progress.update(task, status=_status(values))
-                if not console.is_terminal:
-                    console.print(f"step {run.step}/{run.total_steps}  {_status(values)}")
-            run.train_seconds = time.monotonic() - started
-            if run.step % settings.checkpoint_every == 0:
-                run.save(path)
+def _describe_folder(run: Run, folder: Path) -> None:
+    """What the run is, before its first step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "recipe.json", run.recipe.model_dump(mode="json"))
+    _write_json(folder / "environment.json", environment())
+    _write_json(folder / "data.json", describe(run.corpus))
 
 
-def _log(run: Run, values: dict[str, float], writer: SummaryWriter) -> None:
-    run.history.append({"step": float(run.step), **values})
-    for name, value in values.items():
-        writer.add_scalar(f"train/{name}", value, run.step)
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _status(values: dict[str, float]) -> str:
+def _opening(run: Run) -> str:
+    corpus, normalize = run.corpus, run.views.normalize
+    precision = str(run.precision).removeprefix("torch.")
+    how = [precision, f"on {run.device}"]
+    how += ["compiled"] if run.compiles else []
+    how += ["as a CUDA graph"] if run.captures else []
+    how += [f"in {run.world.size} processes"] if run.world.size > 1 else []
     return (
-        f"loss {values['loss']:.3f}  std {values['projection_std']:.2f}  "
-        f"{values['segments_per_s']:.0f} segments/s"
+        f"{corpus.n_clips} clips, {corpus.hours:.2f} h; log-mel mean {normalize.mean:.4f}, std "
+        f"{normalize.std:.4f}; {run.total_steps} steps of {run.recipe.run.batch_size} segments, "
+        f"{', '.join(how)}"
+    )
+
+
+def _status(values: dict[str, float], rate: float) -> str:
+    return (
+        f"loss {values['loss']:.3f}  std {values['projection_std']:.2f}  rank "
+        f"{values['effective_rank']:.0f}  {rate:.0f} segments/s"
     )
 
 
@@ -280,6 +276,22 @@ def _progress(console: Console) -> Progress:
         console=console,
         disable=not console.is_terminal,
     )
+
+
+@contextmanager
+def _clear_memory_error(recipe: Recipe) -> Iterator[None]:
+    """Running out of memory says what to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not out_of_memory and "allocate memory" not in str(error):
+            raise
+        raise TrainingError(
+            f"out of memory with run.batch_size {recipe.run.batch_size} and encoder.embed_dim "
+            f"{recipe.encoder.embed_dim}: lower run.batch_size first; data.resident=host keeps the "
+            "store out of device memory; objective.hidden_dim and encoder.embed_dim come last"
+        ) from error
 
 
 @contextmanager
@@ -303,60 +315,3 @@ def _stop_on_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _seed(seed: int, step: int) -> int:
-    """A seed for each step, far from those of its neighbours."""
-    state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(2))
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is a GPU where there is one.
-
-    Raises:
-        TrainingError: no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError):  # torch built without CUDA asserts
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise TrainingError(f"device {name!r} cannot be used here; choose cpu, cuda or auto")
-    return device
-
-
-def _precision(wanted: str, device: torch.device) -> torch.dtype:
-    """Bfloat16 where the hardware computes in it, unless the recipe says otherwise."""
-    if wanted != "auto":
-        return torch.bfloat16 if wanted == "bfloat16" else torch.float32
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else torch.float32
-
-
-def _describe(corpus: Corpus) -> dict[str, Any]:
-    hours = np.bincount(corpus.source_of, corpus.lengths, len(corpus.sources)) / 16_000 / 3600
-    return {
-        "fingerprint": corpus.fingerprint,
-        "clips": int(corpus.n_clips),
-        "hours": float(corpus.hours),
-        "sources": dict(zip(corpus.sources, hours.tolist(), strict=True)),
-    }
-
-
-def _changes(saved: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> list[str]:
-    """Settings that differ between two recipes; run lengths and intervals may change on the way."""
-    free = {"run.epochs", "run.steps", "run.log_every", "run.checkpoint_every", "name"}
-    changed = []
-    for key, value in mine.items():
-        name = prefix + key
-        if isinstance(value, dict) and isinstance(saved.get(key), dict) and name != "data.weights":
-            changed += _changes(saved[key], value, name + ".")
-        elif saved.get(key) != value and name not in free:
-            changed.append(f"{name} was {saved.get(key)}, is {value}")
-    return changed

@@ -1,6 +1,6 @@
-"""Pre-normalisation statistics and post-normalisation (arXiv 2103.06695, sec.
+"""Pre-normalisation statistics and post-normalisation, of arXiv 2103.06695, III-A and III-C.
 
-III-A and III-C). Letters: `B` batch, `F` mel bands, `T` frames.
+Letters: `B` batch, `F` mel bands, `T` frames.
 """
 
 from typing import Literal
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from models.nn.frontend import LogMel
-from training.corpus import Corpus, Sampler
+from training.data.corpus import Corpus, Sampler
+from training.distributed import World
 
 N_STATISTICS = 10_000
 BATCH = 200
@@ -45,7 +46,13 @@ def pcm_to_float(pcm: Tensor) -> Tensor:
     return pcm.float() / 32768
 
 
-def post_normalize(views: list[Tensor]) -> list[Tensor]:
-    """All views (B, F, T) of a batch together to zero mean and unit deviation, shapes kept."""
-    std, mean = torch.std_mean(torch.stack(views))
-    return [(view - mean) / std.clamp(min=torch.finfo(std.dtype).eps) for view in views]
+def post_normalize(views: list[Tensor], world: World = World()) -> list[Tensor]:
+    """All views (B, F, T) of the whole batch together to zero mean and unit deviation."""
+    stacked = torch.stack(views)
+    if world.size == 1:
+        std, mean = torch.std_mean(stacked)
+    else:
+        n = stacked.numel() * world.size
+        mean = world.mean(stacked.mean())
+        std = (world.mean((stacked - mean).square().mean()) * (n / (n - 1))).sqrt()
+    return list(((stacked - mean) / std.clamp(min=torch.finfo(std.dtype).eps)).unbind())

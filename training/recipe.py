@@ -1,5 +1,6 @@
 """A training run as a TOML document; the defaults are those of BYOL-A v2 (arXiv 2204.07402)."""
 
+import json
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +12,7 @@ from models.audio import SAMPLE_RATE
 from models.nn.encoder import ENCODERS, N_CHANNELS, AudioNTT2022, ConvEncoder
 from models.nn.frontend import HOP_LENGTH, N_MELS
 
+Schedule = Literal["constant", "cosine"]
 LOCAL_DIM_V2 = N_CHANNELS * N_MELS // 2**AudioNTT2022.n_blocks
 
 
@@ -30,8 +32,17 @@ class Data(_Section):
     weights: dict[str, float] = {}
     """Chance of a clip by its source, as a factor; sources that are not named have 1.
 
-    Empty: each clip once an epoch.
+    Empty, with a balance of 1: each clip once an epoch.
     """
+
+    balance: float = Field(1.0, ge=0, le=1)
+    """A source of n clips has n ** balance of the draws; 0: all sources have as many."""
+
+    resident: Literal["auto", "device", "host"] = "auto"
+    """Where segments are cut: in device memory, if the store fits there, or on the host."""
+
+    workers: int = Field(2, gt=0)
+    """Threads that cut batches ahead of their step, when the store stays on the host."""
 
     @property
     def segment_samples(self) -> int:
@@ -87,13 +98,47 @@ class Objective(_Section):
     hidden_dim: int = Field(4096, gt=0)
     projection_dim: int = Field(256, gt=0)
     ema_decay: float = Field(0.99, ge=0, le=1)
+    ema_schedule: Schedule = "constant"
+    """`cosine` goes from `ema_decay` to 1 over the run, as BYOL does; BYOL-A keeps it constant."""
+
+    joint_views: bool = False
+    """One forward pass a network for both views, which then share batch statistics.
+
+    False, as in the reference: a pass a view, batch norm sees one view at a time.
+    """
 
 
 class Optimizer(_Section):
-    """Adam, constant learning rate."""
+    """Which optimiser, and the course of its learning rate."""
 
+    name: Literal["adam", "adamw", "sgd", "lars"] = "adam"
     lr: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.0, ge=0)
+    """Not for biases and norm layers."""
+
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """For sgd and lars."""
+
+    schedule: Schedule = "constant"
+    """`cosine` falls from `lr` to 0 over the run."""
+
+    warmup_steps: int = Field(0, ge=0)
+    """Steps of linear growth up to `lr`."""
+
+    clip_norm: float = Field(0.0, ge=0)
+    """Largest norm of the whole gradient; 0: not clipped."""
+
+
+class Probe(_Section):
+    """Accuracy of the frozen encoder on labelled clips, every so many steps."""
+
+    tasks: list[str] = []
+    """CSV files with columns file_name, label and fold or split; paths from the working folder."""
+
+    every: int = Field(5000, gt=0)
+    kind: Literal["knn", "linear"] = "knn"
+    seconds: float | None = Field(None, gt=0)
+    """Length that clips are padded or cut to; the task's mean if not given."""
 
 
 class Run(_Section):
@@ -108,8 +153,21 @@ class Run(_Section):
 
     seed: int = Field(42, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    log_every: int = Field(10, gt=0)
-    checkpoint_every: int = Field(500, gt=0)
+    """`auto`: bfloat16 where the processor computes in it."""
+
+    compile: Literal["auto", "on", "off"] = "auto"
+    """`torch.compile` for the networks; `auto`: on a GPU."""
+
+    capture: Literal["auto", "on", "off"] = "auto"
+    """Replay the whole step as one CUDA graph; `auto`: on one GPU."""
+
+    sync_batch_norm: bool = False
+    """With several processes: batch statistics over all of them."""
+
+    log_every: int = Field(50, gt=0)
+    checkpoint_every: int = Field(2000, gt=0)
+    views_every: int = Field(10_000, gt=0)
+    """Steps between pictures of the augmented views."""
 
     def n_steps(self, n_clips: int) -> int:
         """Optimiser steps of the run on a store of `n_clips` clips."""
@@ -125,6 +183,7 @@ class Recipe(_Section):
     augment: Augment = Augment()
     objective: Objective = Objective()
     optimizer: Optimizer = Optimizer()
+    probe: Probe = Probe()
     run: Run = Run()
 
 
@@ -158,11 +217,16 @@ def _read(name_or_path: str) -> dict[str, Any]:
         text = Path(name_or_path).read_text(errors="replace")
     else:
         known = ", ".join(named_recipes())
-        raise RecipeError(f"no recipe {name_or_path!r}; give a TOML file or one of: {known}")
+        raise RecipeError(
+            f"no recipe {name_or_path!r}; give a TOML file, a run's recipe.json, or one of: {known}"
+        )
+    is_json = name_or_path.endswith(".json")  # as a run's folder holds it
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"recipe {name_or_path} is not TOML: {error}") from error
+        document: dict[str, Any] = json.loads(text) if is_json else tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        kind = "JSON" if is_json else "TOML"
+        raise RecipeError(f"recipe {name_or_path} is not {kind}: {error}") from error
+    return document
 
 
 def _lay_over(document: dict[str, Any], setting: str) -> None:

@@ -16,7 +16,7 @@ DROPOUT = 0.3
 
 
 class ConvEncoder(nn.Module):
-    """What both share: blocks of convolution, batch norm, ReLU, max-pooling, and an MLP a frame."""
+    """What both share: blocks of convolution, batch norm, max-pooling, ReLU, and an MLP a frame."""
 
     n_blocks: ClassVar[int]
 
@@ -28,8 +28,9 @@ class ConvEncoder(nn.Module):
             layers += [
                 nn.Conv2d(N_CHANNELS if block else 1, N_CHANNELS, kernel_size=3, padding=1),
                 nn.BatchNorm2d(N_CHANNELS),
-                nn.ReLU(inplace=True),
+                # The papers rectify first; a maximum commutes with ReLU, which then has a quarter
                 nn.MaxPool2d(2),
+                nn.ReLU(inplace=True),
             ]
         self.features = nn.Sequential(*layers)
         self.fc = nn.Sequential(
@@ -87,13 +88,12 @@ class ConvEncoder(nn.Module):
         padded.
         """
         valid = n_mel_frames
-        x = _mask_time(x, valid)
         for layer in self.features:
+            if isinstance(layer, nn.Conv2d):
+                x = _mask_time(x, valid)
             x = layer(x)
             if isinstance(layer, nn.MaxPool2d) and valid is not None:
                 valid = valid // 2
-                if layer is not self.features[-1]:  # nothing convolves the last block's output
-                    x = _mask_time(x, valid)
         return x.permute(0, 3, 2, 1).flatten(2)
 
 

@@ -2,13 +2,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.augment import Mixup, RandomLinearFader, RandomResizeCrop, crop_and_resize
+from training.augment import (
+    EPS,
+    Draw,
+    Mixup,
+    RandomLinearFader,
+    RandomResizeCrop,
+    crop_and_resize,
+)
+from training.distributed import World
 from training.normalize import pcm_to_float, post_normalize
 
 
+def seeded(seed: int) -> Draw:
+    return Draw(torch.Generator().manual_seed(seed))
+
+
 @pytest.fixture
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+def draw() -> Draw:
+    return seeded(0)
 
 
 def batch(n: int = 8, seed: int = 1) -> torch.Tensor:
@@ -30,26 +42,26 @@ def test_a_crop_equals_torchs_bicubic_resize_of_each_sample() -> None:
         torch.testing.assert_close(resized[b], expected[0, 0], atol=1e-4, rtol=0)
 
 
-def test_drawn_boxes_stay_on_the_canvas_and_within_the_scale(generator: torch.Generator) -> None:
+def test_drawn_boxes_stay_on_the_canvas_and_within_the_scale(draw: Draw) -> None:
     crop = RandomResizeCrop()
-    size, start = crop._draw(96, 144, 10_000, generator, torch.device("cpu"))
+    size, start = crop._box(96, 144, 10_000, draw)
     assert (size.min(), size.max()) == (57, 143)
     assert start.min() == 0
     assert (start + size).max() == 144
-    height, _ = crop._draw(64, 64, 10_000, generator, torch.device("cpu"))
+    height, _ = crop._box(64, 64, 10_000, draw)
     assert height.max() == 64
     assert (height == 64).float().mean() == pytest.approx(0.5 / 0.9, abs=0.03)
 
 
-def test_an_empty_bank_leaves_the_batch_as_it_is(generator: torch.Generator) -> None:
+def test_an_empty_bank_leaves_the_batch_as_it_is(draw: Draw) -> None:
     x = batch()
-    assert torch.equal(Mixup(0.4, 16, 64, 96)(x, generator), x)
+    assert torch.equal(Mixup(0.4, 16, 64, 96)(x, draw), x)
 
 
-def test_mixup_of_a_constant_bank_lies_between_input_and_bank(generator: torch.Generator) -> None:
+def test_mixup_of_a_constant_bank_lies_between_input_and_bank(draw: Draw) -> None:
     mixup = Mixup(0.4, 16, 64, 96)
-    mixup(torch.full((16, 64, 96), 3.0), generator)
-    mixed = mixup(torch.full((4, 64, 96), -3.0), generator)
+    mixup(torch.full((16, 64, 96), 3.0), draw)
+    mixed = mixup(torch.full((4, 64, 96), -3.0), draw)
     lowest, highest = (
         -3.0,
         torch.logsumexp(torch.tensor([0.6, 0.4]).log() + torch.tensor([-3.0, 3.0]), 0),
@@ -60,32 +72,66 @@ def test_mixup_of_a_constant_bank_lies_between_input_and_bank(generator: torch.G
     assert (mixed - mixed[:, :1, :1]).abs().max() < 1e-5
 
 
-def test_the_bank_is_a_ring_of_the_last_unmixed_inputs(generator: torch.Generator) -> None:
+def test_the_bank_is_a_ring_of_the_last_unmixed_inputs(draw: Draw) -> None:
     mixup = Mixup(0.4, 6, 64, 96)
     first, second = batch(4, seed=1), batch(4, seed=2)
-    mixup(first, generator)
-    mixup(second, generator)
+    mixup(first, draw)
+    mixup(second, draw)
     held = {float(row[0, 0]) for row in mixup.bank}
     assert held == {float(row[0, 0]) for row in torch.cat([first, second])[-6:]}
 
 
-def test_mixup_without_strength_changes_nothing(generator: torch.Generator) -> None:
+def test_mixup_without_strength_changes_nothing(draw: Draw) -> None:
     mixup, x = Mixup(0.0, 16, 64, 96), batch()
-    mixup(x, generator)
-    assert torch.equal(mixup(x, generator), x)
+    mixup(x, draw)
+    assert torch.equal(mixup(x, draw), x)
 
 
-def test_the_bank_survives_a_checkpoint(generator: torch.Generator) -> None:
+def test_the_bank_survives_a_checkpoint(draw: Draw) -> None:
     mixup, restored = (Mixup(0.4, 6, 64, 96) for _ in range(2))
-    mixup(batch(4), generator)
+    mixup(batch(4), draw)
     restored.load_state_dict(mixup.state_dict())
-    x, seed = batch(4, seed=3), generator.get_state()
-    expected = mixup(x, generator)
-    assert torch.equal(restored(x, generator.set_state(seed)), expected)
+    x = batch(4, seed=3)
+    assert torch.equal(restored(x, seeded(5)), mixup(x, seeded(5)))
+    assert not torch.equal(mixup(x, seeded(5)), x)
 
 
-def test_the_fader_adds_a_line_over_time(generator: torch.Generator) -> None:
-    added = RandomLinearFader(1.0)(torch.zeros(1000, 64, 96), generator)
+def test_mixup_equals_mixing_one_sample_after_the_other(draw: Draw) -> None:
+    mixup, banked, x = Mixup(0.4, 16, 64, 96), batch(10, seed=2), batch()
+    mixup(banked, draw)
+    numbers = seeded(7)
+    mixed = mixup(x, seeded(7))
+    chosen, ratios = numbers.uniform(8), numbers.uniform(8)
+    for b in range(8):
+        z, ratio = banked[int(10 * chosen[b])], 0.4 * ratios[b]
+        expected = torch.log((1 - ratio) * x[b].exp() + ratio * z.exp() + EPS)
+        torch.testing.assert_close(mixed[b], expected)
+
+
+def test_a_random_resize_crop_equals_cropping_and_resizing_each_sample() -> None:
+    x, numbers = batch(), seeded(7)
+    cropped = RandomResizeCrop()(x, seeded(7))
+    u = [numbers.uniform(8) for _ in range(4)]
+    canvas = F.pad(x, (24, 24))
+    for b in range(8):
+        h = min(int((0.6 + 0.9 * u[0][b]) * 64), 64)
+        i = int(u[1][b] * (64 - h + 1))
+        w = min(int((0.6 + 0.9 * u[2][b]) * 96), 144)
+        j = int(u[3][b] * (144 - w + 1))
+        box = canvas[b, i : i + h, j : j + w][None, None]
+        expected = F.interpolate(box, (64, 96), mode="bicubic", align_corners=True)[0, 0]
+        torch.testing.assert_close(cropped[b], expected, atol=1e-4, rtol=0)
+
+
+def test_processes_draw_the_numbers_of_their_own_rows() -> None:
+    whole = seeded(3).uniform(8)
+    for rank in range(2):
+        part = Draw(torch.Generator().manual_seed(3), World(rank, 2)).uniform(4)
+        assert torch.equal(part, whole[4 * rank : 4 * rank + 4])
+
+
+def test_the_fader_adds_a_line_over_time(draw: Draw) -> None:
+    added = RandomLinearFader(1.0)(torch.zeros(1000, 64, 96), draw)
     assert torch.equal(added, added[:, :1].expand_as(added))  # the same for all bands
     line = added[:, 0]
     slope = line.diff(dim=1)
@@ -99,7 +145,7 @@ def test_the_fader_adds_a_line_over_time(generator: torch.Generator) -> None:
 def test_augmentations_follow_their_generator() -> None:
     x = batch()
     for augment in (RandomResizeCrop(), RandomLinearFader()):
-        one, same, other = (augment(x, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+        one, same, other = (augment(x, seeded(seed)) for seed in (1, 1, 2))
         assert torch.equal(one, same)
         assert not torch.equal(one, other)
 

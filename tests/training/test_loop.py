@@ -1,142 +1,257 @@
+import io
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile as sf
 import torch
 from rich.console import Console
 
-from tests.signals import noise, tone
+from tests.training.stores import write_task
 from training import checkpoint, loop
 from training import recipe as recipes
 from training.checkpoint import CheckpointError
-from training.corpus import Corpus
-from training.loop import CHECKPOINT_NAME, Run, TrainingError, train
-from training.prepare import prepare
+from training.data.corpus import Corpus
+from training.distributed import World
+from training.loop import train
+from training.record import read_metrics
+from training.run import TrainingError
 
+ROOT = Path(__file__).parent.parent.parent
 CPU = torch.device("cpu")
 SETTINGS = ["encoder.embed_dim=16", "objective.hidden_dim=16", "augment.mixup_bank=12"]
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    folder = tmp_path_factory.mktemp("corpus")
-    (folder / "clips").mkdir()
-    for index in range(10):
-        clip = noise(0.4 + index / 5, seed=index) + tone(200 * (index + 1), 0.4 + index / 5)
-        sf.write(folder / "clips" / f"{index}.wav", clip, 16_000)
-    prepare([folder / "clips"], folder / "store", workers=0, progress=False)
-    return Corpus(folder / "store")
-
-
-def console() -> Console:
-    return Console(quiet=True)
-
-
 def tiny(*settings: str) -> recipes.Recipe:
-    return recipes.load("tiny", [*SETTINGS, *settings])
+    return recipes.load("tiny", [*SETTINGS, "run.log_every=1", *settings])
 
 
 def losses(folder: Path) -> list[float]:
-    return [entry["loss"] for entry in checkpoint.load(folder / CHECKPOINT_NAME).history]
+    return [line["loss"] for line in read_metrics(folder) if "loss" in line]
 
 
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(checkpoint.load(folder / checkpoint.LAST).objective)
+
+
+def store_again(saved: checkpoint.Checkpoint, folder: Path) -> None:
+    folder.mkdir()
+    saver = checkpoint.Saver(folder)
+    saver.save(saved)
+    saver.close()
+
+
+def same(one: Path, other: Path) -> bool:
+    mine, theirs = weights(one), weights(other)
+    return losses(one) == losses(other) and all(torch.equal(mine[n], theirs[n]) for n in mine)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(
-    corpus: Corpus, tmp_path: Path
+    corpus: Corpus, tmp_path: Path, quiet: Console, precision: str
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    settings = "run.log_every=1"
-    assert train(tiny(settings, "run.steps=6"), corpus, whole, CPU, False, console())
-    assert train(tiny(settings, "run.steps=3"), corpus, parts, CPU, False, console())
-    assert train(tiny(settings, "run.steps=6"), corpus, parts, CPU, True, console())
-    assert losses(whole) == losses(parts)
+    chosen = f"run.precision={precision}"
+    assert train(tiny("run.steps=6", chosen), corpus, whole, CPU, console=quiet)
+    assert train(tiny("run.steps=3", chosen), corpus, parts, CPU, console=quiet)
+    assert train(tiny("run.steps=6", chosen), corpus, parts, CPU, resume=True, console=quiet)
     assert len(losses(whole)) == 6
-    one, other = (checkpoint.load(f / CHECKPOINT_NAME).objective for f in (whole, parts))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert same(whole, parts)
 
 
-def test_another_seed_gives_other_losses(corpus: Corpus, tmp_path: Path) -> None:
+def test_schedules_go_on_where_they_were(corpus: Corpus, tmp_path: Path, quiet: Console) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    recipe = tiny(
+        "run.steps=6",
+        "run.checkpoint_every=2",
+        "optimizer.name=lars",
+        "optimizer.schedule=cosine",
+        "optimizer.warmup_steps=2",
+        "objective.ema_schedule=cosine",
+    )
+    assert train(recipe, corpus, whole, CPU, console=quiet)
+    train(recipe, corpus, parts, CPU, keep=9, console=quiet)
+    (parts / "step-00000004.pt").replace(parts / checkpoint.LAST)
+    assert train(recipe, corpus, parts, CPU, resume=True, console=quiet)
+    assert same(whole, parts)
+    rates = [line["lr"] for line in read_metrics(whole)]
+    assert rates[:3] == pytest.approx([5e-5, 1e-4, 1e-4])
+    assert rates[-1] < 2e-5
+    decays = [line["ema_decay"] for line in read_metrics(whole)]
+    assert decays == sorted(decays)
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(
+    store: Path, corpus: Corpus, tmp_path: Path, quiet: Console
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    settings = [*SETTINGS, "run.log_every=1", "run.checkpoint_every=1"]
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    command = [sys.executable, "-m", "viola", "train", "tiny", "--store", str(store)]
+    command += ["--out", str(killed), "--device", "cpu", *arguments, "--set", "run.steps=100000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as in this process
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=environment) as process:
+        while len(losses(killed)) < 4 and process.poll() is None:
+            time.sleep(0.05)
+        process.kill()
+    reached = len(losses(killed))
+    assert reached >= 4
+    saved = checkpoint.load(killed / checkpoint.LAST).step
+    assert 0 < saved <= reached
+    longer = tiny("run.checkpoint_every=1", f"run.steps={reached + 2}")
+    assert train(longer, corpus, killed, CPU, resume=True, console=quiet)
+    assert train(longer, corpus, whole, CPU, console=quiet)
+    assert same(whole, killed)
+
+
+def test_another_seed_gives_other_losses(corpus: Corpus, tmp_path: Path, quiet: Console) -> None:
     for seed in (1, 2):
-        train(
-            tiny("run.steps=2", f"run.seed={seed}"),
-            corpus,
-            tmp_path / f"{seed}",
-            CPU,
-            False,
-            console(),
-        )
+        recipe = tiny("run.steps=2", f"run.seed={seed}")
+        train(recipe, corpus, tmp_path / f"{seed}", CPU, console=quiet)
     assert losses(tmp_path / "1") != losses(tmp_path / "2")
 
 
-def test_training_lowers_the_loss(corpus: Corpus, tmp_path: Path) -> None:
-    recipe = tiny("run.steps=40", "run.log_every=1", "optimizer.lr=3e-3")
-    train(recipe, corpus, tmp_path / "run", CPU, False, console())
+def test_training_lowers_the_loss(corpus: Corpus, tmp_path: Path, quiet: Console) -> None:
+    recipe = tiny("run.steps=40", "optimizer.lr=3e-3")
+    train(recipe, corpus, tmp_path / "run", CPU, console=quiet)
     values = losses(tmp_path / "run")
     assert np.mean(values[-5:]) < np.mean(values[:5]) - 0.2
 
 
-def test_every_parameter_but_the_targets_is_trained(corpus: Corpus) -> None:
-    run = Run(tiny(), corpus, CPU)
-    run.measure_statistics()
-    before = {name: p.clone() for name, p in run.objective.named_parameters()}
-    run.train_step(run.batch(0))
-    unchanged = [n for n, p in run.objective.named_parameters() if torch.equal(p, before[n])]
-    assert unchanged == []  # the target moves by the EMA
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_saves_and_reports(
+    corpus: Corpus, tmp_path: Path, quiet: Console, number: signal.Signals
+) -> None:
+    before = signal.getsignal(number)
 
-
-def test_views_are_normalised_and_differ(corpus: Corpus) -> None:
-    run = Run(tiny(), corpus, CPU)
-    run.measure_statistics()
-    views = run.views(run.batch(0))
-    assert views[0].shape == (8, 64, 96)
-    assert not torch.equal(views[0], views[1])
-    assert torch.stack(views).std().item() == pytest.approx(1, abs=1e-4)
-
-
-def test_ctrl_c_ends_the_step_and_saves(corpus: Corpus, tmp_path: Path) -> None:
     def interrupt() -> None:
-        while not list(tmp_path.glob("run/recipe.json")):
+        while not losses(tmp_path):
             time.sleep(0.01)
-        time.sleep(0.3)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    finished = train(tiny("run.steps=100000"), corpus, tmp_path / "run", CPU, False, console())
+    finished = train(tiny("run.steps=100000"), corpus, tmp_path, CPU, console=quiet)
     thread.join()
     assert not finished
-    saved = checkpoint.load(tmp_path / "run" / CHECKPOINT_NAME)
-    assert 0 < saved.step < 100_000
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    saved = checkpoint.load(tmp_path / checkpoint.LAST)
+    assert saved.step == len(losses(tmp_path)) < 100_000
+    assert json.loads((tmp_path / "state.json").read_text())["state"] == "stopped"
+    assert "stopped" in (tmp_path / "report.html").read_text()
+    assert signal.getsignal(number) is before
 
 
-def test_a_run_is_not_overwritten(corpus: Corpus, tmp_path: Path) -> None:
-    train(tiny("run.steps=1"), corpus, tmp_path, CPU, False, console())
+def test_a_run_is_not_overwritten(corpus: Corpus, tmp_path: Path, quiet: Console) -> None:
+    train(tiny("run.steps=1"), corpus, tmp_path, CPU, console=quiet)
     with pytest.raises(TrainingError, match="holds a run already"):
-        train(tiny("run.steps=1"), corpus, tmp_path, CPU, False, console())
+        train(tiny("run.steps=1"), corpus, tmp_path, CPU, console=quiet)
 
 
-def test_resuming_with_other_settings_names_them(corpus: Corpus, tmp_path: Path) -> None:
-    train(tiny("run.steps=1"), corpus, tmp_path, CPU, False, console())
-    with pytest.raises(TrainingError, match=r"optimizer\.lr was 0\.0001, is 0\.1"):
-        train(tiny("optimizer.lr=0.1"), corpus, tmp_path, CPU, True, console())
+def test_the_last_the_best_and_the_latest_checkpoints_are_kept(
+    corpus: Corpus, tmp_path: Path, quiet: Console
+) -> None:
+    recipe = tiny("run.steps=5", "run.checkpoint_every=1")
+    train(recipe, corpus, tmp_path, CPU, keep=2, console=quiet)
+    names = sorted(path.name for path in tmp_path.glob("*.pt"))
+    assert names == ["checkpoint.pt", "step-00000004.pt", "step-00000005.pt"]
+    assert checkpoint.load(tmp_path / "step-00000004.pt").step == 4
+    assert checkpoint.load(tmp_path / checkpoint.LAST).step == 5
+    assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(corpus: Corpus, tmp_path: Path) -> None:
-    recipe = tiny("optimizer.lr=1e30", "run.steps=20", "run.log_every=1")
-    with pytest.raises(TrainingError, match="the loss is nan at step"):
-        train(recipe, corpus, tmp_path, CPU, False, console())
+@pytest.mark.parametrize("kind", ["knn", "linear"])
+def test_a_probe_is_recorded_keeps_the_best_and_changes_no_step(
+    corpus: Corpus, tmp_path: Path, quiet: Console, kind: str
+) -> None:
+    table = write_task(tmp_path)
+    probe = [f"probe.tasks=['{table}']", "probe.every=2", f"probe.kind={kind}"]
+    probed, plain = tmp_path / "probed", tmp_path / "plain"
+    train(tiny("run.steps=4", *probe), corpus, probed, CPU, console=quiet)
+    train(tiny("run.steps=4"), corpus, plain, CPU, console=quiet)
+    assert same(probed, plain)
+    scores = {
+        line["step"]: line["probe/tones"] for line in read_metrics(probed) if "loss" not in line
+    }
+    assert list(scores) == [2, 4]
+    best = checkpoint.load(probed / checkpoint.BEST)
+    assert best.best == max(scores.values()) == scores[best.step]
+    assert not (plain / checkpoint.BEST).exists()
+    assert "tones" in (probed / "report.html").read_text()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
+    corpus: Corpus, tmp_path: Path, quiet: Console
+) -> None:
+    train(tiny("run.steps=1"), corpus, tmp_path, CPU, console=quiet)
+    before = (tmp_path / checkpoint.LAST).read_bytes()
+    recipe = tiny("run.steps=40", "run.checkpoint_every=2", "optimizer.lr=0.0001")
+    saved = checkpoint.load(tmp_path / checkpoint.LAST)
+    saved.objective["predictor.3.bias"].fill_(float("nan"))
+    store_again(saved, tmp_path / "other")
+    with pytest.raises(TrainingError, match="loss of step 2 is not finite; the checkpoint before"):
+        train(recipe, corpus, tmp_path / "other", CPU, resume=True, console=quiet)
+    assert checkpoint.load(tmp_path / "other" / checkpoint.LAST).step == 1
+    state = json.loads((tmp_path / "other" / "state.json").read_text())
+    assert state["state"] == "failed"
+    assert "step 2" in state["message"]
+    assert (tmp_path / checkpoint.LAST).read_bytes() == before
+
+
+def test_a_rate_that_is_too_high_is_what_the_message_speaks_of(
+    corpus: Corpus, tmp_path: Path, quiet: Console
+) -> None:
+    recipe = tiny("optimizer.lr=1e30", "run.steps=20")
+    with pytest.raises(TrainingError, match=r"not finite.*Lower optimizer\.lr"):
+        train(recipe, corpus, tmp_path, CPU, console=quiet)
+
+
+def test_a_collapse_raises_an_alarm_once(corpus: Corpus, tmp_path: Path, quiet: Console) -> None:
+    train(tiny("run.steps=1"), corpus, tmp_path, CPU, console=quiet)
+    saved = checkpoint.load(tmp_path / checkpoint.LAST)
+    for name in ("weight", "bias"):
+        saved.objective[f"online.projector.3.{name}"].fill_(1.0)
+    store_again(saved, tmp_path / "other")
+    train(tiny("run.steps=4"), corpus, tmp_path / "other", CPU, resume=True, console=quiet)
+    alarms = [line for line in read_metrics(tmp_path / "other") if "alarm" in line]
+    assert [alarm["step"] for alarm in alarms if "deviation" in alarm["alarm"]] == [2]
+    assert "nearly the same vector" in (tmp_path / "other" / "report.html").read_text()
+
+
+def test_a_half_written_checkpoint_is_refused(
+    corpus: Corpus, tmp_path: Path, quiet: Console
+) -> None:
+    train(tiny("run.steps=1"), corpus, tmp_path, CPU, console=quiet)
+    path = tmp_path / checkpoint.LAST
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        train(tiny("run.steps=2"), corpus, tmp_path, CPU, resume=True, console=quiet)
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        checkpoint.load(tmp_path / "gone.pt")
+
+
+def test_running_out_of_memory_says_what_to_lower(quiet: Console) -> None:
+    with (
+        pytest.raises(TrainingError, match=r"batch_size 8 .* lower run\.batch_size first"),
+        loop._clear_memory_error(tiny()),
+    ):
+        torch.empty(1 << 50)
+    with pytest.raises(TrainingError, match="out of memory"), loop._clear_memory_error(tiny()):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(RuntimeError, match="another"), loop._clear_memory_error(tiny()):
+        raise RuntimeError("another error")
 
 
 def test_a_checkpoint_holds_the_encoder_and_where_it_comes_from(
-    corpus: Corpus, tmp_path: Path
+    corpus: Corpus, tmp_path: Path, quiet: Console
 ) -> None:
-    train(tiny("run.steps=2"), corpus, tmp_path, CPU, False, console())
-    saved = checkpoint.load(tmp_path / CHECKPOINT_NAME)
+    train(tiny("run.steps=2"), corpus, tmp_path, CPU, console=quiet)
+    saved = checkpoint.load(tmp_path / checkpoint.LAST)
     network = checkpoint.encoder(saved)
     for name, tensor in network.encoder.state_dict().items():
         assert torch.equal(tensor, saved.objective[f"online.encoder.{name}"])
@@ -152,35 +267,26 @@ def test_a_checkpoint_holds_the_encoder_and_where_it_comes_from(
     assert training.hours == pytest.approx(corpus.hours, abs=1e-3)
 
 
-def test_a_run_that_diverged_keeps_the_checkpoint_before_it(corpus: Corpus, tmp_path: Path) -> None:
-    run = Run(tiny(), corpus, CPU)
-    run.measure_statistics()
-    path = tmp_path / CHECKPOINT_NAME
-    run.save(path)
-    before = path.read_bytes()
-    next(run.objective.parameters()).data[0] = float("nan")
-    with pytest.raises(TrainingError, match="not finite at step 0; the checkpoint before it"):
-        run.save(path)
-    assert path.read_bytes() == before
-
-
-def test_a_half_written_checkpoint_is_refused(corpus: Corpus, tmp_path: Path) -> None:
-    train(tiny("run.steps=1"), corpus, tmp_path, CPU, False, console())
-    path = tmp_path / CHECKPOINT_NAME
-    path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
-        checkpoint.load(path)
-    with pytest.raises(CheckpointError, match="no checkpoint"):
-        checkpoint.load(tmp_path / "gone.pt")
+def test_a_dry_run_tells_the_plan_and_keeps_nothing(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    console = Console(record=True, width=200, file=io.StringIO())
+    console.print(loop.dry_run(tiny("run.steps=1000"), corpus, CPU, World()))
+    told = console.export_text()
+    for expected in ("10 clips", "1,000 of 8 segments", "trained (encoder ", "host", "of 20 steps"):
+        assert expected in told
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.gpu
-def test_a_step_runs_on_a_gpu(corpus: Corpus) -> None:
-    run = Run(tiny(), corpus, torch.device("cuda"))
-    run.measure_statistics()
-    assert torch.isfinite(run.train_step(run.batch(0))["loss"])
-
-
-def test_precision_follows_the_hardware_unless_the_recipe_says_otherwise() -> None:
-    assert loop._precision("float32", CPU) == torch.float32
-    assert loop._precision("bfloat16", CPU) == torch.bfloat16
+@pytest.mark.parametrize("capture", ["on", "off"])
+def test_a_run_on_a_gpu_resumes_exactly(
+    corpus: Corpus, tmp_path: Path, quiet: Console, capture: str
+) -> None:
+    cuda = torch.device("cuda")
+    whole, parts, chosen = tmp_path / "whole", tmp_path / "parts", f"run.capture={capture}"
+    train(tiny("run.steps=6", chosen), corpus, whole, cuda, console=quiet)
+    train(tiny("run.steps=3", chosen), corpus, parts, cuda, console=quiet)
+    train(tiny("run.steps=6", chosen), corpus, parts, cuda, resume=True, console=quiet)
+    assert same(whole, parts)

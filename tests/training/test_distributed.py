@@ -1,0 +1,140 @@
+"""Two gloo processes on one CPU compute what one process computes with the whole batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from training.data.corpus import Corpus
+from training.distributed import World, sync_batch_norm
+from training.loop import train
+from training.recipe import Recipe, load
+from training.record import read_metrics
+from training.run import Run, TrainingError
+
+ROOT = Path(__file__).parent.parent.parent
+CPU = torch.device("cpu")
+SETTINGS = [
+    "encoder.embed_dim=16",
+    "objective.hidden_dim=16",
+    "augment.mixup_bank=12",
+    "run.steps=4",
+    "run.log_every=1",
+    "run.precision=float32",
+    "run.sync_batch_norm=true",
+]
+LAUNCH = """
+import sys
+from models.nn import encoder
+encoder.DROPOUT = 0.0  # each process drops for itself: equality needs none
+from viola import main
+main()
+"""
+LAYERS = """
+import torch, torch.distributed as dist
+from torch import nn
+from training.distributed import World, sync_batch_norm
+dist.init_process_group("gloo")
+world = World(dist.get_rank(), dist.get_world_size())
+torch.manual_seed(0)
+network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.BatchNorm1d(48))
+sync_batch_norm(network, torch.device("cpu"))
+x = torch.randn(8, 1, 6, 6)[world.rows(8)].requires_grad_()
+weights = torch.randn(8, 48)[world.rows(8)]
+(network(x) * weights).sum().backward()
+state = {k: v for k, v in network.state_dict().items()}
+gathered = world.gather(x.detach())
+torch.save((x.grad, network[0].weight.grad, state, gathered), f"OUT-{world.rank}.pt")
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def launch(program: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    script = folder / "program.py"
+    script.write_text(program)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-port", "0", "--standalone", str(script), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=folder, timeout=240
+    )
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in read_metrics(folder) if "loss" in line]
+
+
+def without_dropout(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    monkeypatch.setattr("models.nn.encoder.DROPOUT", 0.0)
+    return recipe
+
+
+def test_two_processes_train_as_one_and_one_goes_on_where_they_stopped(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    recipe = without_dropout(load("tiny", SETTINGS), monkeypatch)
+    assert train(recipe, Corpus(store), one, CPU, console=quiet)
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    arguments = ["train", "tiny", "--store", str(store), "--out", str(two), *settings]
+    done = launch(LAUNCH, [*arguments, "--device", "cpu"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "in 2 processes" in done.stderr
+    assert done.stderr.count("done:") == 1  # one of them speaks
+    assert losses(two) == pytest.approx(losses(one), rel=1e-4)
+    assert len(losses(two)) == 4
+
+    longer = without_dropout(load("tiny", [*SETTINGS, "run.steps=6"]), monkeypatch)
+    for folder in (one, two):
+        assert train(longer, Corpus(store), folder, CPU, resume=True, console=quiet)
+    assert losses(two) == pytest.approx(losses(one), rel=1e-3)
+    assert json.loads((two / "state.json").read_text())["step"] == 6
+
+
+def test_synchronised_batch_norm_equals_one_batch_norm_over_all_rows(tmp_path: Path) -> None:
+    done = launch(LAYERS.replace("OUT", str(tmp_path / "out")), [], tmp_path)
+    assert done.returncode == 0, done.stderr
+    parts = [torch.load(tmp_path / f"out-{rank}.pt") for rank in range(2)]
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.BatchNorm1d(48))
+    x = torch.randn(8, 1, 6, 6, requires_grad=True)
+    (network(x) * torch.randn(8, 48)).sum().backward()
+    torch.testing.assert_close(torch.cat([part[0] for part in parts]), x.grad, atol=1e-4, rtol=1e-4)
+    summed = parts[0][1] + parts[1][1]
+    torch.testing.assert_close(summed, network[0].weight.grad, atol=1e-4, rtol=1e-4)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(parts[0][2][name], value)
+    assert torch.equal(parts[0][3], x.detach())
+
+
+def test_a_process_alone_says_nothing_to_anyone() -> None:
+    x = torch.randn(3, 2)
+    world = World()
+    assert world.gather(x) is x
+    assert world.mean(x) is x
+    assert world.any(True, CPU)
+    assert not world.any(False, CPU)
+    assert world.rows(6) == slice(0, 6)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(store: Path) -> None:
+    with pytest.raises(TrainingError, match=r"run\.batch_size is 8, for 3 processes"):
+        Run(load("tiny", SETTINGS), Corpus(store), CPU, World(0, 3))
+
+
+def test_layers_that_are_synchronised_keep_their_weights_and_their_names() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).requires_grad_(False)
+    nn.init.normal_(network[1].weight)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    sync_batch_norm(network, CPU)
+    assert type(network[1]) is not nn.BatchNorm1d
+    after = network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not any(p.requires_grad for p in network.parameters())

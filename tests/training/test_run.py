@@ -1,0 +1,122 @@
+import pytest
+import torch
+
+from training.data.corpus import Corpus
+from training.device import DeviceError, choose_device, choose_precision
+from training.recipe import Recipe, load
+from training.recipe import Run as Settings
+from training.run import Run, TrainingError
+
+CPU = torch.device("cpu")
+
+
+def tiny(*settings: str) -> Recipe:
+    return load("tiny", ["encoder.embed_dim=16", "objective.hidden_dim=16", *settings])
+
+
+@pytest.fixture
+def run(corpus: Corpus) -> Run:
+    run = Run(tiny(), corpus, CPU)
+    run.start()
+    return run
+
+
+def test_every_parameter_but_the_targets_is_trained(run: Run) -> None:
+    before = {name: p.clone() for name, p in run.objective.named_parameters()}
+    run.train_step()
+    unchanged = [n for n, p in run.objective.named_parameters() if torch.equal(p, before[n])]
+    assert unchanged == []  # the target moves by the EMA
+
+
+def test_views_are_normalised_and_differ(run: Run) -> None:
+    pcm = run.batches.cut(run.batches.load(0))
+    views = run.views(pcm, torch.Generator().manual_seed(0))
+    assert views[0].shape == (8, 64, run.recipe.data.segment_frames)
+    assert not torch.equal(views[0], views[1])
+    stacked = torch.stack(views)
+    assert stacked.mean().item() == pytest.approx(0, abs=1e-5)
+    assert stacked.std().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_looking_at_the_stages_of_the_views_changes_no_step(corpus: Corpus) -> None:
+    losses = []
+    for looks in (False, True):
+        run = Run(tiny(), corpus, CPU)
+        run.start()
+        run.train_step()
+        if looks:
+            stages = run.view_stages(3)
+            names = ["log-mel", "view 1: mixup", "view 1: resize crop", "view 1: fader"]
+            assert list(stages)[:4] == names
+            assert {stage.shape[0] for stage in stages.values()} == {3}
+        losses.append([run.train_step()[0].loss.item() for _ in range(2)])
+    assert losses[0] == losses[1]
+
+
+def test_a_gradient_is_cut_down_to_its_limit(corpus: Corpus) -> None:
+    run = Run(tiny("optimizer.clip_norm=0.01"), corpus, CPU)
+    run.start()
+    _, norm = run.train_step()
+    assert norm.item() > 0.01
+    clipped = torch.stack([p.grad.norm() for p in run.trained]).norm()
+    assert clipped.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_encoder_of_a_run_shares_its_weights(run: Run) -> None:
+    encoder = run.encoder()
+    run.train_step()
+    for mine, trained in zip(
+        encoder.encoder.parameters(), run.objective.online.encoder.parameters(), strict=True
+    ):
+        assert mine is trained
+    assert encoder.normalize.mean == run.views.normalize.mean
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["optimizer.lr=0.1"], r"optimizer\.lr was 0\.0001, is 0\.1"),
+        (["optimizer.schedule=cosine"], r"optimizer\.schedule was constant"),
+        (['data.weights={"clips"=2.0}'], r"data\.weights was \{\}"),
+    ],
+)
+def test_resuming_with_other_settings_names_them(
+    corpus: Corpus, run: Run, settings: list[str], message: str
+) -> None:
+    with pytest.raises(TrainingError, match=message):
+        Run(tiny(*settings), corpus, CPU).restore(run.checkpoint())
+
+
+def test_the_length_of_a_run_may_change_unless_a_schedule_depends_on_it(
+    corpus: Corpus, run: Run
+) -> None:
+    Run(tiny("run.steps=99"), corpus, CPU).restore(run.checkpoint())
+    cosine = "optimizer.schedule=cosine"
+    saved = Run(tiny(cosine), corpus, CPU).checkpoint()
+    with pytest.raises(TrainingError, match=r"run\.steps was 8, is 99"):
+        Run(tiny(cosine, "run.steps=99"), corpus, CPU).restore(saved)
+
+
+def test_resuming_on_another_store_is_refused(corpus: Corpus, run: Run) -> None:
+    saved = run.checkpoint()
+    saved.corpus["fingerprint"] = "of another"
+    with pytest.raises(TrainingError, match="made on another store, of 10 clips"):
+        Run(tiny(), corpus, CPU).restore(saved)
+
+
+def test_a_warm_up_longer_than_the_run_is_refused(corpus: Corpus) -> None:
+    with pytest.raises(TrainingError, match=r"optimizer\.warmup_steps is 8 of 8 steps"):
+        Run(tiny("optimizer.warmup_steps=8"), corpus, CPU)
+
+
+def test_precision_follows_the_hardware_unless_the_recipe_says_otherwise() -> None:
+    assert choose_precision(Settings(precision="float32"), CPU) == torch.float32
+    assert choose_precision(Settings(precision="bfloat16"), CPU) == torch.bfloat16
+    assert choose_precision(Settings(), CPU) in (torch.float32, torch.bfloat16)
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    assert choose_device("auto").type in ("cpu", "cuda")
+    for name in ("abacus", "meta"):
+        with pytest.raises(DeviceError, match=f"device '{name}' cannot be used"):
+            choose_device(name)

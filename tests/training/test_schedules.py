@@ -1,0 +1,25 @@
+import pytest
+
+from training.recipe import Objective, Optimizer
+from training.schedules import ema_decay, learning_rate
+
+
+def test_a_constant_rate_and_decay_stay() -> None:
+    assert {learning_rate(Optimizer(lr=0.1), step, 10) for step in range(10)} == {0.1}
+    assert {ema_decay(Objective(ema_decay=0.9), step, 10) for step in range(10)} == {0.9}
+
+
+def test_the_rate_warms_up_linearly_then_falls_to_zero_along_a_cosine() -> None:
+    settings = Optimizer(lr=1.0, schedule="cosine", warmup_steps=4)
+    rates = [learning_rate(settings, step, 104) for step in range(105)]
+    assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert rates[54] == pytest.approx(0.5)
+    assert rates[104] == pytest.approx(0, abs=1e-12)
+    assert all(a >= b for a, b in zip(rates[4:], rates[5:], strict=False))
+
+
+def test_the_cosine_decay_goes_from_its_base_to_one() -> None:
+    settings = Objective(ema_decay=0.99, ema_schedule="cosine")
+    assert ema_decay(settings, 0, 100) == pytest.approx(0.99)
+    assert ema_decay(settings, 50, 100) == pytest.approx(0.995)
+    assert ema_decay(settings, 100, 100) == ema_decay(settings, 200, 100) == 1

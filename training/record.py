@@ -1,0 +1,109 @@
+"""What a run tells on its way: a line of metrics, TensorBoard, pictures of the augmented views."""
+
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
+
+from models.atomic import replacing
+from training import pictures
+from training.checkpoint import git_commit
+
+METRICS_NAME = "metrics.jsonl"
+VIEWS_NAME = "views"
+PACKAGES = ("torch", "numpy", "librosa", "soundfile", "soxr", "viola-audio")
+
+
+class Record:
+    """Writes the record of a run into its folder, from the step on at which it begins.
+
+    What an earlier process wrote of later steps is taken back: those steps are taken again.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.folder = folder
+        _take_back(folder, step)
+        self._metrics = (folder / METRICS_NAME).open("a", buffering=1)  # a line at a time
+        self._board = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Note the values of a step; a name without a folder goes below `train/`."""
+        self._write({"step": step, **values})
+        for name, value in values.items():
+            self._board.add_scalar(name if "/" in name else f"train/{name}", value, step)
+
+    def alarm(self, step: int, message: str) -> None:
+        """Note that something looks wrong."""
+        self._write({"step": step, "alarm": message})
+        self._board.add_text("alarm", message, step)
+
+    def views(self, step: int, stages: Mapping[str, NDArray[np.float32]]) -> None:
+        """Draw what each augmentation made of some segments: name -> (n, F, T)."""
+        picture = pictures.views(stages)
+        path = self.folder / VIEWS_NAME / f"step-{step:08d}.png"
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(picture)
+        self._board.add_image("views", pictures.pixels(picture), step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        self._metrics.close()
+        self._board.close()
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self._metrics.write(json.dumps(line) + "\n")
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics, without a last one that was cut off."""
+    path = folder / METRICS_NAME
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def environment() -> dict[str, Any]:
+    """Where and with what a run computes."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "command": sys.argv,
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "cuda": torch.version.cuda,
+        "gpus": gpus,
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+        "host": platform.node(),
+    }
+
+
+def _take_back(folder: Path, step: int) -> None:
+    """Drop lines and pictures of steps after `step`."""
+    lines = [json.dumps(line) + "\n" for line in read_metrics(folder) if line["step"] <= step]
+    with replacing(folder / METRICS_NAME) as temporary:
+        temporary.write_text("".join(lines))
+    for path in (folder / VIEWS_NAME).glob("step-*.png"):
+        if int(path.stem.removeprefix("step-")) > step:
+            path.unlink()

@@ -1,0 +1,149 @@
+"""The report of a run: one page made of what the run's folder holds."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from models.atomic import replacing
+from training import page, pictures
+from training.collapse import MAX_COSINE, MIN_RANK, MIN_STD
+from training.pictures import Curve
+from training.record import VIEWS_NAME, read_metrics
+
+NAME = "report.html"
+RUNNING = {"state": "running"}
+_LIMITS = {
+    "projection_std": MIN_STD,
+    "effective_rank": MIN_RANK,
+    "prediction_cosine": MAX_COSINE,
+}
+_TITLES = {
+    "loss": "loss, 0 to 8",
+    "projection_std": "deviation of projections, 1 on a sphere",
+    "effective_rank": "effective rank of projections",
+    "prediction_cosine": "cosine of prediction and target",
+    "lr": "learning rate",
+    "ema_decay": "decay of the target's EMA",
+    "grad_norm": "norm of the gradient",
+    "segments_per_s": "segments a second",
+}
+Points = list[tuple[float, float]]
+
+
+def write(folder: Path) -> Path:
+    """Write the page of the run in `folder`, finished or not, and say where it is."""
+    metrics = read_metrics(folder)
+    recipe, state, data, environment = (
+        _read(folder / f"{name}.json") for name in ("recipe", "state", "data", "environment")
+    )
+    parts = [page.facts(_summary(recipe, state or RUNNING, data, environment, metrics))]
+    alarms = [line for line in metrics if "alarm" in line]
+    parts += [page.paragraph(f"Step {a['step']}: {a['alarm']}.", "alarm") for a in alarms]
+    drawings = _drawings(metrics)
+    if drawings:
+        parts += [page.heading("Curves"), _curves(drawings)]
+    parts += _views(folder)
+    parts += [page.heading("Data, hours by source"), page.facts(_hours(data))]
+    parts += [page.heading("Recipe"), page.code(json.dumps(recipe, indent=2))]
+    parts += [page.heading("Environment"), page.code(json.dumps(environment, indent=2))]
+    path = folder / NAME
+    with replacing(path) as temporary:
+        temporary.write_text(page.page(f"{recipe.get('name', 'A run')}: a run", parts))
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return content
+
+
+def _summary(
+    recipe: dict[str, Any],
+    state: dict[str, Any],
+    data: dict[str, Any],
+    environment: dict[str, Any],
+    metrics: Sequence[dict[str, Any]],
+) -> dict[str, object]:
+    steps = _points(metrics)
+    ended = f"{state['state']}: {state['message']}" if state.get("message") else state["state"]
+    summary: dict[str, object] = {"state": ended}
+    if "step" in state:
+        summary["steps"] = f"{state['step']:,} of {state['total_steps']:,}"
+    if data:
+        summary["data"] = f"{data['clips']:,} clips, {data['hours']:,.2f} h"
+    if recipe:
+        summary["network"] = f"{recipe['encoder']['name']}, {recipe['encoder']['embed_dim']} values"
+    if "seconds" in steps:
+        summary["time in steps"] = f"{steps['seconds'][-1][1] / 3600:.2f} h"
+    for name, points in sorted(steps.items()):
+        if name.startswith("probe/"):
+            step, best = max(points, key=lambda point: point[1])
+            last = points[-1][1]
+            summary[name] = f"{100 * last:.1f} %, best {100 * best:.1f} % at step {step:,.0f}"
+    if environment:
+        gpus = ", ".join(environment["gpus"]) or "none"
+        summary["machine"] = f"{environment['host']}, GPUs: {gpus}"
+        summary["commit"] = environment["commit"]
+    return summary
+
+
+def _points(metrics: Sequence[dict[str, Any]]) -> dict[str, Points]:
+    """The values of each metric over the steps."""
+    points: dict[str, Points] = {}
+    for line in metrics:
+        for name, value in line.items():
+            if name not in ("step", "alarm"):
+                points.setdefault(name, []).append((line["step"], value))
+    return points
+
+
+def _drawings(metrics: Sequence[dict[str, Any]]) -> list[Curve]:
+    points = _points(metrics)
+    probes = {
+        name.removeprefix("probe/"): values
+        for name, values in points.items()
+        if name.startswith("probe/")
+    }
+    drawings = [
+        Curve(title, {name: points[name]}, _limit(name, points[name]))
+        for name, title in _TITLES.items()
+        if name in points
+    ]
+    if probes:
+        title = (
+            "accuracy of the probe" if len(probes) > 1 else f"accuracy of the probe, {[*probes][0]}"
+        )
+        drawings.append(Curve(title, probes))
+    return drawings
+
+
+def _limit(name: str, points: Points) -> float | None:
+    """Where the alarm begins, if the values come anywhere near."""
+    limit = _LIMITS.get(name)
+    if limit is None:
+        return None
+    near = any(abs(value - limit) < 0.5 * limit for _, value in points)
+    return limit if near else None
+
+
+def _curves(drawings: Sequence[Curve]) -> str:
+    return page.picture(
+        pictures.curves(drawings), "Over the steps of the run; dashed: where an alarm begins."
+    )
+
+
+def _views(folder: Path) -> list[str]:
+    """The first and the last picture of the augmented views."""
+    paths = sorted((folder / VIEWS_NAME).glob("step-*.png"))
+    parts = [page.heading("What the augmentations make of a segment")] if paths else []
+    for path in dict.fromkeys([*paths[:1], *paths[-1:]]):
+        step = int(path.stem.removeprefix("step-"))
+        caption = f"Step {step:,}: log-mels after each augmentation, mel bands upwards."
+        parts.append(page.picture(path.read_bytes(), caption))
+    return parts
+
+
+def _hours(data: dict[str, Any]) -> dict[str, object]:
+    sources: dict[str, float] = data.get("sources", {})
+    return {name: f"{hours:.2f}" for name, hours in sorted(sources.items(), key=lambda s: -s[1])}

@@ -1,0 +1,1 @@
+"""Standard collections of labelled sound, read from a local copy by their own metadata."""

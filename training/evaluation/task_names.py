@@ -1,0 +1,46 @@
+"""The names that a command line has for tasks -> the tasks."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.evaluation import tasks
+from training.evaluation.datasets.local_copy import COLLECTIONS, open_copy
+from training.evaluation.tasks import Task, TaskError
+
+WITH_SECONDS = re.compile(r"(.+)@(\d+(?:\.\d+)?)")
+
+
+def open_tasks(
+    names: Sequence[str],
+    *,
+    root: Path | None = None,
+    separator: str | None = None,
+    seed: int = 42,
+    allow_leakage: bool = False,
+) -> list[Task]:
+    """A task for each `PATH[@SECONDS]` or `COLLECTION:FOLDER[@SECONDS]`; see `tasks.load`.
+
+    Raises:
+        TaskError: a task that cannot be used, or two of one name.
+    """
+    opened: list[Task] = []
+    for name in names:
+        matched = WITH_SECONDS.fullmatch(name)
+        place, seconds = (matched[1], float(matched[2])) if matched else (name, None)
+        collection, _, folder = place.partition(":")
+        if folder and (collection in COLLECTIONS or not Path(place).exists()):
+            task = open_copy(collection, Path(folder), seconds)
+        else:
+            task = tasks.load(
+                Path(place),
+                seconds,
+                root=root,
+                separator=separator,
+                seed=seed,
+                allow_leakage=allow_leakage,
+            )
+        if task.name in [other.name for other in opened]:
+            raise TaskError(f"two tasks are called {task.name}; rename one of them")
+        opened.append(task)
+    return opened

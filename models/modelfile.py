@@ -1,14 +1,15 @@
 """The model file: an ONNX graph whose metadata holds a card; opened, verified and written here.
 
 The card travels as JSON under one metadata key, so that the file alone says what it computes, on
-what it was trained, and how any machine can prove that it computes the same vectors. Letters: `S`
+what it was trained, and how any machine can prove that it computes the same. There are two kinds:
+encoders, whose card is here, and classifiers, whose card is in `models.classifier`. Letters: `S`
 samples, `D` embedding dim.
 """
 
 import base64
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -32,11 +33,25 @@ class ModelFileError(ValueError):
     """A model file that is missing, broken, or computes something else than it says."""
 
 
-class _Part(BaseModel):
+class WrongKindError(ModelFileError):
+    """A model file of another kind than the one that was asked for.
+
+    Attributes:
+        kind: what it is.
+    """
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Part(BaseModel):
+    """A card or a part of one."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class TrainingSource(_Part):
+class TrainingSource(Part):
     """One collection of training audio."""
 
     name: str
@@ -44,7 +59,7 @@ class TrainingSource(_Part):
     licences: list[str] = []
 
 
-class Training(_Part):
+class Training(Part):
     """How the weights came about; all of it is for people, none of it determines a vector."""
 
     method: str
@@ -64,7 +79,7 @@ class Training(_Part):
     commit: str = ""
 
 
-class Golden(_Part):
+class Golden(Part):
     """The embedding of the reference signal, little-endian float32 in base64."""
 
     signal: Literal["chirp-2s-v1"] = "chirp-2s-v1"
@@ -73,17 +88,14 @@ class Golden(_Part):
     @classmethod
     def of(cls, embedding: NDArray[np.float32]) -> "Golden":
         """Pack a vector (D,)."""
-        return cls(embedding=base64.b64encode(embedding.astype("<f4").tobytes()).decode())
+        return cls(embedding=packed(embedding))
 
     def vector(self) -> NDArray[np.float32]:
         """The vector (D,)."""
-        try:
-            return np.frombuffer(base64.b64decode(self.embedding), "<f4").astype(np.float32)
-        except ValueError as error:
-            raise ModelFileError("the card's golden vector is not float32 in base64") from error
+        return unpacked(self.embedding)
 
 
-class Card(_Part):
+class Card(Part):
     """What an encoder file says of itself."""
 
     card_schema: Literal[1] = 1
@@ -120,14 +132,35 @@ class Card(_Part):
     golden: Golden
 
 
+C = TypeVar("C", bound=BaseModel)
+
+
 def open_session(
     path: str | Path, options: ort.SessionOptions | None = None
 ) -> tuple[ort.InferenceSession, Card]:
     """Open an encoder file, on a GPU where this runtime has one, and read its card.
 
     Raises:
+        ModelFileError: as `open_as` does.
+    """
+    outputs = ["embedding", "frames"]
+    return open_as(Card, "encoder", ["waveform", "length"], outputs, path, options)
+
+
+def open_as(
+    card_type: type[C],
+    kind: str,
+    inputs: list[str],
+    outputs: list[str],
+    path: str | Path,
+    options: ort.SessionOptions | None = None,
+) -> tuple[ort.InferenceSession, C]:
+    """Open a model file as one of this kind, with these inputs and at least these outputs.
+
+    Raises:
+        WrongKindError: it is of another kind.
         ModelFileError: no such file, not ONNX, without a card, or with inputs and outputs other
-        than an encoder's.
+        than those of its kind.
     """
     if not Path(path).is_file():
         raise ModelFileError(f"no model file at {path}")
@@ -135,15 +168,36 @@ def open_session(
         session = ort.InferenceSession(str(path), options, providers=_providers())
     except Exception as error:  # onnxruntime's own exceptions share no base class but Exception
         raise ModelFileError(f"{path} is not an ONNX file that this runtime can open") from error
-    card = _read_card(session.get_modelmeta().custom_metadata_map, path)
-    inputs = {tensor.name for tensor in session.get_inputs()}
-    outputs = {tensor.name for tensor in session.get_outputs()}
-    if inputs != {"waveform", "length"} or not {"embedding", "frames"} <= outputs:
+    content = _read_card(session.get_modelmeta().custom_metadata_map, path)
+    if content.get("kind") != kind:
+        found = str(content.get("kind"))
+        raise WrongKindError(f"{path} is a file of kind {found}; expected kind {kind}", found)
+    try:
+        card = card_type.model_validate(content)
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
+        raise ModelFileError(f"the card of {path} is not valid: {fields}") from error
+    found_in = {tensor.name for tensor in session.get_inputs()}
+    found_out = {tensor.name for tensor in session.get_outputs()}
+    if found_in != set(inputs) or not set(outputs) <= found_out:
         raise ModelFileError(
-            f"{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}; an encoder has "
-            "inputs waveform and length, outputs embedding and frames"
+            f"{path} has inputs {sorted(found_in)} and outputs {sorted(found_out)}; "
+            f"of kind {kind}, it has inputs {sorted(inputs)} and outputs {sorted(outputs)}"
         )
     return session, card
+
+
+def packed(values: NDArray[np.float32]) -> str:
+    """Numbers as little-endian float32 in base64."""
+    return base64.b64encode(values.astype("<f4").tobytes()).decode()
+
+
+def unpacked(text: str) -> NDArray[np.float32]:
+    """What `packed` packed, as one dimension."""
+    try:
+        return np.frombuffer(base64.b64decode(text), "<f4").astype(np.float32)
+    except ValueError as error:
+        raise ModelFileError("the card's golden values are not float32 in base64") from error
 
 
 def reference_signal() -> NDArray[np.float32]:
@@ -189,7 +243,8 @@ def _providers() -> list[str]:
     return [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
 
 
-def _read_card(metadata: dict[str, str], path: str | Path) -> Card:
+def _read_card(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:
+    """The card's content, of whatever kind, in the schema that this version reads."""
     if CARD_KEY not in metadata:
         raise ModelFileError(f"{path} has no card ({CARD_KEY}); was it written by viola export?")
     try:
@@ -199,8 +254,5 @@ def _read_card(metadata: dict[str, str], path: str | Path) -> Card:
     schema = content.get("card_schema") if isinstance(content, dict) else None
     if schema != CARD_SCHEMA:
         raise ModelFileError(f"{path} has card schema {schema}; this version reads {CARD_SCHEMA}")
-    try:
-        return Card.model_validate(content)
-    except ValidationError as error:
-        fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
-        raise ModelFileError(f"the card of {path} is not valid: {fields}") from error
+    assert isinstance(content, dict)
+    return content

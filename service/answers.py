@@ -1,6 +1,5 @@
 """Vectors -> the bytes of an answer: JSON with numbers or base64, or one NumPy array."""
 
-import base64
 import io
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,15 +9,16 @@ import numpy as np
 import orjson
 from fastapi import Response
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
-from models.modelfile import Card
+from models.modelfile import Card, packed
 from models.runtime import Windows
 from service.engine import Embedded
+from service.parameters import Output
 from service.problems import Problem
 from service.schemas import (
     EmbeddingList,
     FileEmbedding,
-    Output,
     ProblemDocument,
     Usage,
     WindowEmbedding,
@@ -37,20 +37,43 @@ def render(
     Raises:
         Problem: if no file worked, or one did not and the output is one array.
     """
-    failed = [(i, item) for i, item in enumerate(outcomes) if isinstance(item, Problem)]
-    if len(failed) == len(outcomes) or (failed and output == "npy"):
-        raise _whole(failed, uploads)
+    check_outcomes(uploads, outcomes, all_must_work=output == "npy")
     if output == "npy":
         return _array(card, [item for item in outcomes if isinstance(item, Embedded)])
-    answer = _list(card, uploads, outcomes, output)
+    return json_response(_list(card, uploads, outcomes, output))
+
+
+def check_outcomes(
+    uploads: Sequence[Upload], outcomes: Sequence[object], *, all_must_work: bool = False
+) -> None:
+    """Let a request fail as a whole where none of its files worked.
+
+    Raises:
+        Problem: the first file's, with the others' beside it.
+    """
+    failed = [(i, item) for i, item in enumerate(outcomes) if isinstance(item, Problem)]
+    if len(failed) == len(outcomes) or (failed and all_must_work):
+        raise _whole(failed, uploads)
+
+
+def json_response(answer: BaseModel) -> Response:
+    """An answer as JSON, its arrays as numbers."""
     body = orjson.dumps(answer.model_dump(exclude_none=True), option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(body, media_type=JSON)
+
+
+def usage(outcomes: Sequence[Embedded | Problem]) -> Usage:
+    """What the files that worked came to."""
+    embedded = [item for item in outcomes if isinstance(item, Embedded)]
+    return Usage(
+        audio_seconds=sum(item.duration_s for item in embedded),
+        windows=sum(len(item.windows.start_s) for item in embedded if item.windows),
+    )
 
 
 def _list(
     card: Card, uploads: Sequence[Upload], outcomes: Sequence[Embedded | Problem], output: Output
 ) -> EmbeddingList:
-    embedded = [item for item in outcomes if isinstance(item, Embedded)]
     return EmbeddingList(
         model=card.name,
         space_id=card.space_id,
@@ -58,38 +81,38 @@ def _list(
             _file(index, upload, outcome, output)
             for index, (upload, outcome) in enumerate(zip(uploads, outcomes, strict=True))
         ],
-        usage=Usage(
-            audio_seconds=sum(item.duration_s for item in embedded),
-            windows=sum(len(item.windows.start_s) for item in embedded if item.windows),
-        ),
+        usage=usage(outcomes),
     )
 
 
 def _file(index: int, upload: Upload, outcome: Embedded | Problem, output: Output) -> FileEmbedding:
     if isinstance(outcome, Problem):
-        error = ProblemDocument(**outcome.document())
-        return FileEmbedding(index=index, file=upload.name, error=error)
+        return FileEmbedding(index=index, file=upload.name, error=in_place(outcome))
     return FileEmbedding(
         index=index,
         file=upload.name,
         duration_s=outcome.duration_s,
-        embedding=_vector(outcome.embedding, output),
+        embedding=vector(outcome.embedding, output),
         windows=None if outcome.windows is None else _windows(outcome.windows, output),
     )
+
+
+def in_place(problem: Problem) -> ProblemDocument:
+    """What is wrong with one file, in the place of its answer."""
+    return ProblemDocument(**problem.document())
 
 
 def _windows(windows: Windows, output: Output) -> list[WindowEmbedding]:
     times = zip(windows.start_s.tolist(), windows.end_s.tolist(), windows.embedding, strict=True)
     return [
-        WindowEmbedding(start_s=start, end_s=end, embedding=_vector(vector, output))
-        for start, end, vector in times
+        WindowEmbedding(start_s=start, end_s=end, embedding=vector(row, output))
+        for start, end, row in times
     ]
 
 
-def _vector(vector: NDArray[np.float32], output: Output) -> NDArray[np.float32] | str:
-    if output == "base64":
-        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-    return np.ascontiguousarray(vector)
+def vector(row: NDArray[np.float32], output: Output) -> NDArray[np.float32] | str:
+    """A vector (D,) as the answer holds it."""
+    return packed(row) if output == "base64" else np.ascontiguousarray(row)
 
 
 def _array(card: Card, embedded: Sequence[Embedded]) -> Response:

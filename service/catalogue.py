@@ -1,19 +1,15 @@
-"""The models that are served: opened at the start, proved by their golden vectors, warmed up."""
+"""What is served: encoders and the classifiers of their spaces by name, and the default ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
-import numpy as np
-import structlog
-
-from models.audio import SAMPLE_RATE
-from models.modelfile import DEFAULT_MODEL, ModelFileError
+from models.classifier import Classifier
+from models.modelfile import DEFAULT_MODEL
 from models.runtime import Encoder
 from service.problems import Problem
 from service.untrusted import printable
 
-log = structlog.get_logger()
+USUAL_HEAD = "sounds-10"
 
 
 @dataclass(frozen=True)
@@ -29,25 +25,64 @@ class Served:
         """What requests call it."""
         return self.encoder.card.name
 
+    @property
+    def space_id(self) -> str:
+        """The space of its vectors."""
+        return self.encoder.card.space_id
+
+
+@dataclass(frozen=True)
+class ServedHead:
+    """A classifier that computes what its card says."""
+
+    classifier: Classifier
+    golden_error: float
+
+    @property
+    def name(self) -> str:
+        """What requests call it."""
+        return self.classifier.card.name
+
+    @property
+    def space_id(self) -> str:
+        """The space of the vectors that it takes."""
+        return self.classifier.card.space_id
+
 
 @dataclass(frozen=True)
 class Refused:
-    """A model file that is not served, and why in words that may be published."""
+    """A file that is not served, and why in words that may be published."""
 
     file: str
     reason: str
+    is_head: bool = False
 
 
+@dataclass
 class Catalogue:
-    """The models by name, and the one that answers requests that name none."""
+    """Models and classifiers by name, and those that answer requests that name none.
 
-    def __init__(
-        self, served: Mapping[str, Served], refused: list[Refused], default: str | None = None
-    ) -> None:
-        self.served = dict(sorted(served.items()))
-        self.refused = refused
+    Attributes:
+        served: the models, sorted by name.
+        heads: the classifiers, sorted by name; each has a model of its space.
+        refused: the files that are not served.
+        default: the model of requests that name none; None takes the usual one, else the first.
+        default_head: the classifier of such requests; likewise.
+    """
+
+    served: Mapping[str, Served]
+    heads: Mapping[str, ServedHead] = field(default_factory=dict)
+    refused: list[Refused] = field(default_factory=list)
+    default: str | None = None
+    default_head: str | None = None
+
+    def __post_init__(self) -> None:
+        self.served = dict(sorted(self.served.items()))
+        self.heads = dict(sorted(self.heads.items()))
         usual = DEFAULT_MODEL.stem
-        self.default = default or (usual if usual in served else next(iter(self.served), None))
+        self.default = self.default or (
+            usual if usual in self.served else next(iter(self.served), None)
+        )
 
     @property
     def is_ready(self) -> bool:
@@ -61,7 +96,7 @@ class Catalogue:
             Problem: if it is not served.
         """
         wanted = name or self.default
-        if wanted in self.served:
+        if wanted and wanted in self.served:
             return self.served[wanted]
         if name:
             known = ", ".join(self.served) or "none"
@@ -69,46 +104,65 @@ class Catalogue:
             raise Problem("model-not-found", detail, param="model")
         raise Problem("model-unavailable", "No model is usable; `/readyz` and the log say why.")
 
+    def head(self, name: str) -> ServedHead:
+        """The classifier called `name`.
 
-def load_catalogue(path: Path, default: str | None, threads: int | None) -> Catalogue:
-    """Open, prove and warm up a model file, or every `*.onnx` of a folder.
+        Raises:
+            Problem: if it is not served.
+        """
+        if name not in self.heads:
+            known = ", ".join(self.heads) or "none"
+            detail = f"There is no classifier {printable(name)!r}; there is: {known}."
+            raise Problem("classifier-not-found", detail, param="head")
+        return self.heads[name]
 
-    A file that fails is reported and left out: the others still serve.
-    """
-    files = sorted(path.glob("*.onnx")) if path.is_dir() else [path]
-    served: dict[str, Served] = {}
-    refused: list[Refused] = []
-    for file in files:
-        outcome = _load(file, threads)
-        if isinstance(outcome, Served) and outcome.name in served:
-            outcome = Refused(file.name, f"another file is called {outcome.name} too")
-            log.error("model refused", file=str(file), reason=outcome.reason)
-        if isinstance(outcome, Served):
-            served[outcome.name] = outcome
-        else:
-            refused.append(outcome)
-    if not files:
-        log.error("no model file", folder=str(path))
-    return Catalogue(served, refused, default)
+    def models_of(self, head: ServedHead) -> list[Served]:
+        """The models that a classifier fits, the default one first."""
+        fitting = [model for model in self.served.values() if model.space_id == head.space_id]
+        return sorted(fitting, key=lambda model: model.name != self.default)
 
+    def heads_of(self, model: Served) -> list[ServedHead]:
+        """The classifiers that fit a model, the default one first."""
+        fitting = [head for head in self.heads.values() if head.space_id == model.space_id]
+        wanted = self.default_head or USUAL_HEAD
+        return sorted(fitting, key=lambda head: head.name != wanted)
 
-def _load(file: Path, threads: int | None) -> Served | Refused:
-    reason = "it cannot be opened; the log says why"
-    try:
-        encoder = Encoder.open(file, threads=threads)
-        reason = "it failed its golden vector; the log says why"
-        golden_error = encoder.self_test()
-        encoder.embed(np.zeros(SAMPLE_RATE, np.float32))  # the first run allocates
-    except Exception as error:
-        expected = isinstance(error, ModelFileError)  # its message says it all
-        log.error("model refused", file=str(file), reason=str(error), exc_info=not expected)
-        return Refused(file.name, reason)
-    card = encoder.card
-    log.info(
-        "model ready",
-        model=card.name,
-        space_id=card.space_id,
-        embed_dim=card.embed_dim,
-        golden_error=golden_error,
-    )
-    return Served(encoder, golden_error)
+    def model_for(self, model: str | None, head: str | None) -> Served:
+        """The model of a request; one that names a classifier alone gets a model that fits.
+
+        Raises:
+            Problem: one of them is not served, or they do not fit.
+        """
+        if head is None:
+            return self.get(model)
+        chosen = self.head(head)
+        if model is None:
+            return self.models_of(chosen)[0]
+        named = self.get(model)
+        if named.space_id != chosen.space_id:
+            fitting = ", ".join(fit.name for fit in self.models_of(chosen))
+            raise Problem(
+                "space-mismatch",
+                f"The classifier {chosen.name} takes vectors of space {chosen.space_id}; the "
+                f"model {named.name} computes space {named.space_id}. It fits: {fitting}.",
+                param="head",
+            )
+        return named
+
+    def pair(self, model: str | None, head: str | None) -> tuple[Served, ServedHead]:
+        """The model and the one classifier of a request.
+
+        Raises:
+            Problem: as `model_for`, and if no classifier fits the model.
+        """
+        chosen = self.model_for(model, head)
+        if head is not None:
+            return chosen, self.head(head)
+        fitting = self.heads_of(chosen)
+        if not fitting:
+            raise Problem(
+                "classifier-not-found",
+                f"No classifier is served for the model {chosen.name}, space {chosen.space_id}.",
+                param="head",
+            )
+        return chosen, fitting[0]

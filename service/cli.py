@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command()(serve)
     app.command()(embed)
+    app.command()(classify)
 
 
 def serve(
@@ -112,6 +113,74 @@ def embed(
         f"{len(files) - len(failures)} files embedded, {len(failures)} failed",
         markup=False,
     )
+    if failures:
+        raise typer.Exit(1)
+
+
+def classify(
+    files: Annotated[list[Path], typer.Argument(help="Audio files of any format and length.")],
+    head: Annotated[
+        Path, typer.Option(help="A classifier file, or the name of one that ships with Viola.")
+    ],
+    model: Annotated[
+        Path, typer.Option(help="The model file it belongs to.", show_default="the default encoder")
+    ] = DEFAULT_MODEL,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels of each file, best first.")] = 3,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="Labels over time, a row a window.")
+    ] = False,
+    window_s: Annotated[
+        float | None,
+        typer.Option(help="Seconds of a window; else those of the clips it was trained on."),
+    ] = None,
+    hop_s: Annotated[
+        float | None, typer.Option(help="Seconds from one window to the next; else window-s.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Table to write instead: .csv or .jsonl.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads; what this process may use if not given.")
+    ] = None,
+) -> None:
+    """Label audio files: a table on the screen, or CSV or JSONL in a file.
+
+    Scores are calibrated probabilities. "novel" marks what is unlike anything the classifier was
+    trained on: its labels are then worth nothing. Exits with 1 if a file failed; the others are
+    labelled all the same.
+    """
+    from rich.console import Console
+
+    from models.classifier import Classifier
+    from models.runtime import Encoder
+    from service.bulk import Failure
+    from service.labels import label_files, printing, shipped, writing
+
+    if not timeline and (window_s is not None or hop_s is not None):
+        raise typer.BadParameter("--window-s and --hop-s need --timeline")
+    console = Console(stderr=True, soft_wrap=True)
+    failures: list[Failure] = []
+    try:
+        classifier = Classifier.open(shipped(head))
+        encoder = Encoder.open(model, threads=threads)
+        classifier.check_space(encoder.card.space_id, encoder.card.name)
+        if timeline and window_s is None:
+            window_s = classifier.card.training.unit_s
+        table = writing(out, classifier.card, top_k) if out else printing(top_k, timeline=timeline)
+        with table as add, _progress(console, len(files)) as tally:
+            rows = label_files(
+                encoder, classifier, files, window_s=window_s, hop_s=hop_s, tally=tally
+            )
+            for row in rows:
+                if isinstance(row, Failure):
+                    failures.append(row)
+                else:
+                    add(row)
+    except (OSError, ValueError) as error:  # of the disk, the model files, the table, the window
+        console.print(f"error: {error}", markup=False, style="red")
+        raise typer.Exit(2) from error
+    for failure in failures:
+        console.print(f"failed: {failure.file}: {failure.reason}", markup=False, style="red")
     if failures:
         raise typer.Exit(1)
 

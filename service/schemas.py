@@ -1,4 +1,4 @@
-"""What goes over the wire: the parameters of a request and the shape of every answer."""
+"""The shape of every answer."""
 
 from typing import Annotated, Any, Literal
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, WithJsonSchema
 
-Output = Literal["json", "base64", "npy"]
+from service.parameters import FunctionToApply, Granularity, Output
 
 # Left alone on the way out: orjson writes numpy arrays itself, and checking thousands of numbers
 # one by one would cost more than the model.
@@ -23,35 +23,6 @@ Vector = Annotated[
         }
     ),
 ]
-
-
-class EmbeddingParameters(BaseModel):
-    """What a request may ask for, in the query or as fields of the form; the form's fields win."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str | None = Field(
-        default=None,
-        max_length=128,
-        description="A model's id from `GET /v1/models`; else the default one.",
-    )
-    window_s: float | None = Field(
-        default=None,
-        gt=0,
-        allow_inf_nan=False,
-        description="Also the vectors of windows of so many seconds, in whole frames of the model.",
-    )
-    hop_s: float | None = Field(
-        default=None,
-        gt=0,
-        allow_inf_nan=False,
-        description="Seconds from one window's start to the next; else `window_s`.",
-    )
-    output: Output = Field(
-        default="json",
-        description="`json`: numbers. `base64`: JSON with little-endian float32 in base64. "
-        "`npy`: one NumPy array, of the files or of one file's windows.",
-    )
 
 
 class ProblemDocument(BaseModel):
@@ -94,22 +65,28 @@ class WindowEmbedding(BaseModel):
     embedding: Vector
 
 
-class FileEmbedding(BaseModel):
-    """One file of a request: its vector, or what is wrong with it."""
+class FileAnswer(BaseModel):
+    """One file of a request: what was asked for, or what is wrong with it."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    object: Literal["embedding"] = "embedding"
+    object: str
     index: int = Field(description="Which file of the request, from 0.")
     file: str | None = Field(
         default=None, description="The file's name in the form, made printable."
     )
     duration_s: float | None = None
+    error: ProblemDocument | None = Field(
+        default=None, description="In place of the rest, if the file cannot be used."
+    )
+
+
+class FileEmbedding(FileAnswer):
+    """One file of a request: its vector, or what is wrong with it."""
+
+    object: Literal["embedding"] = "embedding"
     embedding: Vector | None = Field(default=None, description="The vector of the whole recording.")
     windows: list[WindowEmbedding] | None = None
-    error: ProblemDocument | None = Field(
-        default=None, description="In place of the vector, if the file cannot be used."
-    )
 
 
 class Usage(BaseModel):
@@ -152,6 +129,121 @@ class EmbeddingList(BaseModel):
     usage: Usage
 
 
+class Prediction(BaseModel):
+    """A label and how well it fits."""
+
+    label: str
+    score: float
+    is_present: bool | None = Field(
+        default=None,
+        description="Of a multi-label classifier: whether the probability reaches the threshold "
+        "that its card holds for this label.",
+    )
+
+
+class NoveltyScore(BaseModel):
+    """How far the input lies from what the classifier was trained on."""
+
+    score: float
+    threshold: float
+    is_novel: bool = Field(
+        description="The score is above the threshold: do not rely on the predictions."
+    )
+
+
+class Classification(BaseModel):
+    """What one classifier says."""
+
+    head: str
+    predictions: list[Prediction] = Field(description="Best first.")
+    novelty: NoveltyScore
+
+
+class WindowClassification(BaseModel):
+    """One window of a recording."""
+
+    start_s: float
+    end_s: float
+    predictions: list[Prediction]
+    novelty: NoveltyScore
+
+
+class FileClassification(FileAnswer):
+    """One file of a request: what the classifier says of it, or what is wrong with it."""
+
+    object: Literal["classification"] = "classification"
+    predictions: list[Prediction] | None = Field(
+        default=None, description="Of the whole recording, best first."
+    )
+    novelty: NoveltyScore | None = None
+    windows: list[WindowClassification] | None = None
+
+
+class ClassificationList(BaseModel):
+    """The answer to a request for classifications."""
+
+    object: Literal["list"] = "list"
+    model: str
+    head: str
+    space_id: str
+    data: list[FileClassification]
+    usage: Usage
+
+
+class WindowAnalysis(BaseModel):
+    """One window of a recording."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    start_s: float
+    end_s: float
+    embedding: Vector
+    classifications: list[Classification]
+
+
+class FileAnalysis(FileAnswer):
+    """One file of a request: all that is known of it, or what is wrong with it."""
+
+    object: Literal["analysis"] = "analysis"
+    embedding: Vector | None = Field(default=None, description="The vector of the whole recording.")
+    classifications: list[Classification] | None = Field(
+        default=None, description="One for each classifier, in the order of their names."
+    )
+    windows: list[WindowAnalysis] | None = None
+
+
+class AnalysisList(BaseModel):
+    """The answer to a request for analyses."""
+
+    object: Literal["list"] = "list"
+    model: str
+    space_id: str = Field(description="Compare only vectors with the same space id.")
+    data: list[FileAnalysis]
+    usage: Usage
+
+
+class ClassifierEntry(BaseModel):
+    """A classifier that is served."""
+
+    id: str
+    object: Literal["classifier"] = "classifier"
+    default: bool = Field(
+        description="Whether it answers requests that name no head of its models."
+    )
+    models: list[str] = Field(description="The models whose embeddings it classifies.")
+    space_id: str
+    card: dict[str, Any] = Field(
+        description="What the classifier file says of itself, except for the golden scores."
+    )
+
+
+class ClassifierList(BaseModel):
+    """The classifiers that are served."""
+
+    object: Literal["list"] = "list"
+    data: list[ClassifierEntry]
+
+
 class ModelEntry(BaseModel):
     """A model that is served."""
 
@@ -191,10 +283,13 @@ class LimitList(BaseModel):
     formats: list[str]
     media_types: list[str]
     outputs: list[Output]
+    granularities: list[Granularity]
+    functions_to_apply: list[FunctionToApply]
+    max_top_k: int
 
 
 class ModelStatus(BaseModel):
-    """Whether one model file is served."""
+    """Whether one file is served."""
 
     file: str | None = None
     name: str | None = None
@@ -203,7 +298,7 @@ class ModelStatus(BaseModel):
     space_id: str | None = None
     golden_error: float | None = Field(
         default=None,
-        description="Largest relative difference from the golden vector on this machine.",
+        description="Largest relative difference from the golden values on this machine.",
     )
 
 
@@ -212,6 +307,7 @@ class Readiness(BaseModel):
 
     status: Literal["ready", "not ready"]
     models: list[ModelStatus]
+    classifiers: list[ModelStatus]
 
 
 class Liveness(BaseModel):

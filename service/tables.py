@@ -6,7 +6,7 @@ Letters: `D` embedding dim, `N` rows.
 import csv
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,12 +198,7 @@ def writing(path: Path, card: Card) -> Iterator[Table]:
         TableError: the suffix is none of `FORMATS`, the folder does not exist, or a library for the
             format is missing.
     """
-    if path.suffix not in FORMATS:
-        raise TableError(f"{path} ends in {path.suffix!r}; expected one of {', '.join(FORMATS)}")
-    if path.is_dir():
-        raise TableError(f"{path} is a folder; name a file")
-    if not path.parent.is_dir():
-        raise TableError(f"the folder of {path} does not exist")
+    check_target(path, FORMATS)
     with replacing(path) as temporary:
         table = FORMATS[path.suffix](temporary, card)
         try:
@@ -213,6 +208,20 @@ def writing(path: Path, card: Card) -> Iterator[Table]:
             table.release()
         if isinstance(table, Npy):
             _write_listing(table.rows, path.with_name(path.name + ".csv"))
+
+
+def check_target(path: Path, suffixes: Iterable[str]) -> None:
+    """Refuse a table that could not be written, before there is anything to write.
+
+    Raises:
+        TableError: the suffix is none of these, `path` is a folder, or its folder does not exist.
+    """
+    if path.suffix not in suffixes:
+        raise TableError(f"{path} ends in {path.suffix!r}; expected one of {', '.join(suffixes)}")
+    if path.is_dir():
+        raise TableError(f"{path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise TableError(f"the folder of {path} does not exist")
 
 
 def _write_listing(rows: list[Row], path: Path) -> None:

@@ -1,8 +1,10 @@
 """`/livez`, `/readyz`: whether the process answers, and whether it can serve."""
 
+from collections.abc import Iterable
+
 from fastapi import APIRouter, Response
 
-from service.catalogue import Catalogue
+from service.catalogue import Refused, Served, ServedHead
 from service.context import Shared
 from service.schemas import Liveness, ModelStatus, Readiness
 
@@ -23,26 +25,30 @@ async def live() -> Liveness:
     responses={503: {"model": Readiness, "description": "The default model is not usable."}},
 )
 async def ready(shared: Shared, response: Response) -> Readiness:
-    """Each model with its check against the golden vector; 503 if the default is not usable."""
+    """Each model and classifier with its golden check; 503 if the default model is not usable."""
     catalogue = shared.catalogue
     response.status_code = 200 if catalogue.is_ready else 503
     return Readiness(
-        status="ready" if catalogue.is_ready else "not ready", models=_statuses(catalogue)
+        status="ready" if catalogue.is_ready else "not ready",
+        models=_statuses(catalogue.served.values(), catalogue.refused, is_head=False),
+        classifiers=_statuses(catalogue.heads.values(), catalogue.refused, is_head=True),
     )
 
 
-def _statuses(catalogue: Catalogue) -> list[ModelStatus]:
-    served = [
+def _statuses(
+    served: Iterable[Served | ServedHead], refused: Iterable[Refused], *, is_head: bool
+) -> list[ModelStatus]:
+    ready = [
         ModelStatus(
-            name=name,
+            name=item.name,
             status="ready",
-            space_id=model.encoder.card.space_id,
-            golden_error=model.golden_error,
+            space_id=item.space_id,
+            golden_error=item.golden_error,
         )
-        for name, model in catalogue.served.items()
+        for item in served
     ]
-    refused = [
+    return ready + [
         ModelStatus(file=item.file, status="refused", reason=item.reason)
-        for item in catalogue.refused
+        for item in refused
+        if item.is_head == is_head
     ]
-    return served + refused

@@ -7,7 +7,8 @@ from fastapi import APIRouter
 from models.containers import accepted_formats
 from service.context import Shared
 from service.engine import MAX_OVERLAP, MIN_DURATION_S
-from service.schemas import LimitList, Output
+from service.parameters import MAX_TOP_K, FunctionToApply, Granularity, Output
+from service.schemas import LimitList
 from service.uploads import FORM, RAW_PREFIX, RAW_TYPES
 
 router = APIRouter(tags=["limits"])
@@ -34,4 +35,7 @@ async def list_limits(shared: Shared) -> LimitList:
         formats=accepted_formats(),
         media_types=[FORM, f"{RAW_PREFIX}*", *RAW_TYPES],
         outputs=list(get_args(Output)),
+        granularities=list(get_args(Granularity)),
+        functions_to_apply=list(get_args(FunctionToApply)),
+        max_top_k=MAX_TOP_K,
     )

@@ -114,7 +114,7 @@ def test_a_graph_with_other_outputs_is_refused(model_path: Path, tmp_path: Path)
     del proto.graph.output[1]
     path = tmp_path / "short.onnx"
     onnx.save(proto, path)
-    with pytest.raises(ModelFileError, match="an encoder has inputs"):
+    with pytest.raises(ModelFileError, match="of kind encoder, it has inputs"):
         modelfile.open_session(path)
 
 

@@ -1,0 +1,97 @@
+"""What a request may ask for, in the query or as fields of the form; the form's fields win."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Output = Literal["json", "base64", "npy"]
+Granularity = Literal["clip", "window"]
+FunctionToApply = Literal["softmax", "sigmoid", "none"]
+
+MAX_TOP_K = 100
+
+
+class ModelParameters(BaseModel):
+    """Which model, and which windows."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(
+        default=None,
+        max_length=128,
+        description="A model's id from `GET /v1/models`; else the default one.",
+    )
+    window_s: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Also the vectors of windows of so many seconds, in whole frames of the model.",
+    )
+    hop_s: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds from one window's start to the next; else `window_s`.",
+    )
+
+
+class EmbeddingParameters(ModelParameters):
+    """What a request for embeddings may ask for."""
+
+    output: Output = Field(
+        default="json",
+        description="`json`: numbers. `base64`: JSON with little-endian float32 in base64. "
+        "`npy`: one NumPy array, of the files or of one file's windows.",
+    )
+
+
+class PredictionParameters(ModelParameters):
+    """Which predictions of which classifier."""
+
+    head: str | None = Field(
+        default=None,
+        max_length=128,
+        description="A classifier's id from `GET /v1/classifiers`, which then chooses the model "
+        "if none is named.",
+    )
+    top_k: int = Field(
+        default=5, ge=1, le=MAX_TOP_K, description="How many labels, the best of them."
+    )
+    threshold: float | None = Field(
+        default=None, allow_inf_nan=False, description="Leave out labels that score less."
+    )
+    function_to_apply: FunctionToApply | None = Field(
+        default=None,
+        description="What turns the calibrated logits into scores; else what the classifier was "
+        "made with, `softmax`, or `sigmoid` if several labels can hold at once.",
+    )
+
+
+class ClassificationParameters(PredictionParameters):
+    """What a request for classifications may ask for."""
+
+    granularity: Granularity = Field(
+        default="clip",
+        description="`clip`: the recording as a whole. `window`: its windows as well.",
+    )
+    window_s: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="With `granularity=window`, seconds of a window, in whole frames of the "
+        "model; else the length of the clips that the classifier was trained on.",
+    )
+
+
+class AnalysisParameters(PredictionParameters):
+    """What a request for analyses may ask for."""
+
+    head: str | None = Field(
+        default=None,
+        max_length=128,
+        description="A classifier's id from `GET /v1/classifiers`; else all that fit the model.",
+    )
+    output: Literal["json", "base64"] = Field(
+        default="json",
+        description="`json`: numbers. `base64`: little-endian float32 in base64.",
+    )

@@ -1,0 +1,120 @@
+"""`POST /v1/audio/analyze`: audio files -> all that is known of them, from one decode."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service.answers import check_outcomes, in_place, json_response, usage, vector
+from service.catalogue import Served
+from service.context import Shared
+from service.engine import Embedded, Windowing
+from service.exchange import embed, exchange
+from service.openapi import Responses, audio_body, problem_responses
+from service.parameters import AnalysisParameters
+from service.problems import AUDIO_PROBLEMS, HEAD_PROBLEMS, Problem
+from service.schemas import AnalysisList, FileAnalysis, WindowAnalysis
+from service.scoring import Scored, describe, score
+from service.timing import Timing
+from service.uploads import Body, Upload
+
+router = APIRouter(tags=["classifications"])
+
+_ANSWERS: Responses = {
+    200: {
+        "model": AnalysisList,
+        "description": "The vector of each file and what each classifier says of it, in the order "
+        "of the files. Where several were sent and some cannot be used, those carry an `error` "
+        "instead.",
+    }
+}
+
+
+@router.post(
+    "/v1/audio/analyze",
+    summary="Embed and classify audio files",
+    responses=_ANSWERS | problem_responses([*AUDIO_PROBLEMS, *HEAD_PROBLEMS]),
+    openapi_extra=audio_body(),
+)
+async def analyze_audio(
+    request: Request, shared: Shared, query: Annotated[AnalysisParameters, Query()]
+) -> Response:
+    """Embed each file of a form, or the body itself, and label it with every classifier that fits.
+
+    The same numbers as `/v1/audio/embeddings` and `/v1/audio/classifications`, for one upload.
+    """
+
+    async def answer(body: Body, asked: AnalysisParameters, timing: Timing) -> Response:
+        catalogue = shared.catalogue
+        model = catalogue.model_for(asked.model, asked.head)
+        heads = [catalogue.head(asked.head)] if asked.head else catalogue.heads_of(model)
+        heads = sorted(heads, key=lambda head: head.name)
+        windowing = Windowing.of(asked.window_s, asked.hop_s, model.encoder.card)
+        outcomes = await embed(request, shared, model.encoder, body, windowing, timing)
+        with timing.stage("classify"):
+            classifiers = [head.classifier for head in heads]
+            scored = await shared.engine.infer(partial(score, classifiers, outcomes))
+        with timing.stage("render"):
+            return await asyncio.to_thread(_render, model, body.uploads, outcomes, scored, asked)
+
+    return await exchange(request, shared, query, answer)
+
+
+def _render(
+    model: Served,
+    uploads: Sequence[Upload],
+    outcomes: Sequence[Embedded | Problem],
+    scored: Sequence[list[Scored] | Problem],
+    asked: AnalysisParameters,
+) -> Response:
+    check_outcomes(uploads, scored)
+    files = zip(uploads, outcomes, scored, strict=True)
+    return json_response(
+        AnalysisList(
+            model=model.name,
+            space_id=model.space_id,
+            data=[_file(index, *file, asked) for index, file in enumerate(files)],
+            usage=usage(outcomes),
+        )
+    )
+
+
+def _file(
+    index: int,
+    upload: Upload,
+    embedded: Embedded | Problem,
+    scored: list[Scored] | Problem,
+    asked: AnalysisParameters,
+) -> FileAnalysis:
+    """What is known of one file: each kind of knowledge is a member of its own."""
+    if isinstance(scored, Problem):
+        return FileAnalysis(index=index, file=upload.name, error=in_place(scored))
+    assert isinstance(embedded, Embedded)
+    return FileAnalysis(
+        index=index,
+        file=upload.name,
+        duration_s=embedded.duration_s,
+        embedding=vector(embedded.embedding, asked.output),
+        classifications=[describe(one, 0, asked) for one in scored],
+        windows=_windows(embedded, scored, asked),
+    )
+
+
+def _windows(
+    embedded: Embedded, scored: Sequence[Scored], asked: AnalysisParameters
+) -> list[WindowAnalysis] | None:
+    windows = embedded.windows
+    if windows is None:
+        return None
+    times = zip(windows.start_s.tolist(), windows.end_s.tolist(), windows.embedding, strict=True)
+    return [
+        WindowAnalysis(
+            start_s=start_s,
+            end_s=end_s,
+            embedding=vector(embedding, asked.output),
+            classifications=[describe(one, row, asked) for one in scored],
+        )
+        for row, (start_s, end_s, embedding) in enumerate(times, start=1)
+    ]

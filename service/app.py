@@ -10,21 +10,36 @@ from fastapi import FastAPI
 from models.audio import Limits
 from service import errors, openapi
 from service.admission import Admission
-from service.catalogue import load_catalogue
 from service.context import Context
+from service.decode_child import Guard
 from service.decoder import Decoder
 from service.engine import Engine
+from service.loading import load_catalogue
 from service.middleware import BodyLimit, RequestContext
-from service.routes import docs, embeddings, health, limits, models, problems
+from service.routes import (
+    analyses,
+    classifications,
+    classifiers,
+    docs,
+    embeddings,
+    health,
+    limits,
+    models,
+    problems,
+)
 from service.settings import Settings, load_settings
 
-_DESCRIPTION = """Sound to vectors: send audio files, get embeddings.
+_DESCRIPTION = """Sound to vectors and labels: send audio files, get embeddings, or what they hold.
 
 `curl -F file=@clip.wav 'localhost:8000/v1/audio/embeddings'`
+
+`curl -F file=@clip.wav 'localhost:8000/v1/audio/classifications'`
 """
 _TAGS = [
     {"name": "embeddings", "description": "Audio to vectors."},
+    {"name": "classifications", "description": "Audio to labels."},
     {"name": "models", "description": "What computes the vectors."},
+    {"name": "classifiers", "description": "What labels them."},
     {"name": "limits", "description": "What a request may hold."},
     {"name": "health", "description": "For load balancers and operators."},
     {"name": "problems", "description": "What a refusal means."},
@@ -60,7 +75,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestContext)  # added last, so it is the outer one
     errors.install(app)
-    for route in (embeddings, models, limits, health, problems):
+    audio = (embeddings, classifications, analyses)
+    for route in (*audio, models, classifiers, limits, health, problems):
         app.include_router(route.router)
     docs.install(app)
     openapi.install(app)
@@ -68,14 +84,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 async def _context(settings: Settings) -> Context:
-    catalogue = await run_sync(
-        load_catalogue, settings.models, settings.default_model, settings.threads
-    )
     decoder = Decoder(
         Limits(
             max_duration_s=settings.max_duration_s, max_decoded_bytes=settings.max_decoded_bytes
         ),
         settings.decode_workers,
+        Guard(settings.decode_cpu_s, settings.decode_wall_s, settings.decode_memory_bytes),
+    )
+    catalogue = await run_sync(
+        load_catalogue,
+        settings.models,
+        settings.default_model,
+        settings.default_head,
+        settings.threads,
     )
     engine = Engine(
         decoder,

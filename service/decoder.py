@@ -1,30 +1,112 @@
-"""Bytes of a file -> samples, off the event loop and a bounded number at a time."""
+"""Bytes of a file -> samples, in child processes that may die, a bounded number at a time."""
 
 import asyncio
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
-from models import audio
+from models.audio import Limits
+from service.decode_child import Guard
+from service.decode_process import Cause, DecoderDied, DecoderProcess
+from service.problems import Problem
+from service.untrusted import printable
+
+log = structlog.get_logger()
 
 
 class Decoder:
-    """Threads that decode uploads; what waits for one is bounded by the requests in hand."""
+    """A pool of processes that decode uploads; what waits for one is bounded by the requests.
 
-    def __init__(self, limits: audio.Limits, workers: int) -> None:
-        self.limits = limits
+    A process that crashes, hangs or grows is replaced. Where one died for no reason of its own
+    (somebody killed it) the file is tried once more.
+
+    Attributes:
+        restarts: how many processes were replaced, by cause.
+    """
+
+    def __init__(self, limits: Limits, workers: int, guard: Guard = Guard()) -> None:
+        self.limits, self.guard = limits, guard
+        self.restarts: Counter[str] = Counter()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._idle: SimpleQueue[DecoderProcess] = SimpleQueue()
+        self._all: set[DecoderProcess] = set()
+        for _ in range(workers):
+            self._start()
+
+    @property
+    def pids(self) -> list[int]:
+        """Numbers of the processes."""
+        return [process.pid for process in self._all]
 
     async def decode(self, data: bytes) -> NDArray[np.float32]:
         """The bytes of an audio file -> mono samples at 16 kHz (S,).
 
         Raises:
             AudioError: for anything that is wrong with the file.
+            Problem: the file crashes a decoder, or takes more than one may take.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, audio.decode, data, self.limits)
+        return await loop.run_in_executor(self._threads, self._decode, data)
 
     def close(self) -> None:
         """Let the running files finish and drop those that wait."""
         self._threads.shutdown(cancel_futures=True)
+        for process in self._all:
+            process.close()
+
+    def _decode(self, data: bytes) -> NDArray[np.float32]:
+        try:
+            return self._decode_once(data)
+        except DecoderDied as death:
+            if death.cause in ("signal", "exit"):
+                return self._decode_again(data)
+            raise self._problem(death.cause) from None
+
+    def _decode_again(self, data: bytes) -> NDArray[np.float32]:
+        try:
+            return self._decode_once(data)
+        except DecoderDied as death:
+            raise self._problem(death.cause) from None
+
+    def _decode_once(self, data: bytes) -> NDArray[np.float32]:
+        process = self._idle.get()
+        try:
+            return process.decode(data)
+        except DecoderDied as death:
+            notes = printable(process.notes.decode("utf-8", "replace"), 400)
+            log.warning("decoder replaced", cause=death.cause, notes=notes)
+            self.restarts[death.cause] += 1
+            raise
+        finally:
+            self._return(process)
+
+    def _return(self, process: DecoderProcess) -> None:
+        if process.is_usable:
+            self._idle.put(process)
+            return
+        self._all.discard(process)
+        process.close()
+        self._start()
+
+    def _start(self) -> None:
+        process = DecoderProcess(self.limits, self.guard)
+        self._all.add(process)
+        self._idle.put(process)
+
+    def _problem(self, cause: Cause) -> Problem:
+        guard = self.guard
+        match cause:
+            case "cpu" | "timeout":
+                limit = guard.cpu_s if cause == "cpu" else guard.wall_s
+                what = "CPU time" if cause == "cpu" else "time"
+                detail = f"Decoding the file takes more than {limit:g} s of {what}."
+                return Problem("decode-timeout", detail, limit=limit, unit="s")
+            case "memory":
+                detail = f"Decoding the file takes more than {guard.memory_bytes} bytes of memory."
+                return Problem("decoded-too-large", detail, limit=guard.memory_bytes, unit="bytes")
+            case "signal" | "exit":
+                return Problem("undecodable", "The decoder fails on this file.")

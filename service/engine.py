@@ -6,9 +6,11 @@ other. Letters: `S` samples, `D` embedding dim, `N` windows, `B` files.
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import structlog
@@ -21,6 +23,8 @@ from service.decoder import Decoder
 from service.errors import audio_problem
 from service.problems import Problem, invalid_parameter
 from service.uploads import Upload
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -124,6 +128,8 @@ class Engine:
             clip = Clip(await self.decoder.decode(upload.data))
         except AudioError as error:
             return audio_problem(error)
+        except Problem as problem:
+            return problem
         return self._duration_problem(clip.duration_s, before_s) or clip
 
     async def run(
@@ -133,11 +139,12 @@ class Engine:
         clips = [clip for clip in prepared if isinstance(clip, Clip)]
         if windowing:
             self._check_windows(clips, windowing)
-        loop = asyncio.get_running_loop()
-        embedded = iter(
-            await loop.run_in_executor(self._inference, _embed, encoder, clips, windowing)
-        )
+        embedded = iter(await self.infer(partial(_embed, encoder, clips, windowing)))
         return [next(embedded) if isinstance(item, Clip) else item for item in prepared]
+
+    async def infer(self, work: Callable[[], T]) -> T:
+        """Do what needs ONNX Runtime in its turn, off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._inference, work)
 
     def close(self) -> None:
         """Let what runs finish and drop what waits."""

@@ -42,12 +42,24 @@ _TABLE = (
     ),
     ("not-found", 404, "No such resource", "`/docs` lists what there is."),
     ("model-not-found", 404, "No such model", "`GET /v1/models` lists what there is."),
+    (
+        "classifier-not-found",
+        404,
+        "No such classifier",
+        "`GET /v1/classifiers` lists what there is and for which models.",
+    ),
     ("method-not-allowed", 405, "Method not allowed", "The `Allow` header names the methods."),
     (
         "body-timeout",
         408,
         "Request body arrived too slowly",
         "Send less in one request, or over a faster line.",
+    ),
+    (
+        "space-mismatch",
+        409,
+        "Classifier of another embedding space",
+        "Leave out `model`, or choose one that `GET /v1/classifiers` names for this classifier.",
     ),
     (
         "body-too-large",
@@ -102,6 +114,13 @@ _TABLE = (
         "Resample the recording, for instance to 16 kHz.",
     ),
     ("channels", 422, "Too many channels", "Mix the recording down to mono."),
+    (
+        "decode-timeout",
+        422,
+        "File takes too long to decode",
+        "Cut the recording, or send it at a lower sample rate or with fewer channels.",
+    ),
+    ("undecodable", 422, "The decoder fails on the file", "Encode it again, as FLAC or WAV."),
     ("too-short", 422, "Recording too short", "Send a longer recording."),
     # The service
     ("internal", 500, "Internal error", "Report the request id; the log has the cause."),
@@ -110,6 +129,11 @@ _TABLE = (
 )
 
 PROBLEM_TYPES: Mapping[str, ProblemType] = {row[0]: ProblemType(*row) for row in _TABLE}
+
+# How a request with audio can fail, and beside that one for classifications
+_ELSEWHERE = ("not-found", "method-not-allowed")
+HEAD_PROBLEMS = ("classifier-not-found", "space-mismatch")
+AUDIO_PROBLEMS = [slug for slug in PROBLEM_TYPES if slug not in (*_ELSEWHERE, *HEAD_PROBLEMS)]
 
 
 class Problem(HTTPException):

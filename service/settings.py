@@ -31,6 +31,11 @@ class Settings(BaseSettings):
         default=None,
         description="the model of requests that name none; else `default`, else the first",
     )
+    default_head: str | None = Field(
+        default=None,
+        description="the classifier of requests that name none; else `sounds-10`, else the first "
+        "that fits the model",
+    )
     host: str = Field(default="127.0.0.1", description="the address to listen on")
     port: int = Field(default=8000, ge=1, le=65_535, description="the TCP port to listen on")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -44,8 +49,17 @@ class Settings(BaseSettings):
         default=None, ge=1, description="threads of one inference; else what the machine grants"
     )
     decode_workers: int = Field(default=2, ge=1, description="files decoded at the same time")
+    decode_cpu_s: float = Field(
+        default=10.0, gt=0, description="seconds of CPU time that decoding one file may take"
+    )
+    decode_wall_s: float = Field(
+        default=20.0, gt=0, description="seconds that decoding one file may take"
+    )
+    decode_memory_bytes: int = Field(
+        default=512 * 2**20, ge=2**24, description="bytes that decoding one file may take"
+    )
     max_inflight: int = Field(
-        default=16, ge=1, description="embedding requests in hand at the same time"
+        default=16, ge=1, description="requests with audio in hand at the same time"
     )
     body_timeout_s: float = Field(
         default=60.0, gt=0, description="seconds for a request body to arrive"

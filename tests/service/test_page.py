@@ -11,8 +11,9 @@ from tests.signals import tone
 
 
 @pytest.mark.browser
-def test_a_person_can_embed_a_file_on_the_documentation_page(
-    client: httpx.Client, tmp_path: Path
+@pytest.mark.parametrize("route", ["embeddings", "analyze"])
+def test_a_person_can_send_a_file_on_the_documentation_page(
+    client: httpx.Client, tmp_path: Path, route: str
 ) -> None:
     path = tmp_path / "tone.wav"
     sf.write(path, tone(440, 1.0), 16_000)
@@ -21,16 +22,16 @@ def test_a_person_can_embed_a_file_on_the_documentation_page(
             executable_path="/usr/bin/chromium", args=["--no-sandbox"]
         )
         try:
-            _embed(browser.new_page(), str(client.base_url), path)
+            _send(browser.new_page(), str(client.base_url), route, path)
         finally:
             browser.close()
 
 
-def _embed(page: Page, address: str, path: Path) -> None:
+def _send(page: Page, address: str, route: str, path: Path) -> None:
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(f"{address.rstrip('/')}/docs")
-    operation = page.locator(".opblock-post")
+    operation = page.locator(".opblock-post", has_text=f"/v1/audio/{route}")
     operation.locator(".opblock-summary").first.click()
     operation.locator("input[type=file]").first.set_input_files(path)
     operation.locator(".execute").click()

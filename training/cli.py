@@ -1,22 +1,20 @@
 """The commands of the training half: prepare, train, report, evaluate, fit, export, import."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from models.modelfile import DEFAULT_MODEL
+from training.classifiers.cli import fit
+from training.evaluation.cli import evaluate
+from training.terminal import clear_errors, console
 
 if TYPE_CHECKING:
-    from models.classifier import Source
     from models.modelfile import Card
 
 # The `viola` command imports this module whenever torch is installed, also to serve: commands
 # import what they need when they run, and serving never loads torch.
-console = Console(stderr=True, soft_wrap=True)
 
 
 def prepare(
@@ -48,7 +46,7 @@ def prepare(
         return
     if not origins:
         raise typer.BadParameter("expected at least one SOURCE before STORE")
-    with _clear_errors():
+    with clear_errors():
         report = prepare_store(origins, store, workers=workers)
     for error in report.errors:
         console.print(f"skipped {error.source}/{error.name}: {error.message}", markup=False)
@@ -66,7 +64,7 @@ def _check(store: Path, workers: int | None) -> None:
     from training.data.corpus import REMEDY
     from training.data.verify import verify
 
-    with _clear_errors():
+    with clear_errors():
         report = verify(store, workers=workers)
     for damage in report.damages:
         console.print(f"damaged: {damage}", markup=False, style="red")
@@ -112,7 +110,7 @@ def train(
 
     if out is None and not dry_run:
         raise typer.BadParameter("--out FOLDER is needed, unless with --dry-run")
-    with _clear_errors(), distributed.joined(device) as (world, device_name):
+    with clear_errors(), distributed.joined(device) as (world, device_name):
         loaded = recipes.load(recipe, settings)
         chosen = choose_device(device_name)
         shown = console if world.is_main else Console(quiet=True)
@@ -144,7 +142,7 @@ def report_(
     """Write the report of a run, also of one that is under way or was killed."""
     from training import report
 
-    with _clear_errors():
+    with clear_errors():
         console.print(f"report: {report.write(folder)}", highlight=False)
 
 
@@ -169,7 +167,7 @@ def export_(
     from models.nn.export import export
     from training import checkpoint
 
-    with _clear_errors():
+    with clear_errors():
         saved = checkpoint.load(path)
         model = checkpoint.encoder(saved)
         training = checkpoint.provenance(saved, hardware, manifest)
@@ -201,156 +199,11 @@ def import_(
 
     if not std > 0:
         raise typer.BadParameter(f"--std {std:g}: expected a number above 0")
-    with _clear_errors():
+    with clear_errors():
         model = WaveformEncoder(load_official(path), mean, std)
         training = Training(method=f"imported from {path.name}")
         card, difference = export(model, out, training=training, licence=licence)
     _report(out, card, difference)
-
-
-def evaluate(
-    arguments: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[MODEL.onnx...] TASK...",
-            help="Model files (the default encoder if none), then tasks. A task is a CSV with "
-            "file_name and label, maybe split or fold, and group; or a folder of class folders; or "
-            "NAME:FOLDER, a standard collection such as esc50:ESC-50-master. TASK@SECONDS sets the "
-            "length that clips are cut or padded to.",
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--out", help="Folder for report.html and results.json.", file_okay=False
-        ),
-    ] = None,
-    untrained: Annotated[
-        bool, typer.Option("--untrained", help="Also the same networks with random weights.")
-    ] = False,
-    log_mel: Annotated[
-        bool, typer.Option("--log-mel", help="Also mean, deviation and maximum of the log-mels.")
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of splits, probes and examples.")] = 42,
-    seeds: Annotated[
-        int | None,
-        typer.Option(min=1, help="Linear probes a round; 1 if not given, 3 if there is one round."),
-    ] = None,
-    root: Annotated[
-        Path | None, typer.Option(help="Folder that the file names of CSVs start from.")
-    ] = None,
-    separator: Annotated[
-        str | None,
-        typer.Option(help="Between the labels of one clip; found if not given, '' for none."),
-    ] = None,
-    allow_leakage: Annotated[
-        bool, typer.Option("--allow-leakage", help="Warn of clips in training and test, go on.")
-    ] = False,
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out files that cannot be decoded.")
-    ] = False,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="VIOLA_CACHE", help="Folder of embeddings; ~/.cache/viola.", file_okay=False
-        ),
-    ] = None,
-) -> None:
-    """Measure encoders on labelled clips: linear probe, neighbours, few examples, search."""
-    from training.evaluation import evaluate as evaluation
-    from training.evaluation import report
-    from training.evaluation.embeddings import default_cache, subjects
-    from training.evaluation.evaluate import Settings
-    from training.evaluation.task_names import open_tasks
-
-    models = [Path(argument) for argument in arguments if argument.endswith(".onnx")]
-    names = [argument for argument in arguments if not argument.endswith(".onnx")]
-    if not names:
-        raise typer.BadParameter("expected at least one TASK: a CSV, a folder, or NAME:FOLDER")
-    settings = Settings(seed=seed, seeds=seeds, skip_broken=skip_broken)
-    with _clear_errors():
-        compared = subjects(models, untrained=untrained, log_mel=log_mel, seed=seed)
-        tasks = open_tasks(
-            names, root=root, separator=separator, seed=seed, allow_leakage=allow_leakage
-        )
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-        results = evaluation.evaluate(tasks, compared, cache or default_cache(), settings, console)
-        report.print_table(results, Console())
-        if out is not None:
-            report.write_json(results, settings, out / "results.json")
-            report.write_html(results, settings, out / "report.html")
-            console.print(f"report: {out / 'report.html'}", highlight=False)
-
-
-def fit(
-    path: Annotated[
-        Path,
-        typer.Argument(metavar="TASK", help="A CSV file_name,label,..., or a folder of classes."),
-    ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The classifier file, NAME.onnx.")],
-    model: Annotated[
-        Path, typer.Option(help="The model file.", show_default="the default encoder")
-    ] = DEFAULT_MODEL,
-    mlp: Annotated[
-        bool, typer.Option("--mlp", help="A multi-layer perceptron, not logistic regression.")
-    ] = False,
-    root: Annotated[
-        Path | None, typer.Option(help="Folder that file names start from, if not the table's.")
-    ] = None,
-    separator: Annotated[
-        str | None, typer.Option(help="Joins the labels of one clip, if it is none of , ; |.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of splits, samples and first weights.")] = 0,
-    allow_leakage: Annotated[
-        bool, typer.Option("--allow-leakage", help="Warn of clips on both sides, do not refuse.")
-    ] = False,
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out clips that cannot be decoded.")
-    ] = False,
-    licence: Annotated[str, typer.Option(help="Of the classifier, for its card.")] = "not stated",
-    description: Annotated[str, typer.Option(help="A sentence for the card.")] = "",
-    sources: Annotated[
-        list[str] | None,
-        typer.Option("--source", help="NAME=LICENCE of a collection of clips; may be repeated."),
-    ] = None,
-) -> None:
-    """Train a classifier of labelled clips, for viola classify and the service.
-
-    Each clip is embedded at its own length. Accuracy, calibration and novelty are measured on clips
-    held out, by the task's folds or groups, and stand in the file's card.
-    """
-    from models.runtime import Encoder
-    from training.classifiers import estimators
-    from training.classifiers.card import Notes
-    from training.classifiers.fit import fit as fit_classifier
-    from training.evaluation import tasks
-
-    if out.suffix != ".onnx" or out.is_dir():
-        raise typer.BadParameter(f"-o {out}: expected a file NAME.onnx; NAME is what it is called")
-    notes = Notes(licence, description, tuple(_source(text) for text in sources or []))
-    with _clear_errors():
-        task = tasks.load(
-            path, root=root, separator=separator, seed=seed, allow_leakage=allow_leakage
-        )
-        card = fit_classifier(
-            task,
-            Encoder.open(model),
-            out,
-            notes=notes,
-            kind=estimators.MLP if mlp else estimators.LOGISTIC,
-            seed=seed,
-            skip_broken=skip_broken,
-            console=console,
-        )
-    scores, errors, novelty = card.scores, card.calibration, card.novelty
-    console.print(
-        f"{out}: {len(card.labels)} labels in space {card.space_id}; {card.method.estimator}, "
-        f"{card.method.regularisation}; {scores.metric} {100 * scores.mean:.1f} +- "
-        f"{100 * scores.deviation:.1f} % held out; calibration error {errors.ece_before:.3f} -> "
-        f"{errors.ece_after:.3f}; {100 * novelty.passing:.0f} % of held-out clips pass as known",
-        markup=False,
-    )
 
 
 def register(app: typer.Typer) -> None:
@@ -362,16 +215,6 @@ def register(app: typer.Typer) -> None:
     app.command("import")(import_)
     app.command()(evaluate)
     app.command()(fit)
-
-
-def _source(text: str) -> "Source":
-    """`name=licence` as a source of clips."""
-    from models.classifier import Source
-
-    name, _, licence = text.partition("=")
-    if not name or not licence:
-        raise typer.BadParameter(f"--source {text}: expected NAME=LICENCE")
-    return Source(name=name, licence=licence)
 
 
 def _probe(text: str) -> tuple[str, float]:
@@ -391,34 +234,3 @@ def _report(out: Path, card: "Card", difference: float) -> None:
         f"{out}: {card.encoder}, {card.embed_dim} dimensions, space {card.space_id}; the graph is "
         f"within {difference:.1e} of the network"
     )
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """What a person can put right is one line, not a traceback."""
-    from models.modelfile import ModelFileError
-    from models.nn.export import ExportError
-    from models.nn.official import OfficialCheckpointError
-    from training.checkpoint import CheckpointError
-    from training.data.corpus import CorpusError
-    from training.device import DeviceError
-    from training.evaluation.tasks import TaskError
-    from training.recipe import RecipeError
-    from training.run import TrainingError
-
-    try:
-        yield
-    except (
-        CheckpointError,
-        CorpusError,
-        DeviceError,
-        ExportError,
-        ModelFileError,
-        OfficialCheckpointError,
-        OSError,  # a disk that is full, a folder that may not be written
-        RecipeError,
-        TaskError,
-        TrainingError,
-    ) as error:
-        console.print(f"error: {error}", markup=False, style="red")
-        raise typer.Exit(1) from error

@@ -7,6 +7,7 @@ Shapes: S samples at 16 kHz.
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -17,10 +18,12 @@ from numpy.typing import NDArray
 
 from models import containers
 from models.containers import ContainerError, Sound
+from models.quality import Meter
 
 SAMPLE_RATE = 16_000
 # Float files scaled as 16-bit integers pass; garbage such as 1e38 does not.
 MAX_AMPLITUDE = 65_536.0
+NOTHING = "the file holds no audio samples; send one that does"
 
 Reason = Literal[
     "unreadable",
@@ -87,9 +90,27 @@ class AudioError(ValueError):
         return self.message
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a file claims to be; nothing of its stream was decoded.
+
+    Attributes:
+        duration_s: None where the headers do not say, or cannot be relied upon.
+        error: what the headers alone are refused for.
+    """
+
+    container: str
+    codec: str
+    sample_rate: int
+    channels: int
+    duration_s: float | None
+    error: AudioError | None
+
+
 def stream(
     source: str | Path | bytes,
     limits: Limits = Limits(),
+    meter: Meter | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """Decode `source` in blocks of 16 kHz mono; memory does not grow with the recording.
 
@@ -103,24 +124,67 @@ def stream(
     Args:
         source: a path, or the bytes of a file.
         limits: what to refuse.
+        meter: measures the quality of what is decoded, before it is mixed down and resampled.
 
     Raises:
         AudioError: for anything that is wrong with the source.
     """
-    try:
-        with _open(source) as file:
-            sound = containers.open_sound(file)
-            _check_header(sound, limits)
-            yield from _resampled(_mono(sound, limits), sound)
-    except ContainerError as error:
-        raise AudioError(*error.args) from error
-    except OSError as error:
-        raise AudioError("unreadable", f"the file cannot be read: {error.strerror}") from error
+    with _opened(source) as sound:
+        _check_header(sound, limits)
+        if meter is not None:
+            meter.begin(sound)
+        yield from _resampled(_mono(sound, limits, meter), sound)
 
 
 def decode(source: str | Path | bytes, limits: Limits = Limits()) -> NDArray[np.float32]:
     """Decode `source` as a whole: -> (S,). See `stream`."""
     return np.concatenate(list(stream(source, limits)))
+
+
+def read_header(source: str | Path | bytes, limits: Limits = Limits()) -> Header:
+    """What `source` claims to be, and what its headers alone would be refused for.
+
+    Raises:
+        AudioError: there are no headers that can be read.
+    """
+    with _opened(source) as sound:
+        return Header(
+            container=sound.container,
+            codec=sound.codec,
+            sample_rate=sound.rate,
+            channels=sound.channels,
+            duration_s=_claimed_s(sound),
+            error=_header_error(sound, limits),
+        )
+
+
+def _claimed_s(sound: Sound) -> float | None:
+    return sound.frames / sound.rate if sound.frames is not None and sound.rate else None
+
+
+def _header_error(sound: Sound, limits: Limits) -> AudioError | None:
+    try:
+        _check_header(sound, limits)
+    except AudioError as error:
+        return error
+    if sound.is_cut:
+        message = "the file ends before what its headers promise; copy or encode the file again"
+        return AudioError("truncated", message)
+    if sound.frames == 0:
+        return AudioError("empty", NOTHING)
+    return None
+
+
+@contextmanager
+def _opened(source: str | Path | bytes) -> Iterator[Sound]:
+    """The source as a sound; what is wrong with it, now or while it is read, is an AudioError."""
+    try:
+        with _open(source) as file:
+            yield containers.open_sound(file)
+    except ContainerError as error:
+        raise AudioError(*error.args) from error
+    except OSError as error:
+        raise AudioError("unreadable", f"the file cannot be read: {error.strerror}") from error
 
 
 def _open(source: str | Path | bytes) -> BinaryIO:
@@ -172,13 +236,15 @@ def _check_length(sound: Sound, frames: int, limits: Limits) -> None:
         )
 
 
-def _mono(sound: Sound, limits: Limits) -> Iterator[NDArray[np.float32]]:
+def _mono(sound: Sound, limits: Limits, meter: Meter | None) -> Iterator[NDArray[np.float32]]:
     """Check and average the channels of every block: (frames, channels) -> (frames,)."""
     frames = 0
     for block in filter(len, sound.blocks):
         _check_samples(block, frames / sound.rate)
         frames += len(block)
         _check_length(sound, frames, limits)
+        if meter is not None:
+            meter.add(block)
         yield block[:, 0] if sound.channels == 1 else block.mean(axis=1)
 
 
@@ -209,7 +275,7 @@ def _resampled(
             n_samples += len(block)
             yield np.ascontiguousarray(block)
     if not n_samples:
-        raise AudioError("empty", "the file holds no audio samples; send one that does")
+        raise AudioError("empty", NOTHING)
 
 
 def _soxr(blocks: Iterator[NDArray[np.float32]], rate: int) -> Iterator[NDArray[np.float32]]:

@@ -65,12 +65,18 @@ class Sound:
         channels: count; likewise.
         frames: count; None where the header does not say or cannot be relied upon.
         blocks: (frames, channels) each; raises ContainerError where the samples break off.
+        container: one of `accepted_formats`, in short.
+        codec: how the samples are packed, in the words of libsndfile or FFmpeg.
+        is_cut: the file ends before what its headers promise, as far as can be told from them.
     """
 
     rate: int
     channels: int
     frames: int | None
     blocks: Iterator[NDArray[np.float32]]
+    container: str
+    codec: str
+    is_cut: bool = False
 
 
 def open_sound(file: BinaryIO) -> Sound:
@@ -226,7 +232,7 @@ def _wav_data(file: BinaryIO, wav: _WavFormat, offset: int, claimed: int) -> Sou
     frame_bytes = max(1, wav.frame_bytes)  # no channels is refused later
     held, claimed = held // frame_bytes, claimed // frame_bytes
     blocks = _wav_blocks(file, wav, offset, held, claimed)
-    return Sound(wav.rate, wav.channels, held, blocks)
+    return Sound(wav.rate, wav.channels, held, blocks, "WAV", wav.subtype, held < claimed)
 
 
 def _wav_blocks(
@@ -275,7 +281,8 @@ def _sndfile(file: BinaryIO, name: str, *, trust_length: bool = True) -> Sound:
     known = trust_length and sound.frames < 2**62  # an open length reads as 2**63 - 1
     frames = sound.frames if known else None
     blocks = _sndfile_blocks(sound, name, frames)
-    return Sound(sound.samplerate, sound.channels, frames, blocks)
+    container = name.title() if name == "OGG" else name
+    return Sound(sound.samplerate, sound.channels, frames, blocks, container, sound.subtype)
 
 
 def _sndfile_blocks(sound: Any, name: str, promised: int | None) -> Iterator[NDArray[np.float32]]:
@@ -304,7 +311,7 @@ def _ogg(file: BinaryIO) -> Sound:
         raise ContainerError("unsupported", message)
     is_cut = _ends_inside_page(file)
     sound = _sndfile(file, "OGG")
-    return replace(sound, blocks=_ogg_blocks(sound, is_cut))
+    return replace(sound, blocks=_ogg_blocks(sound, is_cut), is_cut=is_cut)
 
 
 def _ends_inside_page(file: BinaryIO) -> bool:
@@ -377,11 +384,12 @@ def _media(file: BinaryIO, name: str, demuxer: str) -> Sound:
     if track.codec_context is None or track.codec_context.name not in _MEDIA_CODECS:
         message = f"the codec inside the {name} file is not accepted; encode as AAC or Opus"
         raise ContainerError("unsupported", message)
+    codec = str(track.codec_context.name)
     seconds = _media_seconds(container, track)
     rate, channels = track.rate or 0, track.channels  # what is unknown is refused as 0 Hz
     frames = None if seconds is None else int(seconds * rate)
     blocks = _media_blocks(container, track, name, rate, channels, frames)
-    return Sound(rate, channels, frames, blocks)
+    return Sound(rate, channels, frames, blocks, name, codec)
 
 
 def _refuse(url: str, flags: int, options: dict[str, str]) -> NoReturn:

@@ -1,5 +1,6 @@
-"""Vectors -> the bytes of an answer: JSON with numbers or base64, or one NumPy array."""
+"""Vectors -> the bytes of an answer: JSON with numbers or base64, a NumPy array, an Arrow table."""
 
+import base64
 import io
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,9 +14,10 @@ from pydantic import BaseModel
 
 from models.modelfile import Card, packed
 from models.runtime import Windows
+from service.arrow import ARROW, arrow_stream
 from service.engine import Embedded
 from service.parameters import Output
-from service.problems import Problem
+from service.problems import Problem, invalid_parameter
 from service.schemas import (
     EmbeddingList,
     FileEmbedding,
@@ -27,6 +29,9 @@ from service.uploads import Upload
 
 NPY = "application/x-npy"
 JSON = "application/json"
+MAX_HALF = 65_504.0  # the largest float16
+
+_BY_TYPE: dict[str, Output] = {JSON: "json", NPY: "npy", ARROW: "arrow"}
 
 
 def render(
@@ -35,11 +40,15 @@ def render(
     """Write the answer; files may fail as long as one works and the output has room to say so.
 
     Raises:
-        Problem: if no file worked, or one did not and the output is one array.
+        Problem: if no file worked, or one did not and the output is one array or table.
     """
-    check_outcomes(uploads, outcomes, all_must_work=output == "npy")
+    check_outcomes(uploads, outcomes, all_must_work=output in ("npy", "arrow"))
+    embedded = [item for item in outcomes if isinstance(item, Embedded)]
     if output == "npy":
-        return _array(card, [item for item in outcomes if isinstance(item, Embedded)])
+        return _array(card, embedded)
+    if output == "arrow":
+        content = arrow_stream(card, uploads, embedded)
+        return Response(content, media_type=ARROW, headers=_headers(card, embedded))
     return json_response(_list(card, uploads, outcomes, output))
 
 
@@ -54,6 +63,21 @@ def check_outcomes(
     failed = [(i, item) for i, item in enumerate(outcomes) if isinstance(item, Problem)]
     if len(failed) == len(outcomes) or (failed and all_must_work):
         raise _whole(failed, uploads)
+
+
+def all_embedded(outcomes: Sequence[Embedded | Problem], name: str) -> list[Embedded]:
+    """The files of a request whose answer has no room for failures; `name` is what it calls them.
+
+    Raises:
+        Problem: the first file's that failed, with its place as `param`.
+    """
+    for index, item in enumerate(outcomes):
+        if isinstance(item, Problem):
+            place = f"{name}[{index}]"
+            members = dict(item.extensions) | {"param": place, "file_index": index}
+            detail = f"{place}: {item.detail}"
+            raise Problem(item.kind.slug, detail, headers=item.headers, **members)
+    return [item for item in outcomes if isinstance(item, Embedded)]
 
 
 def json_response(answer: BaseModel) -> Response:
@@ -112,7 +136,23 @@ def _windows(windows: Windows, output: Output) -> list[WindowEmbedding]:
 
 def vector(row: NDArray[np.float32], output: Output) -> NDArray[np.float32] | str:
     """A vector (D,) as the answer holds it."""
+    if output == "base64-f16":
+        return _half(row)
     return packed(row) if output == "base64" else np.ascontiguousarray(row)
+
+
+def _half(row: NDArray[np.float32]) -> str:
+    """A vector (D,) as little-endian float16 in base64."""
+    if (peak := float(np.abs(row).max())) > MAX_HALF:
+        reason = f"output=base64-f16 holds no value of {peak:g}: ask for output=base64."
+        raise invalid_parameter("output", reason, value=peak, limit=MAX_HALF)
+    return base64.b64encode(row.astype("<f2").tobytes()).decode()
+
+
+def preferred(accept: str) -> Output:
+    """The output that an `Accept` header names first."""
+    named = (part.partition(";")[0].strip().lower() for part in accept.split(","))
+    return next((_BY_TYPE[name] for name in named if name in _BY_TYPE), "json")
 
 
 def _array(card: Card, embedded: Sequence[Embedded]) -> Response:
@@ -121,14 +161,19 @@ def _array(card: Card, embedded: Sequence[Embedded]) -> Response:
     rows = np.stack([item.embedding for item in embedded]) if windows is None else windows.embedding
     body = io.BytesIO()
     np.lib.format.write_array(body, rows.astype("<f4"), version=(1, 0), allow_pickle=False)
-    headers = {
+    headers = _headers(card, embedded)
+    if windows is not None:
+        headers |= _timing_headers(windows)
+    return Response(body.getvalue(), media_type=NPY, headers=headers)
+
+
+def _headers(card: Card, embedded: Sequence[Embedded]) -> dict[str, str]:
+    """What the members of a JSON answer say."""
+    return {
         "Viola-Model": quote(card.name),  # a header holds no more than Latin-1
         "Viola-Space-Id": card.space_id,
         "Viola-Audio-Seconds": f"{sum(item.duration_s for item in embedded):.6f}",
     }
-    if windows is not None:
-        headers |= _timing_headers(windows)
-    return Response(body.getvalue(), media_type=NPY, headers=headers)
 
 
 def _timing_headers(windows: Windows) -> dict[str, str]:

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,14 @@ class DecoderDied(Exception):
     def __init__(self, cause: Cause) -> None:
         super().__init__(cause)
         self.cause: Cause = cause
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Mono samples at 16 kHz (S,), none if headers alone were asked for, and what else was."""
+
+    samples: NDArray[np.float32]
+    facts: dict[str, Any]
 
 
 class DecoderProcess:
@@ -59,8 +68,8 @@ class DecoderProcess:
         """Number of the process."""
         return self._process.pid
 
-    def decode(self, data: bytes) -> NDArray[np.float32]:
-        """The bytes of an audio file -> mono samples at 16 kHz (S,).
+    def decode(self, data: bytes, asked: bytes = FILE) -> Answer:
+        """The bytes of an audio file -> what is asked of it.
 
         Raises:
             AudioError: for anything that is wrong with the file.
@@ -69,7 +78,7 @@ class DecoderProcess:
         timer = threading.Timer(self.guard.wall_s, self._expire)
         timer.start()
         try:
-            return self._ask(data)
+            return self._ask(data, asked)
         except (EOFError, BrokenPipeError) as error:
             raise DecoderDied(self._cause()) from error
         finally:
@@ -85,21 +94,22 @@ class DecoderProcess:
                 if pipe is not None:
                     pipe.close()
 
-    def _ask(self, data: bytes) -> NDArray[np.float32]:
+    def _ask(self, data: bytes, asked: bytes) -> Answer:
         requests, answers = self._process.stdin, self._process.stdout
         assert requests is not None
         assert answers is not None
-        requests.write(HEAD.pack(FILE, len(data)))
+        requests.write(HEAD.pack(asked, len(data)))
         requests.write(data)
         requests.flush()
-        blocks = []
+        blocks = [np.empty(0, np.float32)]
         while True:
             kind, content = receive(answers)  # type: ignore[arg-type]
             if kind == BLOCK:
                 blocks.append(np.frombuffer(content, "<f4"))
             elif kind == DONE:
-                self._grown = json.loads(content)["resident_bytes"] > RECYCLE_BYTES
-                return np.concatenate(blocks)
+                facts = json.loads(content)
+                self._grown = facts["resident_bytes"] > RECYCLE_BYTES
+                return Answer(np.concatenate(blocks), facts)
             elif kind == NO_MEMORY:
                 self._grown = True
                 raise DecoderDied("memory")

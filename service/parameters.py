@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Output = Literal["json", "base64", "npy"]
+Output = Literal["json", "base64", "base64-f16", "npy", "arrow"]
 Granularity = Literal["clip", "window"]
 FunctionToApply = Literal["softmax", "sigmoid", "none"]
 
@@ -38,10 +38,26 @@ class ModelParameters(BaseModel):
 class EmbeddingParameters(ModelParameters):
     """What a request for embeddings may ask for."""
 
-    output: Output = Field(
-        default="json",
-        description="`json`: numbers. `base64`: JSON with little-endian float32 in base64. "
-        "`npy`: one NumPy array, of the files or of one file's windows.",
+    output: Output | None = Field(
+        default=None,
+        description="`json`: numbers. `base64`, `base64-f16`: JSON with little-endian float32 or "
+        "float16 in base64. `npy`: one NumPy array, of the files or of one file's windows. "
+        "`arrow`: an Arrow IPC stream of files or windows. Else what `Accept` names.",
+    )
+
+
+class InspectionParameters(ModelParameters):
+    """What a request for an inspection may ask for."""
+
+    window_s: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Count windows of so many seconds, in whole frames of the model.",
+    )
+    decode: bool = Field(
+        default=False,
+        description="Also decode the streams: the verdict is then final, with a quality report.",
     )
 
 
@@ -91,7 +107,8 @@ class AnalysisParameters(PredictionParameters):
         max_length=128,
         description="A classifier's id from `GET /v1/classifiers`; else all that fit the model.",
     )
-    output: Literal["json", "base64"] = Field(
+    output: Literal["json", "base64", "base64-f16"] = Field(
         default="json",
-        description="`json`: numbers. `base64`: little-endian float32 in base64.",
+        description="`json`: numbers. `base64`, `base64-f16`: little-endian float32 or float16 in "
+        "base64.",
     )

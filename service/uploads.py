@@ -1,7 +1,10 @@
 """The body of a request -> the files in it: a multipart form, or one file as it is."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
@@ -16,8 +19,8 @@ FORM = "multipart/form-data"
 RAW_TYPES = ("application/octet-stream", "application/ogg", "video/mp4", "video/webm")
 RAW_PREFIX = "audio/"
 
-_MAX_FIELDS = 16
-_MAX_FIELD_BYTES = 8 * 1024
+MAX_FIELDS = 16
+MAX_FIELD_BYTES = 8 * 1024
 _CLOSE = {"Connection": "close"}
 
 
@@ -31,10 +34,10 @@ class Upload:
 
 @dataclass(frozen=True)
 class Body:
-    """The files of a request, and the form's other fields."""
+    """The files of a request, and the other fields of the form or of the JSON."""
 
     uploads: list[Upload]
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
 
 
 async def read_body(request: Request, settings: Settings) -> Body:
@@ -44,11 +47,22 @@ async def read_body(request: Request, settings: Settings) -> Body:
         Problem: for a body of another kind, one that is malformed, and one that takes too long.
     """
     media_type = _media_type(request)
+    async with in_time(settings):
+        if media_type == FORM:
+            return await _read_form(request, settings)
+        return Body([Upload(await request.body())])
+
+
+@asynccontextmanager
+async def in_time(settings: Settings) -> AsyncIterator[None]:
+    """Receive a body inside.
+
+    Raises:
+        Problem: if it takes too long.
+    """
     try:
         async with asyncio.timeout(settings.body_timeout_s):
-            if media_type == FORM:
-                return await _read_form(request, settings)
-            return Body([Upload(await request.body())])
+            yield
     except TimeoutError:
         raise Problem(
             "body-timeout",
@@ -59,14 +73,23 @@ async def read_body(request: Request, settings: Settings) -> Body:
         ) from None
 
 
-def _media_type(request: Request) -> str:
-    """The body's media type if it is read here; the format is told by the bytes later."""
+def refuse_encoding(request: Request) -> None:
+    """Refuse a body that is compressed.
+
+    Raises:
+        Problem: always then.
+    """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.strip().lower() != "identity":
         detail = (
             f"Content-Encoding {printable(encoding)!r} is not accepted; send the body as it is."
         )
         raise Problem("content-encoding", detail)
+
+
+def _media_type(request: Request) -> str:
+    """The body's media type if it is read here; the format is told by the bytes later."""
+    refuse_encoding(request)
     declared = request.headers.get("content-type", RAW_TYPES[0])
     media_type = declared.partition(";")[0].strip().lower()
     if media_type == FORM or media_type in RAW_TYPES or media_type.startswith(RAW_PREFIX):
@@ -93,8 +116,8 @@ async def _parsed(request: Request, settings: Settings) -> FormData:
         request.headers,
         request.stream(),
         max_files=settings.max_files,
-        max_fields=_MAX_FIELDS,
-        max_part_size=_MAX_FIELD_BYTES,
+        max_fields=MAX_FIELDS,
+        max_part_size=MAX_FIELD_BYTES,
     )
     parser.spool_max_size = settings.max_body_bytes  # uploads are never written to disk
     try:

@@ -15,6 +15,7 @@ from service.exchange import embed, exchange
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import AnalysisParameters
 from service.problems import AUDIO_PROBLEMS, HEAD_PROBLEMS, Problem
+from service.quality import quality_report
 from service.schemas import AnalysisList, FileAnalysis, WindowAnalysis
 from service.scoring import Scored, describe, score
 from service.timing import Timing
@@ -43,7 +44,8 @@ async def analyze_audio(
 ) -> Response:
     """Embed each file of a form, or the body itself, and label it with every classifier that fits.
 
-    The same numbers as `/v1/audio/embeddings` and `/v1/audio/classifications`, for one upload.
+    The same numbers as `/v1/audio/embeddings` and `/v1/audio/classifications`, for one upload;
+    beside them what was measured of the recording as it came.
     """
 
     async def answer(body: Body, asked: AnalysisParameters, timing: Timing) -> Response:
@@ -52,7 +54,9 @@ async def analyze_audio(
         heads = [catalogue.head(asked.head)] if asked.head else catalogue.heads_of(model)
         heads = sorted(heads, key=lambda head: head.name)
         windowing = Windowing.of(asked.window_s, asked.hop_s, model.encoder.card)
-        outcomes = await embed(request, shared, model.encoder, body, windowing, timing)
+        outcomes = await embed(
+            request, shared, model.encoder, body, windowing, timing, measured=True
+        )
         with timing.stage("classify"):
             classifiers = [head.classifier for head in heads]
             scored = await shared.engine.infer(partial(score, classifiers, outcomes))
@@ -99,6 +103,7 @@ def _file(
         embedding=vector(embedded.embedding, asked.output),
         classifications=[describe(one, 0, asked) for one in scored],
         windows=_windows(embedded, scored, asked),
+        quality=quality_report(embedded.quality),
     )
 
 

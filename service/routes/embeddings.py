@@ -5,7 +5,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.answers import NPY, render
+from service.answers import NPY, preferred, render
+from service.arrow import ARROW
 from service.context import Shared
 from service.engine import Windowing
 from service.exchange import embed, exchange
@@ -25,6 +26,7 @@ _ANSWERS: Responses = {
         "and some cannot be used, those carry an `error` instead.",
         "content": {
             NPY: {"schema": {"type": "string", "format": "binary"}},
+            ARROW: {"schema": {"type": "string", "format": "binary"}},
         },
     }
 }
@@ -47,17 +49,18 @@ async def embed_audio(
     async def answer(body: Body, asked: EmbeddingParameters, timing: Timing) -> Response:
         encoder = shared.catalogue.get(asked.model).encoder
         windowing = Windowing.of(asked.window_s, asked.hop_s, encoder.card)
-        if windowing and asked.output == "npy" and len(body.uploads) > 1:
+        output = asked.output or preferred(request.headers.get("accept", ""))
+        if windowing and output == "npy" and len(body.uploads) > 1:
             raise _one_file_only(len(body.uploads))
         outcomes = await embed(request, shared, encoder, body, windowing, timing)
         with timing.stage("render"):
-            return await asyncio.to_thread(
-                render, encoder.card, body.uploads, outcomes, asked.output
-            )
+            return await asyncio.to_thread(render, encoder.card, body.uploads, outcomes, output)
 
     return await exchange(request, shared, query, answer)
 
 
 def _one_file_only(n_files: int) -> Problem:
-    reason = "output=npy holds one file's windows: send one file, or ask for output=base64."
+    reason = (
+        "output=npy holds one file's windows: send one file, or ask for output=arrow or base64."
+    )
     return invalid_parameter("output", reason, value=f"npy with {n_files} files")

@@ -182,3 +182,42 @@ def test_errors_survive_pickling():
     again = pickle.loads(pickle.dumps(error))
     assert vars(again) == vars(error)
     assert str(again) == str(error)
+
+
+# Headers alone
+
+
+@pytest.mark.parametrize(
+    ("kind", "container", "codec"),
+    [
+        ("wav-24", "WAV", "PCM_24"),
+        ("wav-float", "WAV", "FLOAT"),
+        ("flac", "FLAC", "PCM_16"),
+        ("vorbis", "Ogg", "VORBIS"),
+        ("mp3", "MP3", "MPEG_LAYER_III"),
+    ],
+)
+def test_headers_tell_what_a_file_claims_to_be(kind, container, codec):
+    header = audio.read_header(encoded(kind, tone(1.5, channels=2)))
+    assert (header.container, header.codec) == (container, codec)
+    assert (header.sample_rate, header.channels) == (RATE, 2)
+    assert header.duration_s is None or header.duration_s == pytest.approx(1.5, abs=0.1)
+    assert header.error is None
+
+
+@pytest.mark.parametrize(
+    ("data", "limits", "reason"),
+    [
+        (wav(bytes(4_000), rate=1), Limits(), "sample_rate"),
+        (wav(bytes(4_000), channels=9), Limits(), "channels"),
+        (wav(bytes(64_000)), Limits(max_duration_s=1.5), "duration"),
+        (wav(bytes(64_000)), Limits(max_decoded_bytes=100), "decoded_bytes"),
+        (wav(bytes(64_000))[:-100], Limits(), "truncated"),
+        (encoded("vorbis", tone())[:-10], Limits(), "truncated"),
+        (wav(b""), Limits(), "empty"),
+    ],
+)
+def test_headers_alone_are_refused_for_what_decoding_refuses(data, limits, reason):
+    error = audio.read_header(data, limits).error
+    assert error is not None
+    assert error.reason == reason == refusal(data, limits).reason

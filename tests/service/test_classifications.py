@@ -227,7 +227,7 @@ def test_the_answer_says_where_the_time_went(client: httpx.Client) -> None:
     for url in (URL, ANALYZE):
         answer = client.post(url, content=encoded(tone()), headers=WAV)
         stages = [stage.partition(";")[0] for stage in answer.headers["Server-Timing"].split(", ")]
-        assert stages == ["receive", "decode", "infer", "classify", "render"]
+        assert stages == ["receive", "decode", "infer", "classify", "render", "total"]
 
 
 def test_classifiers_are_listed_with_their_cards(client: httpx.Client) -> None:

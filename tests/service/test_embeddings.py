@@ -3,10 +3,15 @@ import io
 
 import httpx
 import numpy as np
+import pyarrow
+import pyarrow.ipc
 import pytest
 from numpy.typing import NDArray
 
 from models.runtime import Encoder
+from service.answers import vector
+from service.arrow import ARROW
+from service.problems import Problem
 from service.schemas import EmbeddingList
 from tests.service.conftest import EMBED_DIM, FRAME_HOP, encoded, tone
 
@@ -170,7 +175,7 @@ def test_a_file_name_is_echoed_printable_and_short(client: httpx.Client) -> None
 def test_the_answer_says_where_the_time_went(client: httpx.Client) -> None:
     answer = client.post(URL, content=encoded(tone()), headers=WAV)
     stages = [stage.partition(";dur=") for stage in answer.headers["Server-Timing"].split(", ")]
-    assert [name for name, _, _ in stages] == ["receive", "decode", "infer", "render"]
+    assert [name for name, _, _ in stages] == ["receive", "decode", "infer", "render", "total"]
     assert all(float(ms) >= 0 for _, _, ms in stages)
 
 
@@ -185,3 +190,60 @@ def test_a_window_may_be_one_frame_and_longer_than_the_recording(client: httpx.C
             URL, content=encoded(tone(0.2)), params={"window_s": window_s}, headers=WAV
         )
         assert len(answer.json()["data"][0]["windows"]) == count
+
+
+def test_half_precision_is_base64_of_float16(client: httpx.Client) -> None:
+    wav = encoded(tone())
+    full = client.post(URL, content=wav, headers=WAV).json()["data"][0]["embedding"]
+    asked = {"output": "base64-f16"}
+    item = client.post(URL, content=wav, params=asked, headers=WAV).json()["data"][0]
+    half = np.frombuffer(base64.b64decode(item["embedding"]), "<f2")
+    np.testing.assert_array_equal(half, np.float16(full))
+
+
+def test_half_precision_refuses_what_it_cannot_hold() -> None:
+    with pytest.raises(Problem) as caught:
+        vector(np.full(EMBED_DIM, 70_000, np.float32), "base64-f16")
+    assert (caught.value.status_code, caught.value.extensions["limit"]) == (400, 65_504)
+
+
+@pytest.mark.parametrize("window_s", [None, 0.5])
+def test_arrow_has_a_row_for_each_file_or_each_window(
+    client: httpx.Client, window_s: float | None
+) -> None:
+    files = form(encoded(tone(0.5)), encoded(tone(1.0, hz=100)))
+    asked = {"window_s": window_s} if window_s else {}
+    answer = client.post(URL, files=files, params={"output": "arrow"} | asked)
+    assert answer.headers["Content-Type"] == "application/vnd.apache.arrow.stream"
+    assert answer.headers["Viola-Space-Id"] == "space-of-tiny"
+    assert answer.headers["Viola-Audio-Seconds"] == "1.500000"
+    table = pyarrow.ipc.open_stream(answer.content).read_all()
+    assert table.schema.metadata[b"space_id"] == b"space-of-tiny"
+    data = client.post(URL, files=files, params=asked).json()["data"]
+    rows = [(item, w) for item in data for w in item.get("windows", [item])]
+    assert table["index"].to_pylist() == [item["index"] for item, _ in rows]
+    assert table["file"].to_pylist() == [item["file"] for item, _ in rows]
+    assert table["end_s"].to_pylist() == [w.get("end_s", w.get("duration_s")) for _, w in rows]
+    found = np.stack(table["embedding"].to_numpy())
+    np.testing.assert_array_equal(found, np.float32([w["embedding"] for _, w in rows]))
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("application/x-npy", "application/x-npy"),
+        ("text/html, application/vnd.apache.arrow.stream;q=0.9", ARROW),
+        ("application/json, application/x-npy", "application/json"),
+        ("*/*", "application/json"),
+        ("image/png", "application/json"),
+    ],
+)
+def test_accept_chooses_the_output_unless_a_parameter_does(
+    client: httpx.Client, accept: str, media_type: str
+) -> None:
+    headers = WAV | {"Accept": accept}
+    answer = client.post(URL, content=encoded(tone()), headers=headers)
+    assert answer.headers["Content-Type"] == media_type
+    asked = {"output": "base64"}
+    answer = client.post(URL, content=encoded(tone()), headers=headers, params=asked)
+    assert answer.headers["Content-Type"] == "application/json"

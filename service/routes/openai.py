@@ -1,0 +1,81 @@
+"""`POST /v1/embeddings`: audio files in base64 -> vectors, in the shape of OpenAI's API."""
+
+import asyncio
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request, Response
+
+from models.modelfile import Card
+from service.answers import all_embedded, json_response, vector
+from service.context import Shared
+from service.engine import Embedded
+from service.exchange import converse, embed
+from service.json_body import JSON
+from service.openai_embeddings import (
+    OpenAIEmbedding,
+    OpenAIList,
+    OpenAIParameters,
+    OpenAIRequest,
+    check_dimensions,
+    openai_usage,
+    read_openai,
+)
+from service.openapi import SCHEMAS, Responses, problem_responses
+from service.parameters import Output
+from service.problems import AUDIO_PROBLEMS
+from service.timing import Timing
+from service.uploads import Body
+
+router = APIRouter(tags=["embeddings"])
+
+_ANSWERS: Responses = {
+    200: {"model": OpenAIList, "description": "A vector for each file, in their order."}
+}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {JSON: {"schema": {"$ref": SCHEMAS + OpenAIRequest.__name__}}},
+    }
+}
+
+
+@router.post(
+    "/v1/embeddings",
+    summary="Embed audio files, in OpenAI's shape",
+    responses=_ANSWERS | problem_responses(AUDIO_PROBLEMS),
+    openapi_extra=_BODY,
+)
+async def embed_openai(request: Request, shared: Shared) -> Response:
+    """Turn audio files in base64 into vectors, for clients that speak OpenAI's API.
+
+    A file that cannot be used fails the whole request, as there; the error's `param` tells which.
+    """
+
+    async def answer(body: Body, asked: OpenAIParameters, timing: Timing) -> Response:
+        encoder = shared.catalogue.get(asked.model).encoder
+        check_dimensions(asked, encoder.card)
+        outcomes = await embed(request, shared, encoder, body, None, timing)
+        files = all_embedded(outcomes, "input")
+        with timing.stage("render"):
+            return await asyncio.to_thread(_render, encoder.card, files, asked)
+
+    return await converse(request, shared, read_openai, OpenAIParameters(), answer)
+
+
+def _render(card: Card, files: Sequence[Embedded], asked: OpenAIParameters) -> Response:
+    output: Output = "base64" if asked.encoding_format == "base64" else "json"
+    return json_response(
+        OpenAIList(
+            model=card.name,
+            space_id=card.space_id,
+            data=[
+                OpenAIEmbedding(
+                    index=index,
+                    embedding=vector(file.embedding, output),
+                    duration_s=file.duration_s,
+                )
+                for index, file in enumerate(files)
+            ],
+            usage=openai_usage(card, files),
+        )
+    )

@@ -1,21 +1,32 @@
 """The application: load and prove the models, serve, drain."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 
 from anyio.to_thread import run_sync
 from fastapi import FastAPI
+from opentelemetry.trace import Tracer
+from starlette.middleware.cors import CORSMiddleware
 
 from models.audio import Limits
-from service import errors, openapi
+from service import errors, openapi, tracing
 from service.admission import Admission
+from service.auth import Keyring, load_keys
 from service.context import Context
 from service.decode_child import Guard
 from service.decoder import Decoder
+from service.drain import Drain
 from service.engine import Engine
+from service.gate import Gate, Guards
 from service.loading import load_catalogue
+from service.metrics import Metrics
 from service.middleware import BodyLimit, RequestContext
+from service.pace import BodyPace
+from service.probe import probe
+from service.quotas import Quotas
 from service.routes import (
     analyses,
     classifications,
@@ -23,11 +34,17 @@ from service.routes import (
     docs,
     embeddings,
     health,
+    inspections,
     limits,
+    metrics,
     models,
+    open_inference,
+    openai,
     problems,
+    selftest,
 )
 from service.settings import Settings, load_settings
+from service.watchdog import Watchdog
 
 _DESCRIPTION = """Sound to vectors and labels: send audio files, get embeddings, or what they hold.
 
@@ -38,6 +55,7 @@ _DESCRIPTION = """Sound to vectors and labels: send audio files, get embeddings,
 _TAGS = [
     {"name": "embeddings", "description": "Audio to vectors."},
     {"name": "classifications", "description": "Audio to labels."},
+    {"name": "open inference", "description": "Audio to vectors, as KServe and Triton speak."},
     {"name": "models", "description": "What computes the vectors."},
     {"name": "classifiers", "description": "What labels them."},
     {"name": "limits", "description": "What a request may hold."},
@@ -45,20 +63,36 @@ _TAGS = [
     {"name": "problems", "description": "What a refusal means."},
 ]
 
+_CORS_REQUEST = ("Authorization", "Content-Type", "X-Request-ID")
+_CORS_ANSWER = ("X-Request-ID", "Server-Timing", "Retry-After", "RateLimit", "RateLimit-Policy")
+
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service with these settings, else with those of the environment.
 
     Raises:
-        SettingsError: if the environment's settings cannot be used.
+        SettingsError: if the settings, or the API keys that they name, cannot be used.
     """
     settings = settings or load_settings()
+    guards = Guards(
+        Keyring(load_keys(settings)),
+        Quotas(settings.audio_seconds_per_minute),
+        Drain(settings.drain_delay_s, settings.shutdown_timeout_s),
+    )
+    counts, spans = Metrics(), tracing.provider(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.context = await _context(settings)
+        context = await _context(settings, guards, counts, tracing.tracer(spans))
+        app.state.context = context
+        counts.watch(context)
+        watching = asyncio.create_task(context.watchdog.watch(partial(probe, context)))
         yield
-        app.state.context.engine.close()
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        context.engine.close()
+        await run_sync(tracing.close, spans)
 
     app = FastAPI(
         title="Viola",
@@ -71,19 +105,40 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,  # what generated clients call it
         redirect_slashes=False,  # it would echo the Host header
         lifespan=lifespan,
+        telemetry=tracing.telemetry(spans),
     )
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestContext)  # added last, so it is the outer one
+    app.state.guards = guards
+    _wrap(app, settings, guards, counts)
     errors.install(app)
-    audio = (embeddings, classifications, analyses)
-    for route in (*audio, models, classifiers, limits, health, problems):
+    audio = (embeddings, openai, classifications, analyses, inspections, open_inference)
+    scraped = (metrics,) if settings.metrics else ()
+    for route in (*audio, models, classifiers, limits, health, selftest, problems, *scraped):
         app.include_router(route.router)
+        counts.know(route.router.routes)
     docs.install(app)
     openapi.install(app)
     return app
 
 
-async def _context(settings: Settings) -> Context:
+def _wrap(app: FastAPI, settings: Settings, guards: Guards, counts: Metrics) -> None:
+    """Put around the routes what every request passes, from the inner to the outer."""
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyPace, bytes_per_s=settings.min_body_bytes_per_s, grace_s=settings.body_grace_s
+    )
+    app.add_middleware(Gate, guards=guards)
+    if settings.cors_origins:  # outside the gate: a browser asks first, and without the key
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=_CORS_REQUEST,
+            expose_headers=_CORS_ANSWER,
+        )
+    app.add_middleware(RequestContext, metrics=counts)
+
+
+async def _context(settings: Settings, guards: Guards, counts: Metrics, tracer: Tracer) -> Context:
     decoder = Decoder(
         Limits(
             max_duration_s=settings.max_duration_s, max_decoded_bytes=settings.max_decoded_bytes
@@ -103,4 +158,17 @@ async def _context(settings: Settings) -> Context:
         max_request_duration_s=settings.request_duration_s,
         max_windows=settings.max_windows,
     )
-    return Context(settings, catalogue, engine, Admission(settings.max_inflight))
+    watchdog = Watchdog(
+        engine.pulse, interval_s=settings.probe_interval_s, patience_s=settings.hang_timeout_s
+    )
+    return Context(
+        settings,
+        catalogue,
+        engine,
+        Admission(settings.max_inflight),
+        guards.drain,
+        guards.quotas,
+        counts,
+        watchdog,
+        tracer,
+    )

@@ -20,6 +20,9 @@ class Served:
     golden_error: float
     """Largest difference from the golden vector on this machine, relative to its peak."""
 
+    file: str = ""
+    """Name of the file that it came from."""
+
     @property
     def name(self) -> str:
         """What requests call it."""
@@ -37,6 +40,7 @@ class ServedHead:
 
     classifier: Classifier
     golden_error: float
+    file: str = ""
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from service.bulk import Tally
+    from service.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -20,6 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command()(serve)
     app.command()(embed)
     app.command()(classify)
+    app.command()(key)
 
 
 def serve(
@@ -35,18 +37,40 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error.", show_default=False)
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Load and prove everything, say so, and end.")
+    ] = False,
 ) -> None:
-    """Serve models over HTTP. Options override the environment's VIOLA_* settings."""
+    """Serve models over HTTP. Options override the environment's VIOLA_* settings.
+
+    SIGTERM finishes what is in hand and ends with 0; SIGHUP loads models and keys again. --check
+    ends with 0 if all would be served, with 1 if a file is refused or the default model is missing,
+    and with 2, as a start does, if the settings cannot be used.
+    """
     # Here, not above: the other commands need no web server and start without one
     from service.server import run
     from service.settings import SettingsError, load_settings
 
     try:
         settings = load_settings(models=models, host=host, port=port, log_level=log_level)
+        if check:
+            _check(settings)
+        else:
+            run(settings)
     except SettingsError as error:
         typer.echo(f"viola serve: {error}", err=True)
         raise typer.Exit(2) from None
-    run(settings)
+
+
+def _check(settings: "Settings") -> None:
+    from service import logs
+    from service.check import check
+
+    logs.configure(settings.log_level)
+    works, lines = check(settings)
+    typer.echo("\n".join(lines))
+    if not works:
+        raise typer.Exit(1)
 
 
 def embed(
@@ -183,6 +207,34 @@ def classify(
         console.print(f"failed: {failure.file}: {failure.reason}", markup=False, style="red")
     if failures:
         raise typer.Exit(1)
+
+
+def key(
+    name: Annotated[str, typer.Argument(help="Whose key it is: letters, digits, dots, dashes.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="What it opens; may be given again.", show_default="embed, classify"),
+    ] = None,
+    audio_seconds_per_minute: Annotated[
+        float | None, typer.Option(help="Its quota.", show_default="the setting")
+    ] = None,
+) -> None:
+    """Make an API key: the key itself on stderr, this once, and its line for the file on stdout.
+
+    viola key web >> keys.txt adds a line to the file that VIOLA_API_KEYS_FILE names.
+    """
+    from service.auth import Key, digest_of, new_key
+
+    secret = new_key()
+    quota = "" if audio_seconds_per_minute is None else repr(audio_seconds_per_minute)
+    fields = (name, digest_of(secret), ",".join(scope or ()), quota)
+    try:
+        made = Key.parse(":".join(fields))
+    except ValueError as error:
+        typer.echo(f"viola key: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(made.line())
+    typer.echo(f"{secret}    the key of {name}, which is not shown again", err=True)
 
 
 @contextmanager

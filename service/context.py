@@ -4,21 +4,43 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
+from opentelemetry.trace import Tracer
 
 from service.admission import Admission
 from service.catalogue import Catalogue
+from service.drain import Drain
 from service.engine import Engine
+from service.metrics import Metrics
+from service.quotas import Quotas
 from service.settings import Settings
+from service.watchdog import Watchdog
 
 
-@dataclass(frozen=True)
+@dataclass
 class Context:
-    """The service's parts; a handler takes those it needs."""
+    """The service's parts; a handler takes those it needs.
+
+    `catalogue` is replaced as a whole when models are loaded again: a handler reads it once.
+    """
 
     settings: Settings
     catalogue: Catalogue
     engine: Engine
     admission: Admission
+    drain: Drain
+    quotas: Quotas
+    metrics: Metrics
+    watchdog: Watchdog
+    tracer: Tracer
+
+    def complaints(self) -> list[str]:
+        """Why requests should go elsewhere; nothing while all is well."""
+        found = [
+            "it is shutting down" if self.drain.has_begun else None,
+            None if self.catalogue.is_ready else "the default model is not usable",
+            self.watchdog.complaint(),
+        ]
+        return [reason for reason in found if reason is not None]
 
 
 def _context(request: Request) -> Context:

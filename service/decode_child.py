@@ -14,15 +14,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from models import audio
 from models.audio import AudioError, Limits
+from models.quality import Meter
 
 HEAD = struct.Struct("<cQ")
-FILE, BLOCK, DONE, REFUSED, NO_MEMORY = b"F", b"B", b"D", b"R", b"M"
+FILE, MEASURED, HEADERS = b"F", b"Q", b"H"  # asked: samples; with their quality; headers alone
+BLOCK, DONE, REFUSED, NO_MEMORY = b"B", b"D", b"R", b"M"
 MAX_OPEN_FILES = 64
 
 
@@ -51,35 +53,56 @@ def main() -> None:
     _warm_up()
     _confine(guard)
     while head := requests.read(HEAD.size):
-        _, length = HEAD.unpack(head)
+        asked, length = HEAD.unpack(head)
         _limit_cpu(guard.cpu_s)
-        for kind, content in _answer(requests.read(length), limits):
+        for kind, content in _answer(requests.read(length), limits, asked):
             answers.write(HEAD.pack(kind, len(content)))
             answers.write(content)
         answers.flush()
 
 
-def _answer(data: bytes, limits: Limits) -> Iterator[tuple[bytes, bytes | memoryview]]:
-    """Blocks of float32 and then the memory in use, or what is wrong with the file."""
+def _answer(
+    data: bytes, limits: Limits, asked: bytes = FILE
+) -> Iterator[tuple[bytes, bytes | memoryview]]:
+    """Blocks of float32, then what else was asked and the memory in use; or what is wrong."""
     try:
-        for block in audio.stream(data, limits):
-            yield BLOCK, block.data.cast("B")
-        yield DONE, json.dumps({"resident_bytes": _resident_bytes()}).encode()
+        facts: dict[str, Any] = {}
+        if asked == HEADERS:
+            facts["header"] = _header(data, limits)
+        else:
+            meter = Meter() if asked == MEASURED else None
+            for block in audio.stream(data, limits, meter):
+                yield BLOCK, block.data.cast("B")
+            facts["quality"] = meter and asdict(meter.report())
+        yield DONE, json.dumps(facts | {"resident_bytes": _resident_bytes()}).encode()
     except AudioError as error:
-        reason, message, limit, observed, unit = error.args
-        content = {"reason": reason, "message": message}
-        content |= {"limit": limit, "observed": observed, "unit": unit}
-        yield REFUSED, json.dumps(content).encode()
+        yield REFUSED, json.dumps(_refusal(error)).encode()
     except MemoryError:
         yield NO_MEMORY, b""
 
 
+def _header(data: bytes, limits: Limits) -> dict[str, Any]:
+    header = audio.read_header(data, limits)
+    return {**vars(header), "error": header.error and _refusal(header.error)}
+
+
+def _refusal(error: AudioError) -> dict[str, Any]:
+    return dict(zip(("reason", "message", "limit", "observed", "unit"), error.args, strict=True))
+
+
 def _warm_up() -> None:
     """Load and allocate what every file needs, before memory is limited."""
+    meter = Meter()
+    for _ in audio.stream(silent_file(), meter=meter):
+        meter.report()
+
+
+def silent_file() -> bytes:
+    """A WAV file of 0.1 s at 48 kHz."""
     silence = np.zeros(4_800, np.int16).tobytes()
     header = struct.pack("<IHHIIHH", 16, 1, 1, 48_000, 96_000, 2, 16)
     chunks = b"WAVEfmt " + header + b"data" + struct.pack("<I", len(silence)) + silence
-    audio.decode(b"RIFF" + struct.pack("<I", len(chunks)) + chunks)
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
 
 
 def _confine(guard: Guard) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from models.audio import Limits
-from service.decode_child import Guard
-from service.decode_process import Cause, DecoderDied, DecoderProcess
+from models.audio import AudioError, Header, Limits
+from models.quality import Quality
+from service.decode_child import FILE, HEADERS, MEASURED, Guard
+from service.decode_process import Answer, Cause, DecoderDied, DecoderProcess
 from service.problems import Problem
 from service.untrusted import printable
 
@@ -49,8 +50,17 @@ class Decoder:
             AudioError: for anything that is wrong with the file.
             Problem: the file crashes a decoder, or takes more than one may take.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._decode, data)
+        return (await self._ask(data, FILE)).samples
+
+    async def measure(self, data: bytes) -> tuple[NDArray[np.float32], Quality]:
+        """As `decode`, and the quality of the recording before it became mono at 16 kHz."""
+        answer = await self._ask(data, MEASURED)
+        return answer.samples, Quality(**answer.facts["quality"])
+
+    async def read_header(self, data: bytes) -> Header:
+        """What a file claims to be, without decoding its stream; raises as `decode` does."""
+        header = (await self._ask(data, HEADERS)).facts["header"]
+        return Header(**header | {"error": header["error"] and AudioError(**header["error"])})
 
     def close(self) -> None:
         """Let the running files finish and drop those that wait."""
@@ -58,24 +68,28 @@ class Decoder:
         for process in self._all:
             process.close()
 
-    def _decode(self, data: bytes) -> NDArray[np.float32]:
+    async def _ask(self, data: bytes, asked: bytes) -> Answer:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._decode, data, asked)
+
+    def _decode(self, data: bytes, asked: bytes) -> Answer:
         try:
-            return self._decode_once(data)
+            return self._decode_once(data, asked)
         except DecoderDied as death:
             if death.cause in ("signal", "exit"):
-                return self._decode_again(data)
+                return self._decode_again(data, asked)
             raise self._problem(death.cause) from None
 
-    def _decode_again(self, data: bytes) -> NDArray[np.float32]:
+    def _decode_again(self, data: bytes, asked: bytes) -> Answer:
         try:
-            return self._decode_once(data)
+            return self._decode_once(data, asked)
         except DecoderDied as death:
             raise self._problem(death.cause) from None
 
-    def _decode_once(self, data: bytes) -> NDArray[np.float32]:
-        process = self._idle.get()
+    def _decode_once(self, data: bytes, asked: bytes) -> Answer:
+        process = self._living()
         try:
-            return process.decode(data)
+            return process.decode(data, asked)
         except DecoderDied as death:
             notes = printable(process.notes.decode("utf-8", "replace"), 400)
             log.warning("decoder replaced", cause=death.cause, notes=notes)
@@ -83,6 +97,16 @@ class Decoder:
             raise
         finally:
             self._return(process)
+
+    def _living(self) -> DecoderProcess:
+        """A process to ask; those that died between two files are replaced, and no file's fault."""
+        process = self._idle.get()
+        while not process.is_usable:
+            log.warning("decoder replaced", cause="signal", notes="it died while idle")
+            self.restarts["signal"] += 1
+            self._return(process)
+            process = self._idle.get()
+        return process
 
     def _return(self, process: DecoderProcess) -> None:
         if process.is_usable:

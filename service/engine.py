@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from models.audio import SAMPLE_RATE, AudioError
 from models.modelfile import Card
+from models.quality import Quality
 from models.runtime import Encoder, Windows
 from service.decoder import Decoder
 from service.errors import audio_problem
 from service.problems import Problem, invalid_parameter
 from service.uploads import Upload
+from service.watchdog import Pulse
 
 T = TypeVar("T")
 
@@ -34,9 +36,10 @@ MAX_OVERLAP = 16  # windows that may cover one instant: it multiplies the work o
 
 @dataclass(frozen=True)
 class Clip:
-    """A decoded file: mono samples at 16 kHz (S,)."""
+    """A decoded file: mono samples at 16 kHz (S,), and its quality if that was asked for."""
 
     samples: NDArray[np.float32]
+    quality: Quality | None = None
 
     @property
     def duration_s(self) -> float:
@@ -51,6 +54,7 @@ class Embedded:
     duration_s: float
     embedding: NDArray[np.float32]
     windows: Windows | None = None
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True)
@@ -107,15 +111,18 @@ class Engine:
         self.decoder = decoder
         self.max_request_duration_s = max_request_duration_s
         self.max_windows = max_windows
+        self.pulse = Pulse()
         # One at a time: ONNX Runtime spreads a single inference over all its threads
         self._inference = ThreadPoolExecutor(1, thread_name_prefix="inference")
 
-    async def prepare(self, uploads: Sequence[Upload]) -> list[Clip | Problem]:
+    async def prepare(
+        self, uploads: Sequence[Upload], *, measured: bool = False
+    ) -> list[Clip | Problem]:
         """Decode one file after the other, so that a request of many takes one place at a time."""
         prepared: list[Clip | Problem] = []
         total_s = 0.0
         for upload in uploads:
-            item = await self._prepare_one(upload, total_s)
+            item = await self._prepare_one(upload, total_s, measured)
             prepared.append(item)
             if isinstance(item, Clip):
                 total_s += item.duration_s
@@ -123,14 +130,17 @@ class Engine:
                 log.info("file refused", problem=item.kind.slug, file_index=len(prepared) - 1)
         return prepared
 
-    async def _prepare_one(self, upload: Upload, before_s: float) -> Clip | Problem:
+    async def _prepare_one(self, upload: Upload, before_s: float, measured: bool) -> Clip | Problem:
         try:
-            clip = Clip(await self.decoder.decode(upload.data))
+            if measured:
+                clip = Clip(*await self.decoder.measure(upload.data))
+            else:
+                clip = Clip(await self.decoder.decode(upload.data))
         except AudioError as error:
             return audio_problem(error)
         except Problem as problem:
             return problem
-        return self._duration_problem(clip.duration_s, before_s) or clip
+        return self.duration_problem(clip.duration_s, before_s) or clip
 
     async def run(
         self, encoder: Encoder, prepared: Sequence[Clip | Problem], windowing: Windowing | None
@@ -138,20 +148,24 @@ class Engine:
         """Embed the clips among `prepared`; problems stay where they are."""
         clips = [clip for clip in prepared if isinstance(clip, Clip)]
         if windowing:
-            self._check_windows(clips, windowing)
+            n_windows = sum(windowing.count(clip.duration_s) for clip in clips)
+            if problem := self.windows_problem(n_windows):
+                raise problem
         embedded = iter(await self.infer(partial(_embed, encoder, clips, windowing)))
         return [next(embedded) if isinstance(item, Clip) else item for item in prepared]
 
     async def infer(self, work: Callable[[], T]) -> T:
         """Do what needs ONNX Runtime in its turn, off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._inference, work)
+        with self.pulse.beat():
+            return await asyncio.get_running_loop().run_in_executor(self._inference, work)
 
     def close(self) -> None:
         """Let what runs finish and drop what waits."""
         self.decoder.close()
         self._inference.shutdown(cancel_futures=True)
 
-    def _duration_problem(self, duration_s: float, before_s: float) -> Problem | None:
+    def duration_problem(self, duration_s: float, before_s: float) -> Problem | None:
+        """What is wrong with a recording so long, after `before_s` in the same request."""
         if duration_s < MIN_DURATION_S:
             return Problem(
                 "too-short",
@@ -172,10 +186,10 @@ class Engine:
             )
         return None
 
-    def _check_windows(self, clips: Sequence[Clip], windowing: Windowing) -> None:
-        n_windows = sum(windowing.count(clip.duration_s) for clip in clips)
+    def windows_problem(self, n_windows: int) -> Problem | None:
+        """What is wrong with so many windows in one request."""
         if n_windows > self.max_windows:
-            raise Problem(
+            return Problem(
                 "too-many-windows",
                 f"The request asks for {n_windows} windows; at most {self.max_windows} are "
                 "accepted: choose a longer hop_s, or send less audio.",
@@ -184,6 +198,7 @@ class Engine:
                 unit="windows",
                 param="hop_s",
             )
+        return None
 
 
 def _embed(
@@ -204,4 +219,4 @@ def finish(
     vectors = [embedding] if windows is None else [embedding, windows.embedding]
     if not all(np.isfinite(vector).all() for vector in vectors):
         return Problem("internal", "The model's answer for this file is not finite.")
-    return Embedded(clip.duration_s, embedding, windows)
+    return Embedded(clip.duration_s, embedding, windows, clip.quality)

@@ -9,12 +9,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from models.audio import AudioError
 from service.problems import Problem
 from service.untrusted import printable
 
 PROBLEM_JSON = "application/problem+json"
+OPEN_INFERENCE = "/v2/"  # whose clients expect `error` to be a sentence
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it but the log, which nginx taught to know the number
 
 _AUDIO_PROBLEMS = {
@@ -42,10 +44,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
 
 
-def problem_response(problem: Problem, request_id: str) -> Response:
-    """The answer of a request that failed as a whole."""
+def problem_response(problem: Problem, request_id: str, path: str = "") -> Response:
+    """The answer of a request that failed as a whole; below `/v2`, `error` is a sentence."""
+    is_plain = f"{path}/".startswith(OPEN_INFERENCE)
     document = problem.document(
-        instance=f"urn:viola:request:{request_id}", error=problem.openai_error()
+        instance=f"urn:viola:request:{request_id}",
+        error=problem.detail if is_plain else problem.openai_error(),
     )
     return Response(
         orjson.dumps(document),
@@ -53,6 +57,12 @@ def problem_response(problem: Problem, request_id: str) -> Response:
         headers=problem.headers,
         media_type=PROBLEM_JSON,
     )
+
+
+def path_within(scope: Scope) -> str:
+    """The path as the routes know it, below the prefix that a proxy has added."""
+    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    return path.removeprefix(root) if root and path.startswith(root + "/") else path
 
 
 def audio_problem(error: AudioError) -> Problem:
@@ -116,7 +126,8 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     problem = error if isinstance(error, Problem) else _framework_problem(request, error)
     log.info("refused", problem=problem.kind.slug, detail=problem.detail)
-    return problem_response(problem, request.state.request_id)
+    request.state.problem = problem.kind.slug
+    return problem_response(problem, request.state.request_id, path_within(request.scope))
 
 
 async def _answer_validation(request: Request, error: Exception) -> Response:

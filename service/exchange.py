@@ -1,7 +1,7 @@
 """What all routes that take audio have in common: receive, decode, embed, and time each stage."""
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -12,24 +12,40 @@ from models.runtime import Encoder
 from service.context import Context
 from service.engine import Embedded, Windowing
 from service.problems import Problem
+from service.settings import Settings
 from service.timing import Timing
 from service.uploads import Body, read_body
 
 P = TypeVar("P", bound=BaseModel)
-Answer = Callable[[Body, P, Timing], Awaitable[Response]]
+B = TypeVar("B", bound=Body)
+Answer = Callable[[B, P, Timing], Awaitable[Response]]
+Receive = Callable[[Request, Settings], Awaitable[B]]
 
 
-async def exchange(request: Request, shared: Context, query: P, answer: Answer[P]) -> Response:
-    """Receive a request's body in one of the places there are, and answer it.
+async def exchange(
+    request: Request, shared: Context, query: P, answer: Answer[Body, P]
+) -> Response:
+    """Receive a request's files in one of the places there are, and answer it; see `converse`."""
+    return await converse(request, shared, read_body, query, answer)
+
+
+async def converse(
+    request: Request, shared: Context, receive: Receive[B], query: P, answer: Answer[B, P]
+) -> Response:
+    """Receive a request's body by `receive` in one of the places there are, and answer it.
 
     Raises:
         Problem: whatever is wrong with the body, and what `answer` raises.
     """
-    timing = Timing()
-    with shared.admission.slot():
-        with timing.stage("receive"):
-            body = await read_body(request, shared.settings)
-        response = await answer(body, _merged(query, body.fields), timing)
+    timing = Timing(shared.tracer)
+    try:
+        with shared.admission.slot():
+            with timing.stage("receive"):
+                body = await receive(request, shared.settings)
+            shared.metrics.files.observe(len(body.uploads))
+            response = await answer(body, _merged(query, body.fields), timing)
+    finally:
+        shared.metrics.observe_stages(timing.seconds)
     response.headers["Server-Timing"] = timing.header()
     return response
 
@@ -41,6 +57,8 @@ async def embed(
     body: Body,
     windowing: Windowing | None,
     timing: Timing,
+    *,
+    measured: bool = False,
 ) -> list[Embedded | Problem]:
     """The vectors of each file, or what is wrong with it.
 
@@ -49,15 +67,19 @@ async def embed(
         Problem: too many windows.
     """
     with timing.stage("decode"):
-        prepared = await shared.engine.prepare(body.uploads)
+        prepared = await shared.engine.prepare(body.uploads, measured=measured)
+    audio_s = shared.metrics.observe_decoded(prepared)
+    shared.quotas.charge(request.state.caller, audio_s)
     if await request.is_disconnected():
         raise ClientDisconnect
     with timing.stage("infer"):
-        return await shared.engine.run(encoder, prepared, windowing)
+        outcomes = await shared.engine.run(encoder, prepared, windowing)
+    shared.metrics.observe_embedded(outcomes)
+    return outcomes
 
 
-def _merged(query: P, fields: dict[str, str]) -> P:
-    """The query's parameters with the form's fields on top."""
+def _merged(query: P, fields: dict[str, Any]) -> P:
+    """The query's parameters with the body's fields on top."""
     if not fields:
         return query
     try:

@@ -94,7 +94,7 @@ def _load_encoder(file: Path, threads: int | None) -> Served:
         embed_dim=card.embed_dim,
         golden_error=golden_error,
     )
-    return Served(encoder, golden_error)
+    return Served(encoder, golden_error, file.name)
 
 
 def _load_head(file: Path, models: list[Served]) -> ServedHead:
@@ -116,7 +116,7 @@ def _load_head(file: Path, models: list[Served]) -> ServedHead:
         labels=len(card.labels),
         golden_error=golden_error,
     )
-    return ServedHead(classifier, golden_error)
+    return ServedHead(classifier, golden_error, file.name)
 
 
 @contextmanager

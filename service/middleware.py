@@ -9,7 +9,8 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import problem_response
+from service.errors import path_within, problem_response
+from service.metrics import Metrics
 from service.problems import Problem
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
@@ -56,13 +57,14 @@ class BodyLimit:
 
 
 class RequestContext:
-    """Gives a request its id, its answer the standing headers, the log one line on both.
+    """Gives a request its id, its answer the standing headers, log and metrics a note of both.
 
     Whatever no handler caught ends here as a 500 that says nothing about the inside.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; the log line is written even when it fails."""
@@ -70,8 +72,8 @@ class RequestContext:
             return await self.app(scope, receive, send)
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
-        traffic = _Traffic(receive, send, request_id)
         started = perf_counter()
+        traffic = _Traffic(receive, send, request_id, started)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self.app(scope, traffic.receive, traffic.send)
@@ -79,18 +81,30 @@ class RequestContext:
                 log.exception("request failed")
                 if traffic.status:  # too late for another answer: the server cuts the connection
                     raise
-                response = problem_response(_internal(), request_id)
+                scope["state"]["problem"] = "internal"
+                response = problem_response(_internal(), request_id, path_within(scope))
                 await response(scope, traffic.receive, traffic.send)
             finally:
-                log.info(
-                    "request",
-                    method=scope["method"],
-                    route=_route(scope),
-                    status=traffic.status,
-                    ms=round((perf_counter() - started) * 1000, 1),
-                    bytes_in=traffic.bytes_in,
-                    bytes_out=traffic.bytes_out,
-                )
+                self._note(scope, traffic, perf_counter() - started)
+
+    def _note(self, scope: Scope, traffic: "_Traffic", seconds: float) -> None:
+        state, route = scope["state"], _route(scope)
+        caller = state.get("caller")
+        log.info(
+            "request",
+            method=scope["method"],
+            route=route,
+            status=traffic.status,
+            ms=round(seconds * 1000, 1),
+            bytes_in=traffic.bytes_in,
+            bytes_out=traffic.bytes_out,
+            **({"key": caller.key} if caller and caller.key else {}),
+        )
+        self.metrics.observe_request(
+            route, scope["method"], traffic.status, seconds, traffic.bytes_in
+        )
+        if problem := state.get("problem"):
+            self.metrics.rejected.labels(problem).inc()
 
 
 @dataclass
@@ -100,6 +114,7 @@ class _Traffic:
     receive_: Receive
     send_: Send
     request_id: str
+    started: float
     status: int | None = None
     bytes_in: int = 0
     bytes_out: int = 0
@@ -116,6 +131,9 @@ class _Traffic:
             headers["X-Request-ID"] = self.request_id
             headers["X-Content-Type-Options"] = "nosniff"
             headers.setdefault("Cache-Control", "no-store")
+            total = f"total;dur={(perf_counter() - self.started) * 1000:.1f}"
+            stages = headers.get("Server-Timing")
+            headers["Server-Timing"] = f"{stages}, {total}" if stages else total
         self.bytes_out += len(message.get("body", b""))
         await self.send_(message)
 

@@ -7,6 +7,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from service.errors import PROBLEM_JSON
+from service.open_inference import InferRequest
+from service.openai_embeddings import OpenAIRequest
 from service.problems import PROBLEM_TYPES, Problem
 from service.schemas import ProblemDocument
 from service.uploads import FILE_FIELD, FORM, RAW_PREFIX, RAW_TYPES
@@ -17,8 +19,11 @@ Responses = dict[int | str, dict[str, Any]]
 _FILE = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
 
 
-def problem_responses(slugs: Iterable[str]) -> Responses:
-    """`responses=` of a route that can fail in these ways, each with an example."""
+def problem_responses(slugs: Iterable[str], *, plain: bool = False) -> Responses:
+    """`responses=` of a route that can fail in these ways, each with an example.
+
+    `plain`: `error` is a sentence, as the Open Inference Protocol wants it.
+    """
     responses: Responses = {}
     for slug in slugs:
         kind = PROBLEM_TYPES[slug]
@@ -36,7 +41,8 @@ def problem_responses(slugs: Iterable[str]) -> Responses:
         )
         response["description"] = "; ".join(filter(None, (response["description"], kind.title)))
         problem = Problem(slug, kind.remedy)
-        example = problem.document(instance="urn:viola:request:4f1c", error=problem.openai_error())
+        error = problem.detail if plain else problem.openai_error()
+        example = problem.document(instance="urn:viola:request:4f1c", error=error)
         response["content"][PROBLEM_JSON]["examples"][slug] = {"value": example}
     return responses
 
@@ -86,5 +92,11 @@ def _document(app: FastAPI) -> dict[str, Any]:
     )
     # Named by reference alone, which FastAPI does not see
     schemas = document["components"]["schemas"]
-    schemas.setdefault(ProblemDocument.__name__, ProblemDocument.model_json_schema())
+    for model in (ProblemDocument, OpenAIRequest, InferRequest):
+        schema = model.model_json_schema(ref_template=SCHEMAS + "{model}")
+        for name, part in {**schema.pop("$defs", {}), model.__name__: schema}.items():
+            schemas.setdefault(name, part)
+    # Needed only where the operator has set keys
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"key": []}, {}]
     return document

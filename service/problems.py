@@ -40,6 +40,18 @@ _TABLE = (
         "Parameter not accepted",
         "`invalid_params` names each parameter with the reason.",
     ),
+    (
+        "unauthorized",
+        401,
+        "No valid API key",
+        "Send `Authorization: Bearer KEY`; who runs the service hands out keys.",
+    ),
+    (
+        "forbidden",
+        403,
+        "Key not meant for this",
+        "Use a key with the scope that `detail` names, or ask who runs the service for one.",
+    ),
     ("not-found", 404, "No such resource", "`/docs` lists what there is."),
     ("model-not-found", 404, "No such model", "`GET /v1/models` lists what there is."),
     (
@@ -122,9 +134,22 @@ _TABLE = (
     ),
     ("undecodable", 422, "The decoder fails on the file", "Encode it again, as FLAC or WAV."),
     ("too-short", 422, "Recording too short", "Send a longer recording."),
+    # The caller
+    (
+        "quota-exceeded",
+        429,
+        "Audio quota used up",
+        "Wait for `Retry-After` seconds; `RateLimit` tells on every answer what is left.",
+    ),
     # The service
     ("internal", 500, "Internal error", "Report the request id; the log has the cause."),
     ("overloaded", 503, "Too many requests in hand", "Wait for `Retry-After` seconds, try again."),
+    (
+        "draining",
+        503,
+        "Shutting down",
+        "Try again after `Retry-After` seconds: another instance will answer.",
+    ),
     ("model-unavailable", 503, "Model not usable", "`/readyz` and the log say why."),
 )
 
@@ -134,6 +159,11 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {row[0]: ProblemType(*row) for row in
 _ELSEWHERE = ("not-found", "method-not-allowed")
 HEAD_PROBLEMS = ("classifier-not-found", "space-mismatch")
 AUDIO_PROBLEMS = [slug for slug in PROBLEM_TYPES if slug not in (*_ELSEWHERE, *HEAD_PROBLEMS)]
+REQUEST_PROBLEMS = [
+    slug
+    for slug in AUDIO_PROBLEMS
+    if PROBLEM_TYPES[slug].status != 422 and slug not in ("too-long", "unsupported-format")
+]
 
 
 class Problem(HTTPException):

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, WithJsonSchema
 
 from service.parameters import FunctionToApply, Granularity, Output
+from service.quality import QualityReport
 
 # Left alone on the way out: orjson writes numpy arrays itself, and checking thousands of numbers
 # one by one would cost more than the model.
@@ -19,7 +20,8 @@ Vector = Annotated[
                 {"type": "array", "items": {"type": "number"}},
                 {"type": "string", "contentEncoding": "base64"},
             ],
-            "description": "Numbers; with `output=base64`, little-endian float32 in base64.",
+            "description": "Numbers; in base64, little-endian float32, or float16 with "
+            "`output=base64-f16`.",
         }
     ),
 ]
@@ -41,8 +43,10 @@ class ProblemDocument(BaseModel):
     param: str | None = None
     file_index: int | None = Field(default=None, description="Which file of the request, from 0.")
     file: str | None = None
-    error: dict[str, Any] | None = Field(
-        default=None, description="The same for OpenAI's clients: message, type, param, code."
+    error: dict[str, Any] | str | None = Field(
+        default=None,
+        description="The same for OpenAI's clients: message, type, param, code; below `/v2` the "
+        "detail alone.",
     )
 
 
@@ -210,6 +214,7 @@ class FileAnalysis(FileAnswer):
         default=None, description="One for each classifier, in the order of their names."
     )
     windows: list[WindowAnalysis] | None = None
+    quality: QualityReport | None = None
 
 
 class AnalysisList(BaseModel):
@@ -269,8 +274,20 @@ class LimitList(BaseModel):
 
     max_body_bytes: int
     max_files: int
+    max_form_fields: int
+    max_form_field_bytes: int
+    max_json_nested: int
+    max_json_values: int
+    max_infer_json_values: int
     max_inflight: int
+    max_connections: int
     body_timeout_s: float
+    decode_cpu_s: float
+    decode_wall_s: float
+    decode_memory_bytes: int
+    body_grace_s: float
+    min_body_bytes_per_s: float
+    audio_seconds_per_minute: float | None = Field(description="Of whoever asks; null: no quota.")
     max_decoded_bytes: int
     min_duration_s: float
     max_duration_s: float
@@ -278,6 +295,7 @@ class LimitList(BaseModel):
     min_sample_rate: int
     max_sample_rate: int
     max_channels: int
+    max_amplitude: float
     max_windows: int
     max_overlap: int
     formats: list[str]
@@ -306,6 +324,7 @@ class Readiness(BaseModel):
     """Whether requests are served, and by what."""
 
     status: Literal["ready", "not ready"]
+    reasons: list[str] = Field(default=[], description="Why it is not ready.")
     models: list[ModelStatus]
     classifiers: list[ModelStatus]
 

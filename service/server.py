@@ -1,26 +1,132 @@
-"""The process around the application: uvicorn, with our logs and a bounded shutdown."""
+"""The process around the application: uvicorn, with our logs, a bounded drain, and SIGHUP."""
+
+import asyncio
+import ipaddress
+import os
+import signal
+import socket
+import threading
+from types import FrameType
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from service import logs
 from service.app import create_app
+from service.connections import MAX_HEAD_BYTES, timed_protocol
+from service.drain import Drain
+from service.gate import Guards
+from service.reloading import reload
 from service.settings import Settings
+
+CANCEL_S = 1  # what requests get that are still in hand when the drain is over
+GIVE_UP_S = 5  # and after that, threads that hang do not keep the process
+FAILED_TO_START = 3
 
 log = structlog.get_logger()
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; requests in hand then have `shutdown_timeout_s` to finish."""
+    """Serve until SIGTERM or SIGINT; requests in hand then have `shutdown_timeout_s` to finish.
+
+    Raises:
+        SettingsError: the API keys cannot be used.
+        SystemExit: it cannot listen where it should.
+    """
+    app = create_app(settings)
     logs.configure(settings.log_level)
-    address = f"http://{settings.host}:{settings.port}"
-    log.info("starting", address=address, docs=f"{address}/docs", models=str(settings.models))
-    uvicorn.run(
-        create_app(settings),
+    _announce(settings, app.state.guards)
+    config = uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,  # uvicorn's messages take the way of ours
         access_log=False,  # the request's own line says more
         server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+        http=timed_protocol(settings.head_timeout_s),
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=CANCEL_S,
     )
+    server = Server(config, app)
+    server.run()
+    if not server.started:
+        raise SystemExit(FAILED_TO_START)
+
+
+class Server(uvicorn.Server):
+    """uvicorn that leaves in steps, exits with 0 when told to go, and reloads on SIGHUP."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self.app = app
+        self.drain: Drain = app.state.guards.drain
+        self._reload = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until told to go."""
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_hangup)
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to leave; a second signal ends it at once. Nothing is raised again: exit code 0."""
+        if self.drain.has_begun:
+            self.should_exit = self.force_exit = True
+            return
+        self.drain.begin(at_once=sig == signal.SIGINT)  # a person at the keyboard need not wait
+        give_up = threading.Timer(self.drain.timeout_s + CANCEL_S + GIVE_UP_S, _give_up)
+        give_up.daemon = True
+        give_up.start()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to go."""
+        if self.drain.is_over(len(self.server_state.tasks)):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def _on_hangup(self) -> None:
+        task = asyncio.ensure_future(self._reload_in_turn())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload_in_turn(self) -> None:
+        async with self._reload:
+            if not hasattr(self.app.state, "context"):
+                log.warning("nothing to reload yet")
+            else:
+                await reload(self.app.state.context, self.app.state.guards.keyring)
+
+
+def _announce(settings: Settings, guards: Guards) -> None:
+    """Say where it will be, and warn of what an operator would not want to find out later."""
+    address = f"http://{settings.host}:{settings.port}"
+    log.info(
+        "starting",
+        address=address,
+        docs=f"{address}/docs",
+        models=str(settings.models),
+        keys=len(guards.keyring.keys),
+    )
+    if not guards.keyring and not _is_loopback(settings.host):
+        log.warning(
+            "no API keys: whoever reaches this address may use the service",
+            host=settings.host,
+            remedy="viola key NAME makes one; VIOLA_API_KEYS_FILE names the file of their hashes",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _give_up() -> None:
+    """The last resort, where a thread hangs that Python would wait for."""
+    log.error("not ended in time; something hangs")
+    os._exit(1)

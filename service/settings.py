@@ -4,10 +4,10 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.modelfile import PRETRAINED
 
@@ -42,7 +42,57 @@ class Settings(BaseSettings):
         default="info", description="the least severe event that is logged"
     )
     shutdown_timeout_s: int = Field(
-        default=30, ge=1, description="how long requests may finish after SIGTERM"
+        default=25, ge=1, description="seconds from SIGTERM to the end, whatever is in hand"
+    )
+    drain_delay_s: float = Field(
+        default=3.0,
+        ge=0,
+        description="seconds after SIGTERM for which requests are still taken while `/readyz` is "
+        "red, for balancers to notice",
+    )
+    metrics: bool = Field(
+        default=True, description="serve `/metrics`; where there are API keys, to those in scope"
+    )
+    otel_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/]+",
+        description="OpenTelemetry collector that spans go to, as `http://collector:4318`; needs "
+        "the `otel` extra",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="web pages that may call: `https://a.example,https://b.example`"
+    )
+
+    api_keys_file: Path | None = Field(
+        default=None, description="file of API keys, a line each; `viola key` makes them"
+    )
+    api_keys: SecretStr | None = Field(
+        default=None, description="the same lines, separated by spaces"
+    )
+    audio_seconds_per_minute: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="quota of a key whose line has none; without keys, of each client address",
+    )
+
+    probe_interval_s: float = Field(
+        default=30.0, gt=0, description="seconds between probes of an idle service"
+    )
+    hang_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="seconds in which inference must finish something, else `/readyz` is red",
+    )
+
+    max_connections: int = Field(
+        default=1024, ge=1, description="open connections, beyond which requests get 503"
+    )
+    head_timeout_s: float = Field(
+        default=10.0, gt=0, description="seconds for the head of a request to arrive"
+    )
+    keep_alive_s: int = Field(
+        default=5, ge=1, description="seconds that a connection may wait for its next request"
     )
 
     threads: int | None = Field(
@@ -64,6 +114,12 @@ class Settings(BaseSettings):
     body_timeout_s: float = Field(
         default=60.0, gt=0, description="seconds for a request body to arrive"
     )
+    body_grace_s: float = Field(
+        default=5.0, gt=0, description="seconds that a request body may be waited for anyway"
+    )
+    min_body_bytes_per_s: float = Field(
+        default=16 * 2**10, gt=0, description="bytes of a request body a second, after the grace"
+    )
 
     max_body_bytes: int = Field(default=25 * 2**20, ge=1, description="bytes of one request body")
     max_files: int = Field(default=16, ge=1, description="files in one request")
@@ -77,6 +133,12 @@ class Settings(BaseSettings):
         description="seconds of audio in all files of one request; else three times that of a file",
     )
     max_windows: int = Field(default=4096, ge=1, description="windows in one request")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """A list in the environment is separated by commas or spaces."""
+        return value.replace(",", " ").split() if isinstance(value, str) else value
 
     @property
     def request_duration_s(self) -> float:

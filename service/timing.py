@@ -1,22 +1,29 @@
-"""Where a request's time went: the `Server-Timing` header."""
+"""Where a request's time went: the `Server-Timing` header, and a span a stage where traces go."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
+from opentelemetry.trace import NoOpTracer, Tracer
+
 
 class Timing:
     """Seconds by stage, in the order in which the stages began."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracer: Tracer | None = None) -> None:
         self.seconds: dict[str, float] = {}
+        self._tracer = tracer or NoOpTracer()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Count the time inside towards `name`."""
         started = perf_counter()
         try:
-            yield
+            # Exceptions stay out of spans: their text may hold what a client sent
+            with self._tracer.start_as_current_span(
+                name, record_exception=False, set_status_on_exception=False
+            ):
+                yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - started
 

@@ -1,6 +1,7 @@
 """The design's rules, as far as a tool can see them; import-linter holds the others."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,12 +68,20 @@ def test_what_serves_does_not_load_torch(statement: str) -> None:
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
+def test_loading_a_model_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
+    program = "from models.runtime import Encoder, modelfile; Encoder.open(modelfile.DEFAULT_MODEL)"
+    places = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME"), str(tmp_path))
+    inherited = {name: os.environ[name] for name in os.environ if not name.startswith("ORT_")}
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, env=inherited | places)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_viola_without_torch_still_serves_and_embeds() -> None:
     program = (
         "import importlib.util as u, viola\n"
         "found = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'torch' else found(name, *a)\n"
         "names = {c.name or c.callback.__name__ for c in viola.build().registered_commands}\n"
-        "assert names == {'serve', 'embed', 'classify'}, names"
+        "assert names == {'serve', 'embed', 'classify', 'key'}, names"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

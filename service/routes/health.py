@@ -22,14 +22,18 @@ async def live() -> Liveness:
     "/readyz",
     response_model_exclude_none=True,
     summary="Can requests be served?",
-    responses={503: {"model": Readiness, "description": "The default model is not usable."}},
+    responses={503: {"model": Readiness, "description": "`reasons` says why not."}},
 )
 async def ready(shared: Shared, response: Response) -> Readiness:
-    """Each model and classifier with its golden check; 503 if the default model is not usable."""
-    catalogue = shared.catalogue
-    response.status_code = 200 if catalogue.is_ready else 503
+    """Each model and classifier with its golden check at the start.
+
+    503 if the default model is not usable, if inference hangs, and while shutting down.
+    """
+    catalogue, complaints = shared.catalogue, shared.complaints()
+    response.status_code = 503 if complaints else 200
     return Readiness(
-        status="ready" if catalogue.is_ready else "not ready",
+        status="not ready" if complaints else "ready",
+        reasons=complaints,
         models=_statuses(catalogue.served.values(), catalogue.refused, is_head=False),
         classifiers=_statuses(catalogue.heads.values(), catalogue.refused, is_head=True),
     )

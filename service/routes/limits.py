@@ -2,27 +2,41 @@
 
 from typing import get_args
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
+from models.audio import MAX_AMPLITUDE
 from models.containers import accepted_formats
+from service import json_body, open_inference, openai_embeddings
 from service.context import Shared
 from service.engine import MAX_OVERLAP, MIN_DURATION_S
 from service.parameters import MAX_TOP_K, FunctionToApply, Granularity, Output
 from service.schemas import LimitList
-from service.uploads import FORM, RAW_PREFIX, RAW_TYPES
+from service.uploads import FORM, MAX_FIELD_BYTES, MAX_FIELDS, RAW_PREFIX, RAW_TYPES
 
 router = APIRouter(tags=["limits"])
 
 
 @router.get("/v1/limits", summary="List the limits")
-async def list_limits(shared: Shared) -> LimitList:
+async def list_limits(request: Request, shared: Shared) -> LimitList:
     """Every limit by the name that its refusal and its setting have."""
     settings, audio = shared.settings, shared.engine.decoder.limits
     return LimitList(
         max_body_bytes=settings.max_body_bytes,
         max_files=settings.max_files,
+        max_form_fields=MAX_FIELDS,
+        max_form_field_bytes=MAX_FIELD_BYTES,
+        max_json_nested=json_body.MAX_NESTED,
+        max_json_values=openai_embeddings.MAX_VALUES,
+        max_infer_json_values=open_inference.MAX_VALUES,
         max_inflight=settings.max_inflight,
+        max_connections=settings.max_connections,
         body_timeout_s=settings.body_timeout_s,
+        decode_cpu_s=settings.decode_cpu_s,
+        decode_wall_s=settings.decode_wall_s,
+        decode_memory_bytes=settings.decode_memory_bytes,
+        body_grace_s=settings.body_grace_s,
+        min_body_bytes_per_s=settings.min_body_bytes_per_s,
+        audio_seconds_per_minute=request.state.caller.audio_seconds_per_minute,
         max_decoded_bytes=settings.max_decoded_bytes,
         min_duration_s=MIN_DURATION_S,
         max_duration_s=settings.max_duration_s,
@@ -30,6 +44,7 @@ async def list_limits(shared: Shared) -> LimitList:
         min_sample_rate=audio.min_sample_rate,
         max_sample_rate=audio.max_sample_rate,
         max_channels=audio.max_channels,
+        max_amplitude=MAX_AMPLITUDE,
         max_windows=settings.max_windows,
         max_overlap=MAX_OVERLAP,
         formats=accepted_formats(),

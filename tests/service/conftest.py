@@ -1,6 +1,7 @@
 """A model of a dozen ONNX nodes, signals made on the spot, and the service around them."""
 
 import io
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from models.audio import SAMPLE_RATE
 from models.modelfile import Card, Golden, Training
 from models.runtime import Encoder
 from service.app import create_app
+from service.connections import MAX_HEAD_BYTES, timed_protocol
 from service.settings import Settings
 
 Serve = Callable[..., AbstractContextManager[httpx.Client]]
@@ -138,7 +140,14 @@ def serving(
     settings: Settings, make_app: Callable[[Settings], FastAPI] = create_app
 ) -> Iterator[httpx.Client]:
     """The service behind a real socket, in a thread of this process."""
-    config = uvicorn.Config(make_app(settings), port=0, log_config=None, access_log=False)
+    config = uvicorn.Config(
+        make_app(settings),
+        port=0,
+        log_config=None,
+        access_log=False,
+        http=timed_protocol(settings.head_timeout_s),
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -161,6 +170,15 @@ def serve(model_file: Path) -> Serve:
         return serving(Settings(**({"models": model_file, "threads": 1} | settings)))
 
     return start
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number: int = free.getsockname()[1]
+    return number
 
 
 @pytest.fixture(scope="session")

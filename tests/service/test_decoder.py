@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from models import audio
 from models.audio import AudioError, Limits
+from models.quality import Meter
 from service import decode_child
 from service.decode_child import BLOCK, NO_MEMORY, Guard
 from service.decoder import Decoder
@@ -87,7 +89,7 @@ def test_a_file_that_kills_two_children_is_refused(make: Make, monkeypatch) -> N
     decoder = make()
     monkeypatch.setattr(
         "service.decode_process.DecoderProcess._ask",
-        lambda self, data: os.kill(self.pid, signal.SIGSEGV) or (_ for _ in ()).throw(EOFError),
+        lambda self, *_: os.kill(self.pid, signal.SIGSEGV) or (_ for _ in ()).throw(EOFError),
     )
     with pytest.raises(Problem) as problem:
         decode(decoder, encoded(tone()))
@@ -116,11 +118,32 @@ def test_the_kernel_ends_a_child_that_has_used_up_its_cpu_time() -> None:
     assert ended.returncode == -signal.SIGXCPU
 
 
+def test_processes_that_died_between_two_files_are_no_files_fault(make: Make) -> None:
+    decoder = make(workers=3)
+    dead = decoder.pids
+    for pid in dead:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(process.is_usable for process in decoder._all))
+    for _ in range(3):
+        assert len(decode(decoder, encoded(tone()))) == 16_000
+    assert decoder.restarts == {"signal": 3}
+    assert not set(dead) & set(decoder.pids)
+
+
 def test_a_file_that_costs_too_much_cpu_time_is_given_up(make: Make) -> None:
     decoder = make()
-    os.kill(decoder.pids[0], signal.SIGXCPU)
+    (pid,) = decoder.pids
+    os.kill(pid, signal.SIGSTOP)  # so that it has the file in hand when its time is up
+
+    def use_up() -> None:
+        os.kill(pid, signal.SIGXCPU)
+        os.kill(pid, signal.SIGCONT)
+
+    timer = threading.Timer(0.3, use_up)
+    timer.start()
     with pytest.raises(Problem) as problem:
         decode(decoder, encoded(tone()))
+    timer.join()
     assert problem.value.kind.slug == "decode-timeout"
     assert problem.value.extensions["limit"] == decoder.guard.cpu_s
     assert decoder.restarts == {"cpu": 1}
@@ -146,7 +169,7 @@ for attempt in (lambda: bytearray(128 << 20), lambda: path.write_text("x")):
 
 
 def test_running_out_of_memory_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def greedy(data: bytes, limits: Limits) -> Iterator[NDArray[np.float32]]:
+    def greedy(*_: object) -> Iterator[NDArray[np.float32]]:
         yield np.zeros(4, np.float32)
         raise MemoryError
 
@@ -276,3 +299,34 @@ def test_no_mutated_file_is_answered_with_anything_but_samples_or_a_reason(
 @settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
 def test_ten_thousand_mutated_files_are_survived(decoder: Decoder, data: bytes) -> None:
     survives(decoder, data)
+
+
+@pytest.mark.parametrize("kind", ["wav-16", "flac", "opus"])
+def test_a_child_measures_and_reads_headers_as_this_process_would(
+    decoder: Decoder, kind: str
+) -> None:
+    data, meter = file_of(kind, 1.5, channels=2), Meter()
+    expected = np.concatenate(list(audio.stream(data, meter=meter)))
+    samples, quality = asyncio.run(decoder.measure(data))
+    np.testing.assert_array_equal(samples, expected)
+    assert quality == meter.report()
+    assert asyncio.run(decoder.read_header(data)) == audio.read_header(data)
+
+
+def test_headers_come_with_what_they_are_refused_for(decoder: Decoder) -> None:
+    header = asyncio.run(decoder.read_header(encoded(tone(), rate=16_000)[:-1000]))
+    assert header.error is not None
+    assert header.error.reason == "truncated"
+    with pytest.raises(AudioError) as caught:
+        asyncio.run(decoder.read_header(b"GIF89a"))
+    assert caught.value.reason == "unsupported"
+
+
+@given(mutated())
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_mutated_file_is_described_or_measured_with_anything_but_facts_or_a_reason(
+    decoder: Decoder, data: bytes
+) -> None:
+    for look in (decoder.read_header, decoder.measure):
+        with suppress(AudioError, Problem):
+            asyncio.run(look(data))

@@ -13,6 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
+from service.answers import NPY
+from service.arrow import ARROW
+
 SNAPSHOT = Path(__file__).with_name("openapi.json")
 PATH = "/v1/audio/embeddings"
 
@@ -51,8 +54,21 @@ def test_both_kinds_of_body_are_described(document: dict[str, Any]) -> None:
 
 def test_every_refusal_is_described_with_an_example(document: dict[str, Any]) -> None:
     responses = document["paths"][PATH]["post"]["responses"]
-    assert set(responses) == {"200", "400", "404", "408", "413", "415", "422", "500", "503"}
-    assert set(responses.pop("200")["content"]) == {"application/json", "application/x-npy"}
+    assert set(responses) == {
+        "200",
+        "400",
+        "401",
+        "403",
+        "404",
+        "408",
+        "413",
+        "415",
+        "422",
+        "429",
+        "500",
+        "503",
+    }
+    assert set(responses.pop("200")["content"]) == {"application/json", NPY, ARROW}
     for status, response in responses.items():
         (media_type,) = response["content"]
         assert media_type == "application/problem+json"

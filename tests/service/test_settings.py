@@ -1,6 +1,9 @@
+import os
+import re
 from pathlib import Path
 
 import pytest
+from pydantic.fields import FieldInfo
 
 from service.settings import Settings, SettingsError, load_settings
 
@@ -57,3 +60,32 @@ def test_what_kubernetes_adds_for_a_service_called_viola_is_not_mistaken_for_set
 def test_an_unknown_setting_is_an_error_in_code_too() -> None:
     with pytest.raises(ValueError, match="max_file"):
         Settings(max_file=1)
+
+
+README = Path(__file__).parent.parent.parent / "README.md"
+TABLE = re.compile(r"(?<=\| `VIOLA_` \| default \| \|\n\|---\|---\|---\|\n)(?:\|.*\n)+")
+
+
+def row(name: str, field: FieldInfo) -> str:
+    """A setting as the README has it."""
+    default, text = field.default, ""
+    if isinstance(default, Path):
+        text = "the default encoder"
+    elif isinstance(default, bool):
+        text = "on" if default else "off"
+    elif isinstance(default, int) and default >= 2**20:
+        text = f"{default // 2**20} MiB"
+    elif default not in (None, ()):
+        text = f"{default:g}" if isinstance(default, float) else str(default)
+    return f"| `{name.upper()}` | {text} | {field.description} |\n"
+
+
+def test_the_readme_lists_every_setting_with_its_default() -> None:
+    """After a change that is meant run `UPDATE_README=1 pytest tests/service/test_settings.py`."""
+    table = "".join(row(name, field) for name, field in Settings.model_fields.items())
+    text = README.read_text()
+    if os.environ.get("UPDATE_README"):
+        text = TABLE.sub(lambda _: table, text)
+        README.write_text(text)
+    (found,) = TABLE.findall(text)
+    assert found == table

@@ -1,0 +1,354 @@
+"""The service as an operator runs it: drained, reloaded, checked, confined."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from service import cli
+from service.auth import digest_of, new_key
+from service.catalogue import Catalogue, Refused, Served, ServedHead
+from service.drain import Drain
+from service.problems import Problem
+from service.reloading import merged
+from tests.service.conftest import encoded, tone, until, write_model
+from tests.service.test_metrics import scraped
+from tests.service.test_process import SERVE
+
+ROOT = Path(__file__).parent.parent.parent
+URL = "/v1/audio/embeddings"
+
+
+@dataclass
+class Running:
+    """The command in a process of its own, with what it has said."""
+
+    process: subprocess.Popen[str]
+    client: httpx.Client
+    said: list[str] = field(default_factory=list)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return [line for line in map(json.loads, list(self.said)) if line["event"] == name]
+
+    def ended(self) -> int:
+        return self.process.wait(timeout=30)
+
+
+@contextmanager
+def running(port: int, shell: str = "exec", cwd: Path = ROOT, **env: object) -> Iterator[Running]:
+    """Start it with these settings and wait until it is ready."""
+    variables = {f"VIOLA_{name.upper()}": str(value) for name, value in env.items()}
+    variables = {
+        "VIOLA_THREADS": "1",
+        "VIOLA_PORT": str(port),
+        "VIOLA_DRAIN_DELAY_S": "0",
+    } | variables
+    places = dict.fromkeys(("HOME", "TMPDIR"), str(cwd)) if cwd != ROOT else {}
+    process = subprocess.Popen(
+        ["sh", "-c", f'{shell} "$@"', "sh", sys.executable, "-c", SERVE],
+        env=os.environ
+        | variables
+        | places
+        | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=cwd,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        it = Running(process, client)
+        assert process.stderr is not None
+        reader = threading.Thread(target=it.said.extend, args=(process.stderr,))
+        reader.start()
+        try:
+            until(lambda: process.poll() is not None or answers(client), 30)
+            assert process.poll() is None, it.said
+            yield it
+        finally:
+            if process.poll() is None:
+                process.kill()
+            reader.join()
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_sigterm_finishes_what_is_in_hand_and_refuses_what_is_new(
+    model_file: Path, port: int
+) -> None:
+    slow = encoded(np.zeros(150 * 48_000, np.int16), rate=48_000, kind="FLAC")
+    n = 24
+    with running(port, models=model_file, max_inflight=64) as it:
+
+        def send(_: int) -> httpx.Response:
+            return httpx.post(f"http://127.0.0.1:{port}{URL}", content=slow, timeout=60)
+
+        with ThreadPoolExecutor(n) as threads:
+            waiting = [threads.submit(send, k) for k in range(n)]
+            until(lambda: scraped(it.client)["viola_inflight_requests"] > n // 2)
+            held = int(scraped(it.client)["viola_inflight_requests"])
+            it.process.send_signal(signal.SIGTERM)
+            until(lambda: it.client.get("/readyz").status_code == 503)
+            ready = it.client.get("/readyz")
+            new = it.client.post(URL, content=encoded(tone()))
+            outcomes = [request.result() for request in waiting]
+        assert it.ended() == 0
+    assert "shutting down" in ready.json()["reasons"][0]
+    assert ready.headers["Connection"] == "close"
+    assert new.status_code == 503
+    assert new.json()["type"] == "/problems/draining"
+    assert (new.headers["Connection"], new.headers["Retry-After"]) == ("close", "5")
+    statuses = [answer.status_code for answer in outcomes]
+    assert statuses.count(200) >= held
+    assert set(statuses) <= {200, 503}
+    assert not any(line["level"] == "error" for line in map(json.loads, it.said))
+
+
+def test_a_balancer_has_time_to_notice_before_anything_is_refused(
+    model_file: Path, port: int
+) -> None:
+    with running(port, models=model_file, drain_delay_s=1.0) as it:
+        started = time.monotonic()
+        it.process.send_signal(signal.SIGTERM)
+        until(lambda: it.client.get("/readyz").status_code == 503)
+        answer = it.client.post(URL, content=encoded(tone()))
+        assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+        assert it.ended() == 0
+        assert 0.9 < time.monotonic() - started < 10
+
+
+def test_a_person_who_presses_ctrl_c_does_not_wait_for_balancers(
+    model_file: Path, port: int
+) -> None:
+    with running(port, models=model_file, drain_delay_s=60) as it:
+        it.process.send_signal(signal.SIGINT)
+        assert it.ended() == 0
+
+
+def test_what_hangs_does_not_keep_the_process_beyond_its_time(model_file: Path, port: int) -> None:
+    with running(port, models=model_file, shutdown_timeout_s=1) as it:
+        head = f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", port)) as line:
+            line.sendall(head.encode())
+            until(lambda: scraped(it.client)["viola_inflight_requests"] == 1)
+            it.process.send_signal(signal.SIGTERM)
+            started = time.monotonic()
+            assert it.ended() == 0
+            assert time.monotonic() - started < 8
+
+
+def test_the_drain_goes_by_steps() -> None:
+    now = [0.0]
+    drain = Drain(delay_s=3, timeout_s=10, clock=lambda: now[0])
+    drain.check()
+    assert not drain.is_over(0)
+    drain.begin()
+    now[0] = 2.9
+    drain.check()
+    assert not drain.is_over(0)
+    now[0] = 3.0
+    with pytest.raises(Problem):
+        drain.check()
+    assert not drain.is_over(1)
+    assert drain.is_over(0)
+    now[0] = 10.0
+    assert drain.is_over(1)
+
+
+def test_sighup_serves_new_models_and_keys_and_survives_broken_files(
+    tmp_path: Path, port: int
+) -> None:
+    folder, keys = tmp_path / "models", tmp_path / "keys"
+    folder.mkdir()
+    old, new = new_key(), new_key()
+    write_model(folder / "a.onnx", "a")
+    keys.write_text(f"old:{digest_of(old)}:embed,metrics\n")
+    with running(port, models=folder, api_keys_file=keys) as it:
+
+        def hang_up(outcome: str, key: str) -> None:
+            done = f'viola_reloads_total{{outcome="{outcome}"}}'
+            it.client.headers["Authorization"] = f"Bearer {key}"
+            before = len(it.events("reloaded"))
+            it.process.send_signal(signal.SIGHUP)
+            until(lambda: len(it.events("reloaded")) > before)
+            until(lambda: scraped(it.client).get(done, 0) >= 1)
+
+        def models() -> set[str]:
+            return {model["id"] for model in it.client.get("/v1/models").json()["data"]}
+
+        it.client.headers["Authorization"] = f"Bearer {old}"
+        stop, failures = threading.Event(), []
+
+        def keep_asking() -> None:
+            with httpx.Client(base_url=it.client.base_url, headers=it.client.headers) as other:
+                while not stop.is_set():
+                    answer = other.post(URL, content=encoded(tone()))
+                    if answer.status_code != 200:
+                        failures.append(answer.text)
+
+        asking = threading.Thread(target=keep_asking)
+        asking.start()
+        write_model(folder / "b.onnx", "b")
+        hang_up("done", old)
+        assert models() == {"a", "b"}
+        (folder / "a.onnx").write_bytes(b"broken")
+        keys.write_text("broken")
+        hang_up("refused", old)
+        stop.set()
+        asking.join()
+        assert not failures
+        assert models() == {"a", "b"}
+        assert it.client.get("/readyz").status_code == 200
+        assert it.client.post(URL, content=encoded(tone())).json()["model"] == "a"
+        keys.write_text(f"new:{digest_of(new)}:embed,metrics\n")
+        (folder / "a.onnx").unlink()
+        it.client.headers["Authorization"] = f"Bearer {old}"
+        it.process.send_signal(signal.SIGHUP)
+        until(lambda: it.client.get("/v1/models").status_code == 401)
+        it.client.headers["Authorization"] = f"Bearer {new}"
+        until(lambda: models() == {"b"})
+        it.process.send_signal(signal.SIGTERM)
+        assert it.ended() == 0
+    assert {line["name"] for line in it.events("old one stays")} == {"a"}
+    assert it.events("keys not reloaded; the old ones stay")
+    assert it.events("model refused")
+
+
+def catalogue(
+    *files: str, heads: tuple[str, ...] = (), refused: tuple[str, ...] = (), version: int = 1
+) -> Catalogue:
+    """Models and classifiers called like their files, told apart by their golden errors."""
+
+    class Named(Served):
+        @property
+        def name(self) -> str:
+            return self.file.removesuffix(".onnx")
+
+        @property
+        def space_id(self) -> str:
+            return "space"
+
+    class NamedHead(ServedHead):
+        name = Named.name
+        space_id = Named.space_id
+
+    def of(kind: Any, name: str) -> Any:
+        return kind(None, version, f"{name}.onnx")
+
+    return Catalogue(
+        {name: of(Named, name) for name in files},
+        {name: of(NamedHead, name) for name in heads},
+        [Refused(f"{name}.onnx", "broken") for name in refused],
+    )
+
+
+def versions(merged: Catalogue) -> dict[str, float]:
+    return {name: item.golden_error for name, item in (merged.served | merged.heads).items()}
+
+
+def test_a_broken_file_leaves_its_old_content_and_a_missing_one_nothing() -> None:
+    old = catalogue("default", "b", "gone", heads=("h", "i"))
+    new = catalogue("b", heads=("i",), refused=("default", "h"), version=2)
+    result = merged(old, new, None)
+    assert versions(result) == {"default": 1, "b": 2, "h": 1, "i": 2}
+    assert result.default == "default"
+    assert [refused.file for refused in result.refused] == ["default.onnx", "h.onnx"]
+
+
+def test_where_nothing_would_be_left_to_serve_all_stays_as_it_was() -> None:
+    old = catalogue("a", "b")
+    assert versions(merged(old, catalogue(), None)) == {"a": 1, "b": 1}
+    assert versions(merged(old, catalogue("b", version=2), "a")) == {"a": 1, "b": 1}
+    assert versions(merged(catalogue(), catalogue("a", version=2), None)) == {"a": 2}
+
+
+def test_a_check_tells_what_would_be_served_by_its_exit_code_too(
+    tmp_path: Path, model_file: Path
+) -> None:
+    app = typer.Typer()
+    cli.register(app)
+
+    def check(**env: str) -> Any:
+        code = "import typer, service.cli; app = typer.Typer(); service.cli.register(app); app()"
+        return subprocess.run(
+            [sys.executable, "-c", code, "serve", "--check"],
+            env=os.environ | {"VIOLA_THREADS": "1"} | env,
+            capture_output=True,
+            text=True,
+        )
+
+    shutil.copy(model_file, tmp_path / "tiny.onnx")
+    good = check(VIOLA_MODELS=str(tmp_path))
+    assert good.returncode == 0, good.stderr
+    assert "tiny, space space-of-tiny" in good.stdout
+    assert "none: the service is open" in good.stdout
+    assert good.stdout.endswith("ready to serve\n")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    bad = check(VIOLA_MODELS=str(tmp_path), VIOLA_API_KEYS=f"web:{'0' * 64}")
+    assert bad.returncode == 1
+    assert "broken.onnx" in bad.stdout
+    assert "keys        web" in bad.stdout
+    assert check(VIOLA_MODELS=str(tmp_path / "none")).returncode == 1
+    unusable = check(VIOLA_API_KEYS="web:secret")
+    assert unusable.returncode == 2
+    assert "VIOLA_API_KEYS, line 1" in unusable.stderr
+    assert "secret" not in unusable.stderr
+    assert CliRunner().invoke(app, ["serve", "--check"], env={"VIOLA_PORT": "x"}).exit_code == 2
+
+
+def test_keys_that_cannot_be_used_keep_the_service_from_starting_open(tmp_path: Path) -> None:
+    app = typer.Typer()
+    cli.register(app)
+    ended = CliRunner().invoke(app, ["serve"], env={"VIOLA_API_KEYS_FILE": str(tmp_path / "none")})
+    assert ended.exit_code == 2
+    assert "cannot be read" in ended.stderr
+
+
+def test_it_serves_where_no_file_can_be_written_and_leaves_none_of_what_it_was_sent(
+    model_file: Path, port: int, tmp_path: Path
+) -> None:
+    loud = encoded(tone(60.0))  # above the megabyte from which Starlette writes parts to disk
+    mp3 = b"\xff\xfb\x90\x00" + os.urandom(30_000)  # which its library comments on
+    with running(port, "ulimit -f 0 && exec", tmp_path, models=model_file) as it:
+        files = [("file", ("whose-secret\n.wav", loud)), ("file", ("whose-secret.mp3", mp3))]
+        answer = it.client.post(URL, files=files, data={"window_s": "1"})
+        assert answer.status_code == 200
+        assert len(answer.json()["data"][0]["windows"]) == 60
+        assert (
+            it.client.post(URL, content=loud, params={"model": "whose-secret"}).status_code == 404
+        )
+        assert it.client.post(URL, content=b"whose-secret").status_code == 415
+        assert it.client.get("/docs").status_code == 200
+        it.process.send_signal(signal.SIGTERM)
+        assert it.ended() == 0
+    assert list(tmp_path.iterdir()) == []
+    posted = [line for line in it.events("request") if line["route"] == URL]
+    assert len(posted) == 3
+    said = "".join(it.said)
+    assert "whose-secret" not in said.replace("no model 'whose-secret'", "")
+
+
+def test_an_open_service_beyond_this_machine_is_warned_of(model_file: Path, port: int) -> None:
+    with running(port, models=model_file, host="0.0.0.0") as it:
+        (warning,) = [line for line in map(json.loads, list(it.said)) if line["level"] == "warning"]
+    assert "no API keys" in warning["event"]

@@ -30,7 +30,8 @@ from models.modelfile import DEFAULT_MODEL
 from models.nn.encoder import ENCODERS
 from models.nn.frontend import EPS, HOP_LENGTH, N_FFT, mel_filters
 from models.nn.pooling import MaxMeanPool
-from models.runtime import TILE_S, Encoder, available_cpus
+from models.runtime import Encoder, available_cpus
+from models.tiles import TILE_S
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 

@@ -267,19 +267,41 @@ def _resampled(
     blocks: Iterator[NDArray[np.float32]], sound: Sound
 ) -> Iterator[NDArray[np.float32]]:
     """Bring mono blocks to 16 kHz; nothing at all is an error."""
-    if sound.rate != SAMPLE_RATE:
-        blocks = _soxr(blocks, sound.rate)
+    blocks = _at_16_khz(blocks, sound.rate)
     n_samples = 0
     for block in blocks:
         if len(block):
             n_samples += len(block)
-            yield np.ascontiguousarray(block)
+            yield block
     if not n_samples:
         raise AudioError("empty", NOTHING)
 
 
-def _soxr(blocks: Iterator[NDArray[np.float32]], rate: int) -> Iterator[NDArray[np.float32]]:
-    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+def _at_16_khz(blocks: Iterator[NDArray[np.float32]], rate: int) -> Iterator[NDArray[np.float32]]:
+    resampler = Resampler(rate)
     for block in blocks:
-        yield resampler.resample_chunk(np.ascontiguousarray(block))
-    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        yield resampler.add(block)
+    yield resampler.rest()
+
+
+class Resampler:
+    """Mono blocks at any rate -> blocks (S,), by soxr (HQ); what is at 16 kHz stays as it is."""
+
+    def __init__(self, rate: int) -> None:
+        self._soxr = None
+        if rate != SAMPLE_RATE:
+            self._soxr = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+
+    def add(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the next block adds, which may be nothing yet."""
+        return self._run(np.ascontiguousarray(block), last=False)
+
+    def rest(self) -> NDArray[np.float32]:
+        """What is left at the end."""
+        return self._run(np.zeros(0, np.float32), last=True)
+
+    def _run(self, block: NDArray[np.float32], *, last: bool) -> NDArray[np.float32]:
+        if self._soxr is None:
+            return block
+        resampled: NDArray[np.float32] = self._soxr.resample_chunk(block, last=last)
+        return resampled

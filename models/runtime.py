@@ -1,9 +1,9 @@
 """Exact embedding of audio of any length on an ONNX Runtime session.
 
-A recording is cut into tiles that overlap by what a frame of features sees (the halo); the frames
-of the tiles are, put together, those of one pass over the whole, and maximum and sum merge across
-tiles, so that memory does not grow with the recording. Clips of a like length share a batch.
-Batches have one of a fixed set of shapes, so that the runtime's memory does not grow either.
+`models.tiles` cuts a recording into tiles that overlap; the frames of the tiles are, put together,
+those of one pass over the whole, and maximum and sum merge across tiles, so that memory does not
+grow with the recording. Clips of a like length share a batch. Batches have one of a fixed set of
+shapes, so that the runtime's memory does not grow either.
 Letters: `S` samples, `T` frames of features, `D` embedding dim, `N` clips or windows.
 """
 
@@ -13,23 +13,24 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models import audio, modelfile
-from models.audio import MAX_AMPLITUDE, SAMPLE_RATE, AudioError, Limits
+from models.audio import SAMPLE_RATE, Limits
 from models.modelfile import Card
-from models.windows import Pool, WindowPools
+from models.tiles import TILE_S, Tiling, checked, groups
+from models.windows import Pool, Timed, Timeline
 
 Floats = NDArray[np.float32]
 Source = Floats | str | Path | bytes | Iterable[Floats]
 """Samples (S,) at 16 kHz, a file's path or bytes, or blocks as `models.audio.stream` gives."""
+Output = Literal["embedding", "frames"]
+"""What a batch gives: vectors (N, D), or frames (N, T, D), those beyond a row's end included."""
 
-TILE_S = 10.24  # longest tile, and the audio in one batch
-SHORTEST_TILE_S = 0.32
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -45,18 +46,18 @@ class Windows:
     embedding: Floats
     whole: Floats
 
-
-@dataclass(frozen=True)
-class _Tile:
-    """A part of a clip, and which of its frames the cut does not touch; `stop` None: the rest."""
-
-    samples: Floats
-    start: int = 0
-    stop: int | None = None
+    @classmethod
+    def of(cls, timed: Sequence[Timed], whole: Floats) -> Self:
+        """Windows that came one by one."""
+        start_s, end_s, embedding = zip(*timed, strict=True)
+        return cls(np.array(start_s), np.array(end_s), np.stack(embedding), whole)
 
 
 class Encoder:
     """A model file, ready to embed; safe to use from several threads.
+
+    Three steps that may also be taken one by one: `tiling` cuts, `run_batch` infers, `timeline`
+    and `models.windows.Pool` pool.
 
     Example:
         `Encoder.open("default.onnx").embed("dog.wav")` is a vector of `card.embed_dim` float32
@@ -65,15 +66,8 @@ class Encoder:
 
     def __init__(self, session: ort.InferenceSession, card: Card) -> None:
         self.card = card
+        self.tiling = Tiling(card)
         self._session = session
-        hop = card.frame_hop
-        # frames at either end of a tile that see beyond the cut
-        self._halo_left = math.ceil(-card.frame_offset / hop)
-        self._halo_right = math.ceil((card.receptive_field + card.frame_offset - hop) / hop)
-        self._tile_frames = round(TILE_S * SAMPLE_RATE / hop)
-        self._buckets = _bucket_lengths(
-            max(card.min_samples, round(SHORTEST_TILE_S * SAMPLE_RATE)), self._tile_frames * hop
-        )
 
     @classmethod
     def open(cls, path: str | Path, *, threads: int | None = None) -> Self:
@@ -96,7 +90,7 @@ class Encoder:
         Raises:
             AudioError: the recording is empty or cannot be decoded.
         """
-        if isinstance(source, np.ndarray) and len(source) <= self._tile_samples:
+        if isinstance(source, np.ndarray) and len(source) <= self.tiling.tile_samples:
             embedding: Floats = self.embed_batch([source])[0]
             return embedding
         pool = Pool()
@@ -109,14 +103,14 @@ class Encoder:
         embeddings = np.empty((len(clips), self.card.embed_dim), np.float32)
         buckets: dict[int, list[int]] = defaultdict(list)
         for index, clip in enumerate(clips):
-            if len(clip) > self._tile_samples:
+            if len(clip) > self.tiling.tile_samples:
                 embeddings[index] = self.embed(clip)
             else:
-                buckets[self._bucket(len(_checked(clip)))].append(index)
+                buckets[self.tiling.bucket(len(checked(clip)))].append(index)
         for bucket, indices in buckets.items():
-            for group in _groups(indices, self._tile_samples // bucket):
+            for group in groups(indices, self.tiling.max_rows(bucket)):
                 batch = [clips[index] for index in group]
-                embeddings[group] = self._run("embedding", batch, bucket)
+                embeddings[group] = self.run_batch("embedding", batch, bucket)
         return embeddings
 
     def frames(self, source: Source, limits: Limits = Limits()) -> Floats:
@@ -125,10 +119,10 @@ class Encoder:
 
     def stream_frames(self, source: Source, limits: Limits = Limits()) -> Iterator[Floats]:
         """`frames` in parts (T, D) of bounded size, as they are computed."""
-        for tile in self._tiles(_blocks(source, limits)):
-            frames = self._run("frames", [tile.samples], self._bucket(len(tile.samples)))[0]
-            n_valid = self._n_frames(len(tile.samples))
-            yield frames[tile.start : n_valid if tile.stop is None else tile.stop]
+        for tile in self.tiling.cut(_blocks(source, limits)):
+            bucket = self.tiling.bucket(len(tile.samples))
+            frames = self.run_batch("frames", [tile.samples], bucket)[0]
+            yield self.tiling.own_frames(tile, frames)
 
     def windows(
         self,
@@ -150,8 +144,7 @@ class Encoder:
         """
         whole = Pool()
         timed = list(self.stream_windows(source, window_s, hop_s, limits, whole))
-        start_s, end_s, embedding = zip(*timed, strict=True)
-        return Windows(np.array(start_s), np.array(end_s), np.stack(embedding), whole.embedding())
+        return Windows.of(timed, whole.embedding())
 
     def stream_windows(
         self,
@@ -160,19 +153,38 @@ class Encoder:
         hop_s: float | None = None,
         limits: Limits = Limits(),
         whole: Pool | None = None,
-    ) -> Iterator[tuple[float, float, Floats]]:
+    ) -> Iterator[Timed]:
         """`windows` one by one, as they are complete: start and end in seconds, vector (D,)."""
-        window, hop = self._window_frames(window_s, hop_s)
-        frame_s = self.card.frame_hop / SAMPLE_RATE
-        pools = WindowPools(window, hop)
+        timeline = self.timeline(window_s, hop_s)
         for frames in self.stream_frames(source, limits):
-            pools.add(frames)
             if whole is not None:
                 whole.add(frames)
-            for start, stop, pool in pools.finished():
-                yield start * frame_s, stop * frame_s, pool.embedding()
-        for start, stop, pool in pools.rest():
-            yield start * frame_s, stop * frame_s, pool.embedding()
+            yield from timeline.add(frames)
+        yield from timeline.rest()
+
+    def timeline(self, window_s: float, hop_s: float | None = None) -> Timeline:
+        """Takes the frames of a recording and gives its windows; lengths as in `windows`.
+
+        Raises:
+            ValueError: a window or hop that is not above 0, or a hop longer than the window.
+        """
+        hop_s = window_s if hop_s is None else hop_s
+        if not 0 < hop_s <= window_s < math.inf:
+            raise ValueError(
+                f"window_s={window_s:g}, hop_s={hop_s:g}: expected 0 < hop_s <= window_s"
+            )
+        frame_s = self.card.frame_hop / SAMPLE_RATE
+        window, hop = max(1, round(window_s / frame_s)), max(1, round(hop_s / frame_s))
+        return Timeline(window, hop, frame_s)
+
+    def run_batch(self, output: Output, clips: Sequence[Floats], bucket: int) -> Floats:
+        """Infer clips of at most `bucket` samples as one batch: -> (N, D) or (N, T, D)."""
+        waveform = np.zeros((len(clips), bucket), np.float32)
+        for row, clip in zip(waveform, clips, strict=True):
+            row[: len(clip)] = clip
+        length = np.array([len(clip) for clip in clips], np.int64)
+        result: Floats = self._session.run([output], {"waveform": waveform, "length": length})[0]
+        return result
 
     def self_test(self) -> float:
         """Embed the reference signal: largest relative difference from the golden vector.
@@ -181,52 +193,6 @@ class Encoder:
             ModelFileError: this machine computes something else than the file says.
         """
         return modelfile.golden_error(self.card, self.embed(modelfile.reference_signal()))
-
-    @property
-    def _tile_samples(self) -> int:
-        return self._tile_frames * self.card.frame_hop
-
-    def _window_frames(self, window_s: float, hop_s: float | None) -> tuple[int, int]:
-        hop_s = window_s if hop_s is None else hop_s
-        if not 0 < hop_s <= window_s < math.inf:
-            raise ValueError(
-                f"window_s={window_s:g}, hop_s={hop_s:g}: expected 0 < hop_s <= window_s"
-            )
-        frame_s = self.card.frame_hop / SAMPLE_RATE
-        return max(1, round(window_s / frame_s)), max(1, round(hop_s / frame_s))
-
-    def _tiles(self, blocks: Iterable[Floats]) -> Iterator[_Tile]:
-        """Cut one recording; a tile leaves once more has come, so that the last is no scrap."""
-        hop, size = self.card.frame_hop, self._tile_samples
-        stride = size - (self._halo_left + self._halo_right) * hop
-        held = np.empty(0, np.float32)
-        start = 0
-        for block in blocks:
-            held = np.concatenate([held, block])
-            while len(held) > size:
-                yield _Tile(held[:size], start, self._tile_frames - self._halo_right)
-                start, held = self._halo_left, held[stride:]
-        yield _Tile(_checked(held), start)
-
-    def _run(self, output: str, clips: Sequence[Floats], bucket: int) -> Floats:
-        """Run clips of at most `bucket` samples as one batch and return one output."""
-        waveform = np.zeros((len(clips), bucket), np.float32)
-        for row, clip in zip(waveform, clips, strict=True):
-            row[: len(clip)] = clip
-        length = np.array([len(clip) for clip in clips], np.int64)
-        result: Floats = self._session.run([output], {"waveform": waveform, "length": length})[0]
-        return result
-
-    def _n_frames(self, n_samples: int) -> int:
-        """Frames of features of a clip that is a tile or the end of one."""
-        card = self.card
-        first = (
-            card.receptive_field + 2 * card.frame_offset
-        )  # samples that frame 0 needs at the least
-        return (max(n_samples, card.min_samples) - first) // card.frame_hop + 1
-
-    def _bucket(self, n_samples: int) -> int:
-        return next(size for size in self._buckets if size >= n_samples)
 
 
 def available_cpus() -> int:
@@ -265,43 +231,14 @@ def _cgroups() -> Iterator[str]:
             yield from (str(parent) for parent in (path, *path.parents))
 
 
-def _bucket_lengths(shortest: int, longest: int) -> list[int]:
-    """Lengths of batches in samples, four an octave: a clip is padded by a fifth at the most."""
-    n = math.ceil(4 * math.log2(longest / shortest))
-    return sorted({math.ceil(longest * 2 ** (-step / 4)) for step in range(n + 1)})
-
-
-def _groups(indices: list[int], most: int) -> Iterator[list[int]]:
-    """Batches of powers of two, at most `most`: few shapes, and no row computed in vain."""
-    first = 0
-    while first < len(indices):
-        size = 1 << (min(most, len(indices) - first).bit_length() - 1)
-        yield indices[first : first + size]
-        first += size
-
-
 def _blocks(source: Source, limits: Limits) -> Iterable[Floats]:
     """A recording as blocks at 16 kHz."""
     if isinstance(source, str | Path | bytes):
         return audio.stream(source, limits)
-    if not isinstance(source, np.ndarray):
-        return map(_checked, source)
-    samples, step = _checked(source), round(TILE_S * SAMPLE_RATE)
+    return blocks(checked(source)) if isinstance(source, np.ndarray) else map(checked, source)
+
+
+def blocks(samples: Floats) -> Iterator[Floats]:
+    """Samples (S,) in parts of a tile's length."""
+    step = round(TILE_S * SAMPLE_RATE)
     return (samples[first : first + step] for first in range(0, len(samples), step))
-
-
-def _checked(samples: Floats) -> Floats:
-    """Refuse samples that no embedding can be computed of."""
-    if samples.ndim != 1:
-        raise AudioError("channels", f"samples of shape {samples.shape}; expected (S,), mono")
-    if samples.dtype.kind != "f":
-        raise AudioError("unsupported", f"samples are {samples.dtype}; expected floats in [-1, 1]")
-    if len(samples) == 0:
-        raise AudioError("empty", "the recording holds no samples", limit=1, observed=0)
-    peak = np.abs(samples).max()
-    if not np.isfinite(peak):
-        raise AudioError("non_finite", "the samples are not all finite numbers")
-    if peak > MAX_AMPLITUDE:
-        message = f"a sample of {peak:g}; at most {MAX_AMPLITUDE:g}, floats are meant in [-1, 1]"
-        raise AudioError("amplitude", message, limit=MAX_AMPLITUDE, observed=float(peak))
-    return samples

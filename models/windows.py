@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Timed = tuple[float, float, Floats]
+"""Start and end of a window in seconds, and its vector (D,)."""
 
 
 @dataclass
@@ -87,6 +89,29 @@ class WindowPools:
         covered = self.next_start - self.hop + self.window if self.next_start else 0
         if covered < self.n_frames:
             yield self.next_start, self.n_frames, _merged(self.chunks)
+
+
+class Timeline:
+    """Frames of a recording, as they come -> its windows, as they are complete.
+
+    `window` and `hop` are in frames of `frame_s` seconds.
+    """
+
+    def __init__(self, window: int, hop: int, frame_s: float) -> None:
+        self._pools, self._frame_s = WindowPools(window, hop), frame_s
+
+    def add(self, frames: Floats) -> list[Timed]:
+        """The windows that are complete with the next frames (T, D)."""
+        self._pools.add(frames)
+        return self._timed(self._pools.finished())
+
+    def rest(self) -> list[Timed]:
+        """The shorter window at the end, if there is one."""
+        return self._timed(self._pools.rest())
+
+    def _timed(self, windows: Iterable[tuple[int, int, Pool]]) -> list[Timed]:
+        frame_s = self._frame_s
+        return [(first * frame_s, end * frame_s, pool.embedding()) for first, end, pool in windows]
 
 
 def _merged(pools: Iterable[Pool]) -> Pool:

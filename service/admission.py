@@ -1,6 +1,7 @@
-"""How many requests may be in hand at once; one more is refused at once, not kept waiting."""
+"""How much may be in hand at once; one request more is refused at once, not kept waiting."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.problems import Problem
@@ -9,30 +10,44 @@ RETRY_AFTER_S = 1
 
 
 class Admission:
-    """Counts requests in hand; used on the event loop alone, so a plain number does."""
+    """Counts requests in hand; used on the event loop alone, so a plain number does.
 
-    def __init__(self, max_inflight: int) -> None:
-        self.max_inflight = max_inflight
+    Args:
+        max_inflight: how many there may be.
+        max_queue_s: seconds of audio that one more may have to wait behind.
+        ahead_s: how many it would.
+    """
+
+    def __init__(
+        self,
+        max_inflight: int,
+        max_queue_s: float = math.inf,
+        ahead_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self.max_inflight, self.max_queue_s = max_inflight, max_queue_s
         self.inflight = 0
+        self._ahead_s = ahead_s
 
     @contextmanager
     def slot(self) -> Iterator[None]:
         """Hold one place while a request is read and answered.
 
         Raises:
-            Problem: if every place is taken.
+            Problem: if every place is taken, or the queue is full.
         """
         if self.inflight >= self.max_inflight:
-            raise Problem(
-                "overloaded",
-                f"{self.inflight} requests are in hand, as many as are accepted at once.",
-                limit=self.max_inflight,
-                observed=self.inflight + 1,
-                unit="requests",
-                headers={"Retry-After": str(RETRY_AFTER_S)},
-            )
+            detail = f"{self.inflight} requests are in hand, as many as are accepted at once."
+            raise _overloaded(detail, self.max_inflight, self.inflight + 1, "requests")
+        if (ahead_s := self._ahead_s()) > self.max_queue_s:
+            detail = f"{ahead_s:.0f} s of audio wait already; at most {self.max_queue_s:g} s may."
+            raise _overloaded(detail, self.max_queue_s, ahead_s, "s")
         self.inflight += 1
         try:
             yield
         finally:
             self.inflight -= 1
+
+
+def _overloaded(detail: str, limit: float, observed: float, unit: str) -> Problem:
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return Problem("overloaded", detail, limit=limit, observed=observed, unit=unit, headers=headers)

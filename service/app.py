@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 
@@ -15,6 +16,7 @@ from models.audio import Limits
 from service import errors, openapi, tracing
 from service.admission import Admission
 from service.auth import Keyring, load_keys
+from service.batcher import Batcher
 from service.context import Context
 from service.decode_child import Guard
 from service.decoder import Decoder
@@ -27,6 +29,7 @@ from service.middleware import BodyLimit, RequestContext
 from service.pace import BodyPace
 from service.probe import probe
 from service.quotas import Quotas
+from service.recordings import Recordings
 from service.routes import (
     analyses,
     classifications,
@@ -36,6 +39,7 @@ from service.routes import (
     health,
     inspections,
     limits,
+    live,
     metrics,
     models,
     open_inference,
@@ -92,6 +96,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         with suppress(asyncio.CancelledError):
             await watching
         context.engine.close()
+        context.recordings.close()
         await run_sync(tracing.close, spans)
 
     app = FastAPI(
@@ -110,7 +115,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.guards = guards
     _wrap(app, settings, guards, counts)
     errors.install(app)
-    audio = (embeddings, openai, classifications, analyses, inspections, open_inference)
+    audio = (embeddings, openai, classifications, analyses, live, inspections, open_inference)
     scraped = (metrics,) if settings.metrics else ()
     for route in (*audio, models, classifiers, limits, health, selftest, problems, *scraped):
         app.include_router(route.router)
@@ -139,36 +144,49 @@ def _wrap(app: FastAPI, settings: Settings, guards: Guards, counts: Metrics) -> 
 
 
 async def _context(settings: Settings, guards: Guards, counts: Metrics, tracer: Tracer) -> Context:
-    decoder = Decoder(
-        Limits(
-            max_duration_s=settings.max_duration_s, max_decoded_bytes=settings.max_decoded_bytes
-        ),
-        settings.decode_workers,
-        Guard(settings.decode_cpu_s, settings.decode_wall_s, settings.decode_memory_bytes),
-    )
+    limits = Limits(settings.max_duration_s, settings.max_decoded_bytes)
+    guard = Guard(settings.decode_cpu_s, settings.decode_wall_s, settings.decode_memory_bytes)
+    decoder = Decoder(limits, settings.decode_workers, guard)
+    inferences, threads = settings.lanes
     catalogue = await run_sync(
         load_catalogue,
         settings.models,
         settings.default_model,
         settings.default_head,
-        settings.threads,
+        threads,
     )
+    batcher = Batcher(inferences, settings.inference_timeout_s)
+    batcher.observe = counts.observe_batch
     engine = Engine(
         decoder,
+        batcher,
         max_request_duration_s=settings.request_duration_s,
         max_windows=settings.max_windows,
     )
     watchdog = Watchdog(
         engine.pulse, interval_s=settings.probe_interval_s, patience_s=settings.hang_timeout_s
     )
+    queue = (settings.queue_s, batcher.ahead_s)
     return Context(
         settings,
         catalogue,
         engine,
-        Admission(settings.max_inflight),
+        Admission(settings.max_inflight, *queue),
         guards.drain,
         guards.quotas,
         counts,
         watchdog,
         tracer,
+        _recordings(settings, limits, guard),
+        Admission(settings.max_streams, *queue),
+    )
+
+
+def _recordings(settings: Settings, limits: Limits, guard: Guard) -> Recordings:
+    """More audio than a clip may have, and CPU time in proportion; memory does not grow with it."""
+    longer = settings.max_stream_duration_s / settings.max_duration_s
+    return Recordings(
+        replace(limits, max_duration_s=settings.max_stream_duration_s, max_decoded_bytes=None),
+        replace(guard, cpu_s=guard.cpu_s * max(1.0, longer)),
+        settings.max_streams,
     )

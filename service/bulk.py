@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from models import audio
 from models.audio import SAMPLE_RATE, AudioError
-from models.runtime import TILE_S, Encoder
+from models.runtime import Encoder
+from models.tiles import TILE_S
 from service.tables import Row
 
 BATCH_S = 8 * TILE_S  # audio of short files that is gathered before it is embedded

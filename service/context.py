@@ -11,7 +11,8 @@ from service.catalogue import Catalogue
 from service.drain import Drain
 from service.engine import Engine
 from service.metrics import Metrics
-from service.quotas import Quotas
+from service.quotas import Caller, Quotas
+from service.recordings import Recordings
 from service.settings import Settings
 from service.watchdog import Watchdog
 
@@ -32,12 +33,20 @@ class Context:
     metrics: Metrics
     watchdog: Watchdog
     tracer: Tracer
+    recordings: Recordings
+    streams: Admission
+
+    def spend(self, caller: Caller, audio_s: float) -> None:
+        """Charge and count a part of a stream's audio."""
+        self.quotas.charge(caller, audio_s)
+        self.metrics.observe_stream(audio_s)
 
     def complaints(self) -> list[str]:
         """Why requests should go elsewhere; nothing while all is well."""
         found = [
             "it is shutting down" if self.drain.has_begun else None,
             None if self.catalogue.is_ready else "the default model is not usable",
+            "inference hangs" if self.engine.batcher.hung else None,
             self.watchdog.complaint(),
         ]
         return [reason for reason in found if reason is not None]

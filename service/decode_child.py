@@ -1,8 +1,9 @@
 """The process that decodes uploads: untrusted bytes meet C libraries here, and only here.
 
-`service.decode_process` starts it, sends it a file at a time and may kill it whenever it likes. It
-has no secrets in its environment, writes no files, and has limits on memory and CPU time. Both
-ways a message is a byte for its kind, eight for its length, and its content.
+`service.decode_process` starts it, sends it a file at a time, or the path of one, and may kill it
+whenever it likes. It has no secrets in its environment, writes no files, and has limits on memory
+and CPU time. Both ways a message is a byte for its kind, eight for its length, and its content. It
+waits while nobody takes its blocks.
 """
 
 import json
@@ -23,9 +24,11 @@ from models.audio import AudioError, Limits
 from models.quality import Meter
 
 HEAD = struct.Struct("<cQ")
-FILE, MEASURED, HEADERS = b"F", b"Q", b"H"  # asked: samples; with their quality; headers alone
+# Asked: samples of a file, those with their quality, headers alone; samples of an open file
+FILE, MEASURED, HEADERS, OPEN = b"F", b"Q", b"H", b"O"
 BLOCK, DONE, REFUSED, NO_MEMORY = b"B", b"D", b"R", b"M"
 MAX_OPEN_FILES = 64
+NICENESS = 5
 
 
 @dataclass(frozen=True)
@@ -50,28 +53,31 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not disturb the answers
     os.set_blocking(2, False)  # nor block, if nobody reads what it has to say
+    os.nice(NICENESS)  # the event loop that it works for goes first
     _warm_up()
     _confine(guard)
     while head := requests.read(HEAD.size):
         asked, length = HEAD.unpack(head)
+        content = requests.read(length)
+        source = content.decode() if asked == OPEN else content
         _limit_cpu(guard.cpu_s)
-        for kind, content in _answer(requests.read(length), limits, asked):
+        for kind, content in _answer(source, limits, asked):
             answers.write(HEAD.pack(kind, len(content)))
             answers.write(content)
         answers.flush()
 
 
 def _answer(
-    data: bytes, limits: Limits, asked: bytes = FILE
+    source: str | bytes, limits: Limits, asked: bytes = FILE
 ) -> Iterator[tuple[bytes, bytes | memoryview]]:
     """Blocks of float32, then what else was asked and the memory in use; or what is wrong."""
     try:
         facts: dict[str, Any] = {}
         if asked == HEADERS:
-            facts["header"] = _header(data, limits)
+            facts["header"] = _header(source, limits)
         else:
             meter = Meter() if asked == MEASURED else None
-            for block in audio.stream(data, limits, meter):
+            for block in audio.stream(source, limits, meter):
                 yield BLOCK, block.data.cast("B")
             facts["quality"] = meter and asdict(meter.report())
         yield DONE, json.dumps(facts | {"resident_bytes": _resident_bytes()}).encode()
@@ -81,8 +87,8 @@ def _answer(
         yield NO_MEMORY, b""
 
 
-def _header(data: bytes, limits: Limits) -> dict[str, Any]:
-    header = audio.read_header(data, limits)
+def _header(source: str | bytes, limits: Limits) -> dict[str, Any]:
+    header = audio.read_header(source, limits)
     return {**vars(header), "error": header.error and _refusal(header.error)}
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.audio import AudioError, Limits
-from service.decode_child import BLOCK, DONE, FILE, HEAD, NO_MEMORY, Guard, arguments, receive
+from service.decode_child import BLOCK, DONE, FILE, HEAD, NO_MEMORY, OPEN, Guard, arguments, receive
 
 RECYCLE_BYTES = 384 << 20  # resident memory after a file, beyond which the process is replaced
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "SYSTEMROOT")
@@ -40,19 +41,21 @@ class Answer:
 
 
 class DecoderProcess:
-    """One child; a thread at a time may ask it."""
+    """One child; a thread at a time may ask it. It inherits the open file `fd`, if there is one."""
 
-    def __init__(self, limits: Limits, guard: Guard) -> None:
+    def __init__(self, limits: Limits, guard: Guard, fd: int | None = None) -> None:
         self.guard = guard
         self.notes = b""
         self._timed_out = False
         self._grown = False
+        self._facts: dict[str, Any] = {}  # what came with the last answer besides samples
         self._process = subprocess.Popen(
             [sys.executable, "-m", "service.decode_child", arguments(limits, guard)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=_environment(),
+            pass_fds=() if fd is None else (fd,),
             start_new_session=True,  # Ctrl-C is the service's to answer
         )
         assert self._process.stderr is not None
@@ -75,15 +78,33 @@ class DecoderProcess:
             AudioError: for anything that is wrong with the file.
             DecoderDied: the process crashed, hung or took more than the guard allows.
         """
-        timer = threading.Timer(self.guard.wall_s, self._expire)
+        timer = threading.Timer(self.guard.wall_s, self.expire)
         timer.start()
         try:
-            return self._ask(data, asked)
+            blocks = [np.empty(0, np.float32), *self._ask(asked, data)]
+            return Answer(np.concatenate(blocks), self._facts)
         except (EOFError, BrokenPipeError) as error:
             raise DecoderDied(self._cause()) from error
         finally:
             timer.cancel()
             self.notes = self._read_notes()
+
+    def stream(self, path: str) -> Generator[NDArray[np.float32], None, None]:
+        """A file of any length -> its blocks (S,), each decoded when it is asked for.
+
+        Nothing limits the time but `expire`; raises as `decode`. To be closed before the process.
+        """
+        try:
+            yield from self._ask(OPEN, path.encode())
+        except (EOFError, BrokenPipeError) as error:
+            raise DecoderDied(self._cause()) from error
+        finally:
+            self.notes = self._read_notes()
+
+    def expire(self) -> None:
+        """End the process because its time is up."""
+        self._timed_out = True
+        self._process.kill()
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -94,31 +115,26 @@ class DecoderProcess:
                 if pipe is not None:
                     pipe.close()
 
-    def _ask(self, data: bytes, asked: bytes) -> Answer:
+    def _ask(self, kind: bytes, content: bytes) -> Iterator[NDArray[np.float32]]:
         requests, answers = self._process.stdin, self._process.stdout
         assert requests is not None
         assert answers is not None
-        requests.write(HEAD.pack(asked, len(data)))
-        requests.write(data)
+        requests.write(HEAD.pack(kind, len(content)))
+        requests.write(content)
         requests.flush()
-        blocks = [np.empty(0, np.float32)]
         while True:
             kind, content = receive(answers)  # type: ignore[arg-type]
             if kind == BLOCK:
-                blocks.append(np.frombuffer(content, "<f4"))
+                yield np.frombuffer(content, "<f4")
             elif kind == DONE:
-                facts = json.loads(content)
-                self._grown = facts["resident_bytes"] > RECYCLE_BYTES
-                return Answer(np.concatenate(blocks), facts)
+                self._facts = json.loads(content)
+                self._grown = self._facts["resident_bytes"] > RECYCLE_BYTES
+                return
             elif kind == NO_MEMORY:
                 self._grown = True
                 raise DecoderDied("memory")
             else:
                 raise AudioError(**json.loads(content))
-
-    def _expire(self) -> None:
-        self._timed_out = True
-        self._process.kill()
 
     def _cause(self) -> Cause:
         code = self._process.wait()

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from queue import SimpleQueue
 
 import numpy as np
@@ -16,14 +17,16 @@ from service.decode_process import Answer, Cause, DecoderDied, DecoderProcess
 from service.problems import Problem
 from service.untrusted import printable
 
+LARGE_BYTES = 4 << 20  # a file that may keep a process busy for long
+
 log = structlog.get_logger()
 
 
 class Decoder:
     """A pool of processes that decode uploads; what waits for one is bounded by the requests.
 
-    A process that crashes, hangs or grows is replaced. Where one died for no reason of its own
-    (somebody killed it) the file is tried once more.
+    Large files leave one process to the others. A process that crashes, hangs or grows is replaced.
+    Where one died for no reason of its own (somebody killed it) the file is tried once more.
 
     Attributes:
         restarts: how many processes were replaced, by cause.
@@ -32,6 +35,7 @@ class Decoder:
     def __init__(self, limits: Limits, workers: int, guard: Guard = Guard()) -> None:
         self.limits, self.guard = limits, guard
         self.restarts: Counter[str] = Counter()
+        self._large = asyncio.Semaphore(max(1, workers - 1))
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._idle: SimpleQueue[DecoderProcess] = SimpleQueue()
         self._all: set[DecoderProcess] = set()
@@ -70,7 +74,8 @@ class Decoder:
 
     async def _ask(self, data: bytes, asked: bytes) -> Answer:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._decode, data, asked)
+        async with self._large if len(data) > LARGE_BYTES else nullcontext():
+            return await loop.run_in_executor(self._threads, self._decode, data, asked)
 
     def _decode(self, data: bytes, asked: bytes) -> Answer:
         try:
@@ -78,13 +83,13 @@ class Decoder:
         except DecoderDied as death:
             if death.cause in ("signal", "exit"):
                 return self._decode_again(data, asked)
-            raise self._problem(death.cause) from None
+            raise death_problem(death.cause, self.guard) from None
 
     def _decode_again(self, data: bytes, asked: bytes) -> Answer:
         try:
             return self._decode_once(data, asked)
         except DecoderDied as death:
-            raise self._problem(death.cause) from None
+            raise death_problem(death.cause, self.guard) from None
 
     def _decode_once(self, data: bytes, asked: bytes) -> Answer:
         process = self._living()
@@ -121,16 +126,17 @@ class Decoder:
         self._all.add(process)
         self._idle.put(process)
 
-    def _problem(self, cause: Cause) -> Problem:
-        guard = self.guard
-        match cause:
-            case "cpu" | "timeout":
-                limit = guard.cpu_s if cause == "cpu" else guard.wall_s
-                what = "CPU time" if cause == "cpu" else "time"
-                detail = f"Decoding the file takes more than {limit:g} s of {what}."
-                return Problem("decode-timeout", detail, limit=limit, unit="s")
-            case "memory":
-                detail = f"Decoding the file takes more than {guard.memory_bytes} bytes of memory."
-                return Problem("decoded-too-large", detail, limit=guard.memory_bytes, unit="bytes")
-            case "signal" | "exit":
-                return Problem("undecodable", "The decoder fails on this file.")
+
+def death_problem(cause: Cause, guard: Guard) -> Problem:
+    """What a file that ends its decoder is told."""
+    match cause:
+        case "cpu" | "timeout":
+            limit = guard.cpu_s if cause == "cpu" else guard.wall_s
+            what = "CPU time" if cause == "cpu" else "time"
+            detail = f"Decoding the file takes more than {limit:g} s of {what}."
+            return Problem("decode-timeout", detail, limit=limit, unit="s")
+        case "memory":
+            detail = f"Decoding the file takes more than {guard.memory_bytes} bytes of memory."
+            return Problem("decoded-too-large", detail, limit=guard.memory_bytes, unit="bytes")
+        case "signal" | "exit":
+            return Problem("undecodable", "The decoder fails on this file.")

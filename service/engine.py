@@ -1,15 +1,14 @@
 """Files -> vectors in three steps: `prepare` decodes, `run` infers, `finish` checks what came out.
 
-Only `run` touches ONNX Runtime. A file that fails becomes the Problem in its place and stops no
-other. Letters: `S` samples, `D` embedding dim, `N` windows, `B` files.
+Only `run` touches ONNX Runtime, through the batcher. A file that fails becomes the Problem in its
+place and stops no other. Letters: `S` samples, `D` embedding dim, `N` windows, `B` files.
 """
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -19,9 +18,13 @@ from numpy.typing import NDArray
 from models.audio import SAMPLE_RATE, AudioError
 from models.modelfile import Card
 from models.quality import Quality
-from models.runtime import Encoder, Windows
+from models.runtime import Encoder, Floats, Windows, blocks
+from models.tiles import Tile
+from models.windows import Pool, Timed, Timeline
+from service.batcher import RECORDING_TILE_S, TILES_AHEAD, Batcher, Turn
 from service.decoder import Decoder
 from service.errors import audio_problem
+from service.lane import Lane
 from service.problems import Problem, invalid_parameter
 from service.uploads import Upload
 from service.watchdog import Pulse
@@ -96,6 +99,10 @@ class Windowing:
             raise invalid_parameter("hop_s", reason, value=hop_s, limit=shortest)
         return cls(window_s, hop_s, frame_s)
 
+    def timeline(self, encoder: Encoder) -> Timeline:
+        """Takes the frames of a recording and gives these windows."""
+        return encoder.timeline(self.window_s, self.hop_s)
+
     def count(self, duration_s: float) -> int:
         """How many windows a recording has at most, both lengths being rounded to whole frames."""
         window, hop = round(self.window_s / self.frame_s), round(self.hop_s / self.frame_s)
@@ -103,17 +110,20 @@ class Windowing:
 
 
 class Engine:
-    """The three steps and the threads that they take place in."""
+    """The three steps, and where they take place."""
 
     def __init__(
-        self, decoder: Decoder, *, max_request_duration_s: float, max_windows: int
+        self,
+        decoder: Decoder,
+        batcher: Batcher,
+        *,
+        max_request_duration_s: float,
+        max_windows: int,
     ) -> None:
-        self.decoder = decoder
+        self.decoder, self.batcher = decoder, batcher
         self.max_request_duration_s = max_request_duration_s
         self.max_windows = max_windows
-        self.pulse = Pulse()
-        # One at a time: ONNX Runtime spreads a single inference over all its threads
-        self._inference = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._heads = Lane("classifiers")
 
     async def prepare(
         self, uploads: Sequence[Upload], *, measured: bool = False
@@ -151,30 +161,68 @@ class Engine:
             n_windows = sum(windowing.count(clip.duration_s) for clip in clips)
             if problem := self.windows_problem(n_windows):
                 raise problem
-        embedded = iter(await self.infer(partial(_embed, encoder, clips, windowing)))
+        embedded = iter(await self._embed(encoder, clips, windowing))
         return [next(embedded) if isinstance(item, Clip) else item for item in prepared]
 
     async def infer(self, work: Callable[[], T]) -> T:
-        """Do what needs ONNX Runtime in its turn, off the event loop."""
+        """Let a classifier do its small work, one at a time, off the event loop."""
         with self.pulse.beat():
-            return await asyncio.get_running_loop().run_in_executor(self._inference, work)
+            return await self._heads.run(work)
+
+    @property
+    def pulse(self) -> Pulse:
+        """Whether what is asked for is also done."""
+        return self.batcher.pulse
 
     def close(self) -> None:
         """Let what runs finish and drop what waits."""
         self.decoder.close()
-        self._inference.shutdown(cancel_futures=True)
+        self.batcher.close()
+        self._heads.close()
+
+    async def _embed(
+        self, encoder: Encoder, clips: Sequence[Clip], windowing: Windowing | None
+    ) -> list[Embedded | Problem]:
+        """A few clips at a time, so that the queue holds little of any one request."""
+        turn = Turn()
+        embedded: list[Embedded | Problem] = []
+        for some in _handfuls(clips, TILES_AHEAD * encoder.tiling.tile_samples):
+            embedded += await asyncio.gather(
+                *(self._embed_one(turn, encoder, clip, windowing) for clip in some)
+            )
+        return embedded
+
+    async def _embed_one(
+        self, turn: Turn, encoder: Encoder, clip: Clip, windowing: Windowing | None
+    ) -> Embedded | Problem:
+        try:
+            if windowing is None and len(clip.samples) <= encoder.tiling.tile_samples:
+                vector = await self.batcher.run(turn, encoder, "embedding", clip.samples)
+                return finish(clip, vector, None)
+            return await self._embed_tiles(turn, encoder, clip, windowing)
+        except Problem as problem:
+            return problem
+
+    async def _embed_tiles(
+        self, turn: Turn, encoder: Encoder, clip: Clip, windowing: Windowing | None
+    ) -> Embedded | Problem:
+        """A clip whose frames are pooled here: it is long, or windows are asked for."""
+        timeline = windowing.timeline(encoder) if windowing else None
+        whole, timed = Pool(), list[Timed]()
+        new_frames = encoder.tiling.new_frames(RECORDING_TILE_S)
+        tiles = _each(encoder.tiling.cut(blocks(clip.samples), new_frames))
+        async with aclosing(self.batcher.frames(turn, encoder, tiles)) as parts:
+            async for frames in parts:
+                timed += await asyncio.to_thread(pooled, frames, whole, timeline)
+        if timeline is None:
+            return finish(clip, whole.embedding(), None)
+        timed += timeline.rest()
+        return finish(clip, whole.embedding(), Windows.of(timed, whole.embedding()))
 
     def duration_problem(self, duration_s: float, before_s: float) -> Problem | None:
         """What is wrong with a recording so long, after `before_s` in the same request."""
-        if duration_s < MIN_DURATION_S:
-            return Problem(
-                "too-short",
-                f"The recording lasts {duration_s * 1000:.1f} ms; "
-                f"at least {MIN_DURATION_S * 1000:g} ms are needed.",
-                limit=MIN_DURATION_S,
-                observed=duration_s,
-                unit="s",
-            )
+        if problem := too_short(duration_s):
+            return problem
         if before_s + duration_s > self.max_request_duration_s:
             return Problem(
                 "request-too-long",
@@ -201,15 +249,42 @@ class Engine:
         return None
 
 
-def _embed(
-    encoder: Encoder, clips: Sequence[Clip], windowing: Windowing | None
-) -> list[Embedded | Problem]:
-    """The blocking half of `run`."""
-    if windowing is None:
-        vectors = encoder.embed_batch([clip.samples for clip in clips])  # (B, D)
-        return [finish(clip, vector, None) for clip, vector in zip(clips, vectors, strict=True)]
-    timed = [encoder.windows(c.samples, windowing.window_s, windowing.hop_s) for c in clips]
-    return [finish(c, windows.whole, windows) for c, windows in zip(clips, timed, strict=True)]
+def _handfuls(clips: Sequence[Clip], max_samples: int) -> list[list[Clip]]:
+    """Clips in a row with at most so many samples together; a longer one is alone."""
+    some: list[list[Clip]] = []
+    n_samples = max_samples
+    for clip in clips:
+        if n_samples + len(clip.samples) > max_samples:
+            some.append([])
+            n_samples = 0
+        some[-1].append(clip)
+        n_samples += len(clip.samples)
+    return some
+
+
+async def _each(tiles: Iterable[Tile]) -> AsyncIterator[Tile]:
+    for tile in tiles:
+        yield tile
+
+
+def pooled(frames: Floats, whole: Pool, timeline: Timeline | None) -> list[Timed]:
+    """Take the next frames of a recording (T, D) into its vector; the windows they complete."""
+    whole.add(frames)
+    return [] if timeline is None else timeline.add(frames)
+
+
+def too_short(duration_s: float) -> Problem | None:
+    """What is wrong with a recording of this length, if anything is."""
+    if duration_s >= MIN_DURATION_S:
+        return None
+    return Problem(
+        "too-short",
+        f"The recording lasts {duration_s * 1000:.1f} ms; "
+        f"at least {MIN_DURATION_S * 1000:g} ms are needed.",
+        limit=MIN_DURATION_S,
+        observed=duration_s,
+        unit="s",
+    )
 
 
 def finish(

@@ -1,6 +1,6 @@
 """What all routes that take audio have in common: receive, decode, embed, and time each stage."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from models.runtime import Encoder
 from service.context import Context
 from service.engine import Embedded, Windowing
+from service.patience import while_connected, within
 from service.problems import Problem
 from service.settings import Settings
 from service.timing import Timing
@@ -18,7 +19,7 @@ from service.uploads import Body, read_body
 
 P = TypeVar("P", bound=BaseModel)
 B = TypeVar("B", bound=Body)
-Answer = Callable[[B, P, Timing], Awaitable[Response]]
+Answer = Callable[[B, P, Timing], Coroutine[Any, Any, Response]]
 Receive = Callable[[Request, Settings], Awaitable[B]]
 
 
@@ -35,7 +36,8 @@ async def converse(
     """Receive a request's body by `receive` in one of the places there are, and answer it.
 
     Raises:
-        Problem: whatever is wrong with the body, and what `answer` raises.
+        Problem: whatever is wrong with the body, what `answer` raises, or that it takes too long.
+        ClientDisconnect: nobody waits for the answer any more.
     """
     timing = Timing(shared.tracer)
     try:
@@ -43,7 +45,9 @@ async def converse(
             with timing.stage("receive"):
                 body = await receive(request, shared.settings)
             shared.metrics.files.observe(len(body.uploads))
-            response = await answer(body, _merged(query, body.fields), timing)
+            work = answer(body, merged(query, body.fields), timing)
+            timeout_s = shared.settings.request_timeout_s
+            response = await while_connected(request, within(timeout_s, work))
     finally:
         shared.metrics.observe_stages(timing.seconds)
     response.headers["Server-Timing"] = timing.header()
@@ -78,7 +82,7 @@ async def embed(
     return outcomes
 
 
-def _merged(query: P, fields: dict[str, Any]) -> P:
+def merged(query: P, fields: dict[str, Any]) -> P:
     """The query's parameters with the body's fields on top."""
     if not fields:
         return query

@@ -88,6 +88,12 @@ class Metrics:
         self.files = Histogram(
             "viola_request_files", "Files in one request.", buckets=_WHOLE, registry=registry
         )
+        self.batch_rows = Histogram(
+            "viola_batch_rows",
+            "Clips and tiles that share one inference.",
+            buckets=_WHOLE,
+            registry=registry,
+        )
         self.rejected = Counter(
             "viola_rejected_total",
             "Requests that failed as a whole, by problem.",
@@ -159,6 +165,15 @@ class Metrics:
                 self.audio.labels("embedded").inc(item.duration_s)
                 self.windows.inc(len(item.windows.start_s) if item.windows else 0)
 
+    def observe_stream(self, audio_s: float) -> None:
+        """Count a part of a recording whose answers leave while it is decoded."""
+        for result in RESULTS:
+            self.audio.labels(result).inc(audio_s)
+
+    def observe_batch(self, rows: int, audio_s: float, took_s: float) -> None:
+        """Count one inference."""
+        self.batch_rows.observe(rows)
+
     def page(self) -> bytes:
         """All of it, as Prometheus reads it."""
         return generate_latest(self.registry)
@@ -181,6 +196,10 @@ class _State(Collector):
         yield _gauge(
             "viola_inflight_limit", "How many there may be.", context.admission.max_inflight
         )
+        batcher = context.engine.batcher
+        yield _gauge("viola_queue_audio_seconds", "Audio that waits.", batcher.queued_s)
+        yield _gauge("viola_streams", "Streams in hand.", context.streams.inflight)
+        yield _gauge("viola_hung_inferences", "Inferences given up.", batcher.hung)
         yield _gauge("viola_decode_workers", "Processes that decode.", len(decoder.pids))
         restarts = CounterMetricFamily(
             "viola_decode_worker_restarts_total",

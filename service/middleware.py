@@ -37,20 +37,23 @@ class BodyLimit:
 
         async def limited() -> Message:
             nonlocal n_bytes
-            self._check(announced)  # before the first byte, and before the client is told to go on
+            # Of the route, if it takes longer bodies
+            max_bytes = scope.get("state", {}).get("max_body_bytes", self.max_bytes)
+            # Before the first byte, and before the client is told to go on
+            self._check(announced, max_bytes)
             message = await receive()
             n_bytes += len(message.get("body", b""))
-            self._check(n_bytes)
+            self._check(n_bytes, max_bytes)
             return message
 
         await self.app(scope, limited, send)
 
-    def _check(self, n_bytes: int) -> None:
-        if n_bytes > self.max_bytes:
+    def _check(self, n_bytes: int, max_bytes: int) -> None:
+        if n_bytes > max_bytes:
             raise Problem(
                 "body-too-large",
-                f"The body has {n_bytes} bytes or more; at most {self.max_bytes} are accepted.",
-                limit=self.max_bytes,
+                f"The body has {n_bytes} bytes or more; at most {max_bytes} are accepted.",
+                limit=max_bytes,
                 observed=n_bytes,
                 unit="bytes",
             )

@@ -35,8 +35,17 @@ class ModelParameters(BaseModel):
     )
 
 
+_STREAM = Field(
+    default=False,
+    description="In the query alone: one file of any length, answered in lines of JSON while it is "
+    "computed; so does `Accept: application/x-ndjson`.",
+)
+
+
 class EmbeddingParameters(ModelParameters):
     """What a request for embeddings may ask for."""
+
+    stream: bool = _STREAM
 
     output: Output | None = Field(
         default=None,
@@ -85,6 +94,8 @@ class PredictionParameters(ModelParameters):
 
 class ClassificationParameters(PredictionParameters):
     """What a request for classifications may ask for."""
+
+    stream: bool = _STREAM
 
     granularity: Granularity = Field(
         default="clip",

@@ -151,6 +151,12 @@ _TABLE = (
         "Try again after `Retry-After` seconds: another instance will answer.",
     ),
     ("model-unavailable", 503, "Model not usable", "`/readyz` and the log say why."),
+    (
+        "deadline",
+        504,
+        "Request took too long",
+        "Send less audio in one request, or try again when less is asked for.",
+    ),
 )
 
 PROBLEM_TYPES: Mapping[str, ProblemType] = {row[0]: ProblemType(*row) for row in _TABLE}

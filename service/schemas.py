@@ -288,6 +288,12 @@ class LimitList(BaseModel):
     body_grace_s: float
     min_body_bytes_per_s: float
     audio_seconds_per_minute: float | None = Field(description="Of whoever asks; null: no quota.")
+    request_timeout_s: float
+    max_queue_s: float
+    max_streams: int
+    max_stream_duration_s: float
+    max_stream_body_bytes: int
+    idle_timeout_s: float
     max_decoded_bytes: int
     min_duration_s: float
     max_duration_s: float

@@ -17,6 +17,7 @@ from service.app import create_app
 from service.connections import MAX_HEAD_BYTES, timed_protocol
 from service.drain import Drain
 from service.gate import Guards
+from service.live import MAX_MESSAGE_BYTES
 from service.reloading import reload
 from service.settings import Settings
 
@@ -47,6 +48,7 @@ def run(settings: Settings) -> None:
         http=timed_protocol(settings.head_timeout_s),
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         limit_concurrency=settings.max_connections,
+        ws_max_size=MAX_MESSAGE_BYTES,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=CANCEL_S,
     )

@@ -10,8 +10,12 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.modelfile import PRETRAINED
+from models.runtime import available_cpus
+from models.tiles import TILE_S
 
 ENV_PREFIX = "VIOLA_"
+MAX_INFERENCES = 8  # each holds what its batch needs: some 60 MB
+QUEUED_TILES = 4  # a core
 
 # What Kubernetes adds to every container's environment when a Service is itself called "viola".
 _SERVICE_LINKS = ("VIOLA_SERVICE_", "VIOLA_PORT_")
@@ -96,7 +100,19 @@ class Settings(BaseSettings):
     )
 
     threads: int | None = Field(
-        default=None, ge=1, description="threads of one inference; else what the machine grants"
+        default=None,
+        ge=1,
+        description="threads of one inference; else as many as there are cores "
+        "for each of the `inferences`, which is one unless there are many cores",
+    )
+    inferences: int | None = Field(
+        default=None,
+        ge=1,
+        description="batches computed at the same time; else as many as there are cores "
+        "for the `threads` of each, up to 8",
+    )
+    inference_timeout_s: float = Field(
+        default=30.0, gt=0, description="seconds after which an inference counts as hung"
     )
     decode_workers: int = Field(default=2, ge=1, description="files decoded at the same time")
     decode_cpu_s: float = Field(
@@ -110,6 +126,15 @@ class Settings(BaseSettings):
     )
     max_inflight: int = Field(
         default=16, ge=1, description="requests with audio in hand at the same time"
+    )
+    max_queue_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="seconds of audio that a request may have to wait behind; else four tiles of "
+        "10 s for each core",
+    )
+    request_timeout_s: float = Field(
+        default=60.0, gt=0, description="seconds from the end of the body to the answer"
     )
     body_timeout_s: float = Field(
         default=60.0, gt=0, description="seconds for a request body to arrive"
@@ -134,11 +159,41 @@ class Settings(BaseSettings):
     )
     max_windows: int = Field(default=4096, ge=1, description="windows in one request")
 
+    max_streams: int = Field(
+        default=4, ge=1, description="answers in lines and live streams at the same time"
+    )
+    max_stream_duration_s: float = Field(
+        default=6 * 3600.0, gt=0, description="seconds of audio in one stream"
+    )
+    max_stream_body_bytes: int = Field(
+        default=2 * 2**30, ge=1, description="bytes of a body that is answered in lines"
+    )
+    idle_timeout_s: float = Field(
+        default=30.0, gt=0, description="seconds for which the client of a stream may stand still"
+    )
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         """A list in the environment is separated by commas or spaces."""
         return value.replace(",", " ").split() if isinstance(value, str) else value
+
+    @property
+    def lanes(self) -> tuple[int, int]:
+        """Inferences at the same time, and threads of each.
+
+        Two inferences of one thread get more through two cores than one inference of two threads,
+        which wait for each other at every operator.
+        """
+        cpus = available_cpus()
+        inferences = self.inferences or max(1, min(MAX_INFERENCES, cpus // (self.threads or 1)))
+        return inferences, self.threads or max(1, cpus // inferences)
+
+    @property
+    def queue_s(self) -> float:
+        """Seconds of audio that a request may have to wait behind: half a second or less."""
+        inferences, threads = self.lanes
+        return self.max_queue_s or QUEUED_TILES * TILE_S * inferences * threads
 
     @property
     def request_duration_s(self) -> float:

@@ -1,10 +1,10 @@
 """The body of a request -> the files in it: a multipart form, or one file as it is."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
@@ -46,9 +46,9 @@ async def read_body(request: Request, settings: Settings) -> Body:
     Raises:
         Problem: for a body of another kind, one that is malformed, and one that takes too long.
     """
-    media_type = _media_type(request)
+    kind = media_type(request)
     async with in_time(settings):
-        if media_type == FORM:
+        if kind == FORM:
             return await _read_form(request, settings)
         return Body([Upload(await request.body())])
 
@@ -64,13 +64,18 @@ async def in_time(settings: Settings) -> AsyncIterator[None]:
         async with asyncio.timeout(settings.body_timeout_s):
             yield
     except TimeoutError:
-        raise Problem(
-            "body-timeout",
-            f"The body had not arrived whole after {settings.body_timeout_s:g} s.",
-            limit=settings.body_timeout_s,
-            unit="s",
-            headers=_CLOSE,
-        ) from None
+        raise body_timeout(settings.body_timeout_s) from None
+
+
+def body_timeout(timeout_s: float) -> Problem:
+    """The body came too slowly."""
+    return Problem(
+        "body-timeout",
+        f"The body had not arrived whole after {timeout_s:g} s.",
+        limit=timeout_s,
+        unit="s",
+        headers=_CLOSE,
+    )
 
 
 def refuse_encoding(request: Request) -> None:
@@ -87,16 +92,16 @@ def refuse_encoding(request: Request) -> None:
         raise Problem("content-encoding", detail)
 
 
-def _media_type(request: Request) -> str:
+def media_type(request: Request) -> str:
     """The body's media type if it is read here; the format is told by the bytes later."""
     refuse_encoding(request)
     declared = request.headers.get("content-type", RAW_TYPES[0])
-    media_type = declared.partition(";")[0].strip().lower()
-    if media_type == FORM or media_type in RAW_TYPES or media_type.startswith(RAW_PREFIX):
-        return media_type
+    kind = declared.partition(";")[0].strip().lower()
+    if kind == FORM or kind in RAW_TYPES or kind.startswith(RAW_PREFIX):
+        return kind
     raise Problem(
         "unsupported-media-type",
-        f"Content-Type {printable(media_type)!r} is not accepted; send {FORM} with the part "
+        f"Content-Type {printable(kind)!r} is not accepted; send {FORM} with the part "
         f"`{FILE_FIELD}`, or the file itself as {RAW_PREFIX}* or {RAW_TYPES[0]}.",
         accepted=[FORM, f"{RAW_PREFIX}*", *RAW_TYPES],
         headers={"Accept-Post": ", ".join((FORM, f"{RAW_PREFIX}*", *RAW_TYPES))},
@@ -104,51 +109,71 @@ def _media_type(request: Request) -> str:
 
 
 async def _read_form(request: Request, settings: Settings) -> Body:
-    form = await _parsed(request, settings)
+    # uploads are never written to disk
+    held_bytes = settings.max_body_bytes
+    form = await parsed_form(request, request.stream(), settings.max_files, held_bytes)
     try:
         return _files_and_fields(form)
     finally:
         await form.close()
 
 
-async def _parsed(request: Request, settings: Settings) -> FormData:
+async def parsed_form(
+    request: Request, chunks: AsyncIterator[bytes], max_files: int, held_bytes: int
+) -> FormData:
+    """A form whose body comes in chunks; files of more than `held_bytes` go to the disk.
+
+    Raises:
+        Problem: it is malformed, or has too many files.
+    """
     parser = MultiPartParser(
         request.headers,
-        request.stream(),
-        max_files=settings.max_files,
+        cast(AsyncGenerator[bytes, None], chunks),
+        max_files=max_files,
         max_fields=MAX_FIELDS,
         max_part_size=MAX_FIELD_BYTES,
     )
-    parser.spool_max_size = settings.max_body_bytes  # uploads are never written to disk
+    parser.spool_max_size = held_bytes
     try:
         return await parser.parse()
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
             raise Problem(
                 "too-many-files",
-                f"The form has more than {settings.max_files} files.",
-                limit=settings.max_files,
-                observed=settings.max_files + 1,  # where the count stopped
+                f"The form has more than {max_files} files.",
+                limit=max_files,
+                observed=max_files + 1,  # where the count stopped
                 unit="files",
             ) from None
         raise Problem("bad-request", f"The form cannot be read: {error.message}") from None
 
 
 def _files_and_fields(form: FormData) -> Body:
-    uploads, fields = [], {}
+    parts, fields = parts_of(form)
+    # The parser has kept them in memory: reading does not block
+    uploads = [Upload(part.file.read(), printable(part.filename or "")) for part in parts]
+    return Body(uploads, fields)
+
+
+def parts_of(form: FormData) -> tuple[list[UploadFile], dict[str, str]]:
+    """The files of a form, and its other fields.
+
+    Raises:
+        Problem: there is no file, or one under another name.
+    """
+    parts, fields = [], {}
     for name, part in form.multi_items():
         if isinstance(part, UploadFile) and name == FILE_FIELD:
-            # The parser has kept it in memory: reading does not block
-            uploads.append(Upload(part.file.read(), printable(part.filename or "")))
+            parts.append(part)
         elif isinstance(part, UploadFile) or name == FILE_FIELD:
             raise _misplaced(name, part)
         elif part:  # what a browser's form sends for an input left empty
             fields[name] = part
-    if not uploads:
+    if not parts:
         raise Problem(
             "missing-file", f"The form holds no part `{FILE_FIELD}` with a file.", param=FILE_FIELD
         )
-    return Body(uploads, fields)
+    return parts, fields
 
 
 def _misplaced(name: str, part: UploadFile | str) -> Problem:

@@ -9,14 +9,16 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service.answers import check_outcomes, in_place, json_response, usage
 from service.catalogue import Served, ServedHead
-from service.context import Shared
+from service.context import Context, Shared
 from service.engine import Embedded, Windowing
 from service.exchange import embed, exchange
+from service.lines import NDJSON, answer_in_lines, misplaced, wants_lines
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import ClassificationParameters
 from service.problems import AUDIO_PROBLEMS, HEAD_PROBLEMS, Problem, invalid_parameter
 from service.schemas import ClassificationList, FileClassification, WindowClassification
 from service.scoring import Scored, describe, score
+from service.streaming import Plan, describe_predictions
 from service.timing import Timing
 from service.uploads import Body, Upload
 
@@ -27,6 +29,7 @@ _ANSWERS: Responses = {
         "model": ClassificationList,
         "description": "Labels for each file, in the order of the files. Where several were sent "
         "and some cannot be used, those carry an `error` instead.",
+        "content": {NDJSON: {"schema": {"type": "string"}}},
     }
 }
 
@@ -45,8 +48,12 @@ async def classify_audio(
     Scores are calibrated probabilities unless `function_to_apply` says otherwise. `novelty` tells
     inputs unlike anything the classifier was trained on; its predictions are then worth nothing.
     """
+    if wants_lines(request, query.stream):
+        return await answer_in_lines(request, shared, query, partial(_plan, shared))
 
     async def answer(body: Body, asked: ClassificationParameters, timing: Timing) -> Response:
+        if asked.stream:
+            raise misplaced()
         model, head = shared.catalogue.pair(asked.model, asked.head)
         windowing = _windowing(asked, model, head)
         outcomes = await embed(request, shared, model.encoder, body, windowing, timing)
@@ -58,6 +65,12 @@ async def classify_audio(
             )
 
     return await exchange(request, shared, query, answer)
+
+
+def _plan(shared: Context, asked: ClassificationParameters) -> Plan:
+    model, head = shared.catalogue.pair(asked.model, asked.head)
+    windowing = _windowing(asked, model, head)
+    return Plan(model, "classification", windowing, describe_predictions(head, asked))
 
 
 def _windowing(

@@ -1,19 +1,22 @@
 """`POST /v1/audio/embeddings`: audio files -> vectors."""
 
 import asyncio
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
 from service.answers import NPY, preferred, render
 from service.arrow import ARROW
-from service.context import Shared
+from service.context import Context, Shared
 from service.engine import Windowing
 from service.exchange import embed, exchange
+from service.lines import NDJSON, answer_in_lines, misplaced, wants_lines
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import EmbeddingParameters
 from service.problems import AUDIO_PROBLEMS, Problem, invalid_parameter
 from service.schemas import EmbeddingList
+from service.streaming import Plan, describe_vectors
 from service.timing import Timing
 from service.uploads import Body
 
@@ -27,6 +30,7 @@ _ANSWERS: Responses = {
         "content": {
             NPY: {"schema": {"type": "string", "format": "binary"}},
             ARROW: {"schema": {"type": "string", "format": "binary"}},
+            NDJSON: {"schema": {"type": "string"}},
         },
     }
 }
@@ -45,8 +49,12 @@ async def embed_audio(
 
     Any sample rate and number of channels: the audio is mixed down and resampled to 16 kHz.
     """
+    if wants_lines(request, query.stream):
+        return await answer_in_lines(request, shared, query, partial(_plan, shared))
 
     async def answer(body: Body, asked: EmbeddingParameters, timing: Timing) -> Response:
+        if asked.stream:
+            raise misplaced()
         encoder = shared.catalogue.get(asked.model).encoder
         windowing = Windowing.of(asked.window_s, asked.hop_s, encoder.card)
         output = asked.output or preferred(request.headers.get("accept", ""))
@@ -57,6 +65,17 @@ async def embed_audio(
             return await asyncio.to_thread(render, encoder.card, body.uploads, outcomes, output)
 
     return await exchange(request, shared, query, answer)
+
+
+def _plan(shared: Context, asked: EmbeddingParameters) -> Plan:
+    if asked.output in ("npy", "arrow"):
+        reason = (
+            f"output={asked.output} is one table and cannot be streamed: ask for json or base64."
+        )
+        raise invalid_parameter("output", reason, value=asked.output)
+    model = shared.catalogue.get(asked.model)
+    windowing = Windowing.of(asked.window_s, asked.hop_s, model.encoder.card)
+    return Plan(model, "embedding", windowing, describe_vectors(asked))
 
 
 def _one_file_only(n_files: int) -> Problem:

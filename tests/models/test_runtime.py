@@ -7,7 +7,7 @@ import pytest
 import soundfile as sf
 import torch
 
-from models import runtime
+from models import runtime, tiles
 from models.audio import AudioError
 from models.nn.model import WaveformEncoder, one_pass
 from models.runtime import Encoder
@@ -51,7 +51,7 @@ def test_mixed_lengths_in_a_batch_do_not_change_a_vector(
 def test_tiles_of_any_phase_give_the_frames_of_one_pass(
     encoder: Encoder, network: WaveformEncoder
 ) -> None:
-    tile = runtime.TILE_S * 16_000
+    tile = tiles.TILE_S * 16_000
     for extra in (1, 159, 160, 639, 1281, 2559, 2561):
         samples = noise((tile + extra) / 16_000, seed=extra)
         expected = reference(network, samples)[1]
@@ -134,12 +134,12 @@ def test_no_clips_give_no_vectors(encoder: Encoder) -> None:
 
 
 def test_lengths_never_seen_before_bring_no_new_shapes(encoder: Encoder) -> None:
-    longest = encoder._buckets[-1]
+    longest = encoder.tiling.buckets[-1]
     shapes = {
         (len(group), bucket)
         for n_clips in range(1, 40)
-        for bucket in encoder._buckets
-        for group in runtime._groups(list(range(n_clips)), longest // bucket)
+        for bucket in encoder.tiling.buckets
+        for group in tiles.groups(list(range(n_clips)), longest // bucket)
     }
     assert len(shapes) < 80
     assert all(batch * bucket <= longest for batch, bucket in shapes)
@@ -147,7 +147,7 @@ def test_lengths_never_seen_before_bring_no_new_shapes(encoder: Encoder) -> None
 
 def test_groups_keep_every_clip_once() -> None:
     for n in range(1, 70):
-        groups = list(runtime._groups(list(range(n)), 16))
+        groups = list(tiles.groups(list(range(n)), 16))
         assert [index for group in groups for index in group] == list(range(n))
 
 

@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -310,3 +311,17 @@ def test_scores_that_are_no_numbers_never_leave(
         first, second = client.post(URL, files=files).json()["data"]
     assert first["error"]["type"] == "/problems/internal"
     assert "predictions" in second
+
+
+def test_predictions_leave_in_lines_as_one_answer_would_hold_them(client: httpx.Client) -> None:
+    wav = encoded(np.concatenate([chime(12.0, hz) for hz in PITCHES.values()]))
+    asked = {"granularity": "window", "window_s": 4.0, "top_k": 2}
+    (whole,) = client.post(URL, content=wav, params=asked).json()["data"]
+    answer = client.post(URL, content=wav, params=asked | {"stream": True})
+    _, *windows, last, done = (json.loads(line) for line in answer.text.splitlines())
+    assert (last["object"], last["head"]) == ("classification", "pitch")
+    assert last["predictions"] == whole["predictions"]
+    assert last["novelty"] == whole["novelty"]
+    for one, other in zip(windows, whole["windows"], strict=True):
+        assert {name: one[name] for name in other} == other
+    assert done["usage"]["windows"] == 9

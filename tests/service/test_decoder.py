@@ -78,6 +78,23 @@ def test_what_is_wrong_with_a_file_comes_through_whole(decoder: Decoder) -> None
     assert not decoder.restarts
 
 
+def test_large_files_leave_a_child_to_the_small_ones(make: Make, monkeypatch) -> None:
+    monkeypatch.setattr("service.decoder.LARGE_BYTES", 100_000)
+    large, small = encoded(np.random.default_rng(0).normal(0, 0.1, 8_000_000)), encoded(tone())
+    decoder, done = make(workers=2), list[str]()
+
+    async def one(name: str, data: bytes) -> None:
+        await decoder.decode(data)
+        done.append(name)
+
+    async def all_of_them() -> None:
+        files = [("large", large)] * 3 + [("small", small)]
+        await asyncio.gather(*(one(*file) for file in files))
+
+    asyncio.run(all_of_them())
+    assert done[0] == "small"
+
+
 def test_a_child_that_was_killed_is_replaced_and_the_file_tried_again(make: Make) -> None:
     decoder = make()
     os.kill(decoder.pids[0], signal.SIGKILL)

@@ -67,8 +67,14 @@ def test_every_refusal_is_described_with_an_example(document: dict[str, Any]) ->
         "429",
         "500",
         "503",
+        "504",
     }
-    assert set(responses.pop("200")["content"]) == {"application/json", NPY, ARROW}
+    assert set(responses.pop("200")["content"]) == {
+        "application/json",
+        NPY,
+        ARROW,
+        "application/x-ndjson",
+    }
     for status, response in responses.items():
         (media_type,) = response["content"]
         assert media_type == "application/problem+json"

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 
 import httpx
 import numpy as np
+import pytest
 from structlog.testing import capture_logs
 
-from service.problems import PROBLEM_TYPES
+from service.admission import Admission
+from service.problems import PROBLEM_TYPES, Problem
 from tests.service.conftest import Serve, encoded, tone, until
 
 URL = "/v1/audio/embeddings"
@@ -93,3 +95,45 @@ def test_what_nobody_waits_for_any_more_is_not_inferred(client: httpx.Client) ->
             line.sendall(f"{head}Content-Length: {len(slow)}\r\n\r\n".encode() + slow)
         until(lambda: len(logs) > 0)
     assert [(entry["event"], entry["status"]) for entry in logs] == [("request", 499)]
+
+
+def test_a_full_queue_refuses_at_once_and_before_the_body_is_read(serve: Serve) -> None:
+    clip = encoded(tone(10.0))
+    with serve(max_queue_s=5.0, inferences=1, max_inflight=100) as client:
+
+        def post(_: int) -> httpx.Response:
+            return client.post(URL, content=clip, headers=WAV)
+
+        with ThreadPoolExecutor(32) as threads:
+            answers = list(threads.map(post, range(200)))
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert {answer.status_code for answer in answers} <= {200, 503}
+    for answer in refused:
+        document = answer.json()
+        assert (document["limit"], document["unit"]) == (5.0, "s")
+        assert document["observed"] > 5
+        assert answer.headers["Retry-After"] == "1"
+
+
+def test_a_deadline_that_passes_is_a_504(serve: Serve) -> None:
+    slow = encoded(np.zeros(200 * 48_000, np.int16), rate=48_000, kind="FLAC")
+    with serve(request_timeout_s=0.05) as client:
+        answer = client.post(URL, content=slow)
+        assert answer.status_code == 504
+        document = answer.json()
+        assert document["type"] == PROBLEM_TYPES["deadline"].uri
+        assert (document["limit"], document["unit"]) == (0.05, "s")
+        until(lambda: client.post(URL, content=encoded(tone(0.1))).status_code == 200)
+
+
+def test_what_is_in_hand_and_what_waits_both_close_the_door() -> None:
+    waiting = 0.0
+    door = Admission(2, 5.0, lambda: waiting)
+    with door.slot(), door.slot(), pytest.raises(Problem, match="2 requests are in hand"):
+        door.slot().__enter__()
+    waiting = 5.1
+    with pytest.raises(Problem, match="5 s of audio wait already"):
+        door.slot().__enter__()
+    waiting = 0.0
+    with door.slot():
+        assert door.inflight == 1

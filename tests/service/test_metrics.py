@@ -93,5 +93,5 @@ def test_names_follow_the_habits_of_prometheus(client: httpx.Client) -> None:
     for name, kind in re.findall(r"^# TYPE (viola_\w+) (\w+)$", page, re.MULTILINE):
         assert (kind == "counter") == name.endswith("_total"), name
         if kind == "histogram":
-            assert name.endswith(("_seconds", "_bytes", "_files")), name
+            assert name.endswith(("_seconds", "_bytes", "_files", "_rows")), name
     assert "_created" not in page

@@ -89,3 +89,27 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
         README.write_text(text)
     (found,) = TABLE.findall(text)
     assert found == table
+
+
+@pytest.mark.parametrize(
+    ("asked", "lanes"),
+    [
+        ({}, (4, 1)),
+        ({"threads": 2}, (2, 2)),
+        ({"inferences": 1}, (1, 4)),
+        ({"inferences": 3, "threads": 2}, (3, 2)),
+        ({"threads": 16}, (1, 16)),
+    ],
+)
+def test_inferences_and_their_threads_share_the_machine(
+    asked: dict[str, int], lanes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.settings.available_cpus", lambda: 4)
+    assert Settings(**asked).lanes == lanes  # type: ignore[arg-type]
+
+
+def test_a_large_machine_gives_each_inference_several_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.settings.available_cpus", lambda: 64)
+    assert Settings().lanes == (8, 8)

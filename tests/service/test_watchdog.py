@@ -67,6 +67,21 @@ def test_readiness_turns_red_when_inference_hangs_and_green_when_it_answers(
         assert client.post(URL, content=encoded(tone())).status_code == 200
 
 
+def test_an_inference_that_was_given_up_keeps_readiness_red_until_it_is_back(
+    model_file: Path,
+) -> None:
+    settings = Settings(models=model_file, threads=1, inference_timeout_s=0.2, hang_timeout_s=3600)
+    app = create_app(settings)
+    with serving(Settings(), lambda _: app) as client:
+        session = hang(app)
+        try:
+            assert client.post(URL, content=encoded(tone())).status_code == 503
+            assert client.get("/readyz").json()["reasons"] == ["inference hangs"]
+        finally:
+            session.goes_on.set()
+        until(lambda: client.get("/readyz").status_code == 200)
+
+
 def test_a_model_that_begins_to_compute_something_else_turns_readiness_red(
     model_file: Path,
 ) -> None:

@@ -1,0 +1,426 @@
+"""What the service carries: throughput, latency, overload, fairness, start, memory.
+
+    python benchmarks/serve.py [--throughput] [--latency] [--mixed] [--start] [--memory] [--quick]
+
+All tables unless some are named. The service, the load (`load.py`) and the authors' way
+(`authors_server.py`) are processes of their own on the same cores, so what the client takes is
+missing from the service. The recordings are made of the clips in samples/, repeated.
+"""
+
+import argparse
+import io
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx
+import numpy as np
+import soundfile as sf
+from timing import PAUSE_S, spread
+
+from models import audio
+from models.audio import SAMPLE_RATE
+from models.modelfile import DEFAULT_MODEL
+from models.runtime import Encoder, available_cpus
+from models.tiles import batch_size
+
+HERE = Path(__file__).parent
+SAMPLES = HERE.parent / "samples"
+SERVE = "import service.cli, typer; typer.run(service.cli.serve)"
+URL = "/v1/audio/embeddings?output=base64"
+FORMATS = {
+    "WAV": ("WAV", "PCM_16"),
+    "FLAC": ("FLAC", "PCM_16"),
+    "MP3": ("MP3", "MPEG_LAYER_III"),
+    "Opus": ("OGG", "OPUS"),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to measure."""
+
+    folder: Path
+    rounds: int
+    seconds: float
+    quick: bool
+    concurrency: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Audio seconds by the clock, and by the CPU time that they cost."""
+
+    rate: float
+    per_core: float
+
+
+@contextmanager
+def process(command: list[str], **environment: str) -> Iterator[tuple[int, int]]:
+    """A server, ready: its port and its process id."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    paths = {"PYTHONPATH": str(HERE.parent)}
+    server = subprocess.Popen(
+        [sys.executable, *command, "--port", str(port)], env=os.environ | paths | environment
+    )
+    try:
+        wait_until_ready(port)
+        yield port, server.pid
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def wait_until_ready(port: int) -> None:
+    while True:
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.01)
+
+
+def viola(**settings: object) -> Any:
+    environment = {f"VIOLA_{name.upper()}": str(value) for name, value in settings.items()}
+    return process(["-c", SERVE, "--log-level", "warning"], **environment)
+
+
+def load(port: int, path: str, seconds: float, **how: object) -> dict[str, Any]:
+    """Let the client do it."""
+    asked = json.dumps({"port": port, "path": path, "seconds": seconds} | how)
+    run = subprocess.run(
+        [sys.executable, HERE / "load.py"],
+        input=asked,
+        text=True,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(run.stdout)
+    return found
+
+
+def rate(found: dict[str, Any]) -> float:
+    """Requests answered with 200 a second."""
+    return sum(status == 200 for status, _ in found["results"]) / float(found["seconds"])
+
+
+def recording(folder: Path, seconds: float, name: str = "WAV") -> Path:
+    """The samples one after the other until they fill `seconds`, written in blocks."""
+    kind, subtype = FORMATS[name]
+    path = folder / f"{seconds:g}s.{name.lower()}"
+    if not path.exists():
+        clips = np.concatenate([audio.decode(clip) for clip in sorted(SAMPLES.glob("*.opus"))])
+        left = round(seconds * SAMPLE_RATE)
+        with sf.SoundFile(path, "w", SAMPLE_RATE, 1, subtype, format=kind) as out:
+            while left > 0:
+                for first in range(0, min(left, len(clips)), 4_000):
+                    out.write(clips[first : min(first + 4_000, left, len(clips))])
+                left -= len(clips)
+    return path
+
+
+def bare(encoder: Encoder, lanes: int, samples: np.ndarray, seconds: float) -> Measured:
+    """The session alone, in so many threads, on the batches that the service makes."""
+    tiling = encoder.tiling
+    if len(samples) <= tiling.tile_samples:
+        most = tiling.max_rows(tiling.bucket(len(samples)))
+        output, batches = "embedding", [[samples] * batch_size(most, most)]
+    else:
+        output, batches = "frames", [[tile.samples] for tile in tiling.cut([samples])]
+    feeds = [feed(batch, tiling.bucket(len(batch[0]))) for batch in batches]
+    audio_s = len(samples) / SAMPLE_RATE * len(batches[0]) / len(feeds)
+    started, cpu = time.perf_counter(), time.process_time()
+    counts: list[int] = []
+
+    def run() -> None:
+        for count in itertools.count(1):
+            encoder._session.run([output], feeds[count % len(feeds)])
+            if time.perf_counter() - started > seconds:
+                counts.append(count)
+                return
+
+    threads = [threading.Thread(target=run) for _ in range(lanes)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took, cpu = time.perf_counter() - started, time.process_time() - cpu
+    return Measured(audio_s * sum(counts) / took, audio_s * sum(counts) / cpu)
+
+
+def feed(batch: list[np.ndarray], bucket: int) -> dict[str, np.ndarray]:
+    waveform = np.zeros((len(batch), bucket), np.float32)
+    for row, clip in zip(waveform, batch, strict=True):
+        row[: len(clip)] = clip
+    return {"waveform": waveform, "length": np.array([len(clip) for clip in batch], np.int64)}
+
+
+def throughput(plan: Plan) -> None:
+    """Audio seconds a second, all ways in turn in every round."""
+    cpus = available_cpus()
+    apart, together = Encoder.open(DEFAULT_MODEL, threads=1), Encoder.open(DEFAULT_MODEL)
+    lengths = (1, 10) if plan.quick else (1, 10, 60)
+    authors = [str(HERE / "authors_server.py"), "--threads", str(cpus)]
+    print(f"\nseconds of audio a second, {plan.concurrency} requests at a time")
+    columns = f"{'of bare':>8} {'of authors':>11} {'per core-second':>16}"
+    print(f"{'clip':>6} {'way':>22} {'median [quartiles]':>24} {columns}")
+    with viola() as service, process(authors) as theirs:
+        ceiling = load(service[0], "/livez", plan.seconds)
+        print(f"the client itself, /livez: {rate(ceiling):.0f} requests a second")
+        for length in lengths:
+            samples = audio.decode(recording(plan.folder, length))
+            ways: dict[str, Callable[[], Measured]] = {
+                "bare": partial(bare, apart, cpus, samples, plan.seconds),
+                "bare, one at a time": partial(bare, together, 1, samples, plan.seconds),
+                "authors": served(plan, theirs, "/", length, "WAV", concurrency=1),
+            }
+            for name in FORMATS:
+                ways[name] = served(plan, service, URL, length, name, concurrency=plan.concurrency)
+            show(length, in_turn(ways, plan.rounds))
+
+
+def served(
+    plan: Plan, server: tuple[int, int], path: str, length: float, name: str, concurrency: int
+) -> Callable[[], Measured]:
+    port, pid = server
+    file = str(recording(plan.folder, length, name))
+
+    def measure() -> Measured:
+        cpu = cpu_s(pid)
+        found = load(port, path, plan.seconds, file=file, concurrency=concurrency)
+        audio_s = length * rate(found) * found["seconds"]
+        return Measured(length * rate(found), audio_s / (cpu_s(pid) - cpu))
+
+    return measure
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of a process and its children, the client's not included."""
+    ticks = 0
+    for one in (pid, *children_of(pid)):
+        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def in_turn(ways: dict[str, Callable[[], Measured]], rounds: int) -> dict[str, list[Measured]]:
+    rates: dict[str, list[Measured]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, measure in ways.items():
+            time.sleep(PAUSE_S)
+            rates[name].append(measure())
+    return rates
+
+
+def show(length: float, measured: dict[str, list[Measured]]) -> None:
+    rates = {name: [one.rate for one in values] for name, values in measured.items()}
+    for name, values in rates.items():
+        of_bare = median(values) / median(rates["bare"])
+        of_authors = median(values) / median(rates["authors"])
+        core = median(one.per_core for one in measured[name])
+        print(
+            f"{length:>4} s {name:>22} {spread(values, digits=1):>24} {100 * of_bare:>6.0f} % "
+            f"{of_authors:>11.2f} {core:16.1f}"
+        )
+
+
+def latency(plan: Plan) -> None:
+    """Open loop at shares of the capacity, which a closed loop finds first."""
+    print("\nlatency from when a request was due, ms; Poisson arrivals")
+    columns = f"{'sent/s':>7} {'200':>6} {'503':>6} {'else':>5} {'p50':>7} {'p95':>7} {'p99':>7}"
+    print(f"{'clip':>6} {'load':>6} {columns} {'503 p50':>8} {'503 p99':>8}")
+    with viola() as (port, _):
+        for length in (1, 10):
+            file = str(recording(plan.folder, length))
+            load(port, URL, 1, file=file)  # wakes up what sleeps
+            found = load(port, URL, 2 * plan.seconds, file=file, concurrency=plan.concurrency)
+            capacity = rate(found)
+            for share in (0.25, 0.5, 0.75, 1.0, 2.0, 5.0):
+                sent = share * capacity
+                found = load(port, URL, 3 * plan.seconds, file=file, rate=sent)
+                good = [s for status, s in found["results"] if status == 200]
+                refused = [s for status, s in found["results"] if status == 503]
+                rest = len(found["results"]) - len(good) - len(refused)
+                print(
+                    f"{length:>4} s {share:>6.0%} {sent:7.1f} {len(good):6d} {len(refused):6d} "
+                    f"{rest:5d} {quantiles(good, 50, 95, 99)} {quantiles(refused, 50, 99)}"
+                )
+                time.sleep(1)
+
+
+def quantiles(seconds: list[float], *percents: float) -> str:
+    if not seconds:
+        return " ".join(["      -"] * len(percents))
+    return " ".join(f"{value * 1000:7.1f}" for value in np.percentile(seconds, percents))
+
+
+def mixed(plan: Plan) -> None:
+    """One-second clips while recordings of ten minutes are embedded."""
+    print("\none-second clips at a quarter of capacity, ms")
+    print(f"{'beside':>26} {'p50':>7} {'p95':>7} {'p99':>7} {'else':>5} {'ten minutes, s':>15}")
+    file, long = recording(plan.folder, 1), recording(plan.folder, 600)
+    with viola() as (port, _):
+        load(port, URL, 1, file=str(file))
+        found = load(port, URL, 2 * plan.seconds, file=str(file), concurrency=plan.concurrency)
+        sent = rate(found) / 4
+        for n_long in (0, 1, 2, 4):
+            with beside(port, str(long), n_long) as took:
+                found = load(port, URL, 3 * plan.seconds, file=str(file), rate=sent)
+            good = [s for status, s in found["results"] if status == 200]
+            rest = len(found["results"]) - len(good)
+            print(
+                f"{n_long:>2} recordings of 10 min    {quantiles(good, 50, 95, 99)} {rest:5d} "
+                f"{np.median(took) if took else float('nan'):15.1f}"
+            )
+
+
+@contextmanager
+def beside(port: int, file: str, concurrency: int) -> Iterator[list[float]]:
+    """Long recordings one after the other while something else is measured; their seconds."""
+    took: list[float] = []
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            found = load(port, URL, 0.1, file=file, concurrency=1)
+            took.extend(s for status, s in found["results"] if status == 200)
+
+    threads = [threading.Thread(target=run) for _ in range(concurrency)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1)
+    yield took
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+def start(plan: Plan) -> None:
+    """From the start of the process to the first 200 of /readyz, and what it then holds."""
+    took, service, children = [], [], []
+    for _ in range(plan.rounds):
+        started = time.perf_counter()
+        with viola() as (_, pid):
+            took.append(time.perf_counter() - started)
+            time.sleep(1)
+            service.append(resident_mb(pid))
+            children.append(sum(map(resident_mb, children_of(pid))))
+    print("\ncold start and idle memory")
+    print(f"ready after            {spread(took)} s")
+    print(f"RSS of the service     {spread(service, digits=0)} MB")
+    print(f"RSS of its decoders    {spread(children, digits=0)} MB")
+
+
+def memory(plan: Plan) -> None:
+    """The highest RSS of the service and its children while one recording is streamed."""
+    lengths = (10, 60, 600) if plan.quick else (10, 60, 600, 3600)
+    print("\none recording, ?stream=true&window_s=1: peak RSS, MB")
+    columns = f"{'service':>8} {'children':>9} {'seconds':>8} {'x real time':>12}"
+    print(f"{'length':>8} {'format':>6} {columns} {'first line, s':>14}")
+    for name in ("WAV", "FLAC"):
+        for length in lengths:
+            path = recording(plan.folder, length, name)
+            with viola() as (port, pid), watched(pid) as peaks:
+                started, first = time.perf_counter(), 0.0
+                asked = {"stream": "true", "window_s": "1", "output": "base64"}
+                url = f"http://127.0.0.1:{port}/v1/audio/embeddings"
+                with (
+                    path.open("rb") as body,
+                    httpx.stream(
+                        "POST", url, params=asked, content=chunks(body), timeout=600
+                    ) as answer,
+                ):
+                    for line in answer.iter_lines():  # noqa: B007 the last is looked at
+                        first = first or time.perf_counter() - started
+                took = time.perf_counter() - started
+                assert json.loads(line)["object"] == "done", line
+            print(
+                f"{length:>6} s {name:>6} {peaks[0]:8.0f} {peaks[1]:9.0f} {took:8.1f} "
+                f"{length / took:12.0f} {first:14.2f}"
+            )
+
+
+def chunks(body: io.BufferedReader) -> Iterator[bytes]:
+    while chunk := body.read(1 << 18):
+        yield chunk
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[list[float]]:
+    """Highest RSS of a process and of its children together."""
+    peaks, stop = [0.0, 0.0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.05):
+            peaks[0] = max(peaks[0], resident_mb(pid))
+            peaks[1] = max(peaks[1], sum(map(resident_mb, children_of(pid))))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        stop.set()
+        thread.join()
+
+
+def resident_mb(pid: int) -> float:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        tasks = Path(f"/proc/{pid}/task").glob("*/children")
+        return [int(child) for task in tasks for child in task.read_text().split()]
+    except OSError:
+        return []
+
+
+TABLES = {
+    "throughput": throughput,
+    "latency": latency,
+    "mixed": mixed,
+    "start": start,
+    "memory": memory,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, table in TABLES.items():
+        parser.add_argument(f"--{name}", action="store_true", help=table.__doc__)
+    parser.add_argument("--quick", action="store_true", help="a smoke run: few and short")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of one measurement")
+    parser.add_argument("--concurrency", type=int, default=8, help="of the closed loops")
+    asked = parser.parse_args()
+    rounds, seconds = (2, 1.0) if asked.quick else (asked.rounds, asked.seconds)
+    chosen = [name for name in TABLES if getattr(asked, name)] or list(TABLES)
+    print(f"{available_cpus()} CPUs for service and client together")
+    with tempfile.TemporaryDirectory() as folder:
+        plan = Plan(Path(folder), rounds, seconds, asked.quick, asked.concurrency)
+        for name in chosen:
+            TABLES[name](plan)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@ import importlib.util
 
 import typer
 
-from service import cli as service_cli
+from service.commands import cli as service_cli
 
 HELP = "Sound to vectors and labels: embed, classify, serve over HTTP, train both."
 WITHOUT_TORCH = (

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, WithJsonSchema
 
+from service.audio.quality import QualityReport
 from service.parameters import FunctionToApply, Granularity, Output
-from service.quality import QualityReport
 
 # Left alone on the way out: orjson writes numpy arrays itself, and checking thousands of numbers
 # one by one would cost more than the model.

@@ -12,14 +12,14 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from service import logs
 from service.app import create_app
-from service.connections import MAX_HEAD_BYTES, timed_protocol
-from service.drain import Drain
-from service.gate import Guards
-from service.live import MAX_MESSAGE_BYTES
-from service.reloading import reload
+from service.inference.reloading import reload
 from service.settings import Settings
+from service.streams.live import MAX_MESSAGE_BYTES
+from service.telemetry import logs
+from service.traffic.connections import MAX_HEAD_BYTES, timed_protocol
+from service.traffic.drain import Drain
+from service.traffic.gate import Guards
 
 CANCEL_S = 1  # what requests get that are still in hand when the drain is over
 GIVE_UP_S = 5  # and after that, threads that hang do not keep the process

@@ -7,20 +7,20 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.answers import check_outcomes, in_place, json_response, usage
-from service.catalogue import Served, ServedHead
+from service.audio.uploads import Body, Upload
 from service.context import Context, Shared
 from service.engine import Embedded, Windowing
 from service.exchange import embed, exchange
-from service.lines import NDJSON, answer_in_lines, misplaced, wants_lines
+from service.formats.answers import check_outcomes, in_place, json_response, usage
+from service.inference.catalogue import Served, ServedHead
+from service.inference.scoring import Scored, describe, score
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import ClassificationParameters
 from service.problems import AUDIO_PROBLEMS, HEAD_PROBLEMS, Problem, invalid_parameter
 from service.schemas import ClassificationList, FileClassification, WindowClassification
-from service.scoring import Scored, describe, score
-from service.streaming import Plan, describe_predictions
-from service.timing import Timing
-from service.uploads import Body, Upload
+from service.streams.lines import NDJSON, answer_in_lines, misplaced, wants_lines
+from service.streams.streaming import Plan, describe_predictions
+from service.telemetry.timing import Timing
 
 router = APIRouter(tags=["classifications"])
 

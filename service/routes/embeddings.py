@@ -6,19 +6,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.answers import NPY, preferred, render
-from service.arrow import ARROW
+from service.audio.uploads import Body
 from service.context import Context, Shared
 from service.engine import Windowing
 from service.exchange import embed, exchange
-from service.lines import NDJSON, answer_in_lines, misplaced, wants_lines
+from service.formats.answers import NPY, preferred, render
+from service.formats.arrow import ARROW
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import EmbeddingParameters
 from service.problems import AUDIO_PROBLEMS, Problem, invalid_parameter
 from service.schemas import EmbeddingList
-from service.streaming import Plan, describe_vectors
-from service.timing import Timing
-from service.uploads import Body
+from service.streams.lines import NDJSON, answer_in_lines, misplaced, wants_lines
+from service.streams.streaming import Plan, describe_vectors
+from service.telemetry.timing import Timing
 
 router = APIRouter(tags=["embeddings"])
 

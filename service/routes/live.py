@@ -10,8 +10,8 @@ from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from service.context import Context
-from service.lines import failure
-from service.live import CLOSE_NORMAL, CLOSE_PROBLEM, converse
+from service.streams.lines import failure
+from service.streams.live import CLOSE_NORMAL, CLOSE_PROBLEM, converse
 
 router = APIRouter()
 

@@ -8,13 +8,12 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from service.answers import all_embedded
-from service.catalogue import Served
 from service.context import Context, Shared
 from service.engine import Embedded
 from service.exchange import converse, embed
-from service.json_body import JSON
-from service.open_inference import (
+from service.formats.answers import all_embedded
+from service.formats.json_body import JSON
+from service.formats.open_inference import (
     HEADER_LENGTH,
     InferBody,
     InferRequest,
@@ -23,9 +22,10 @@ from service.open_inference import (
     output_tensor,
     read_inference,
 )
+from service.inference.catalogue import Served
 from service.openapi import SCHEMAS, problem_responses
 from service.problems import AUDIO_PROBLEMS, Problem
-from service.timing import Timing
+from service.telemetry.timing import Timing
 from service.untrusted import printable
 
 router = APIRouter(prefix="/v2", tags=["open inference"])

@@ -26,8 +26,8 @@ from models.audio import SAMPLE_RATE
 from models.modelfile import Card, Golden, Training
 from models.runtime import Encoder
 from service.app import create_app
-from service.connections import MAX_HEAD_BYTES, timed_protocol
 from service.settings import Settings
+from service.traffic.connections import MAX_HEAD_BYTES, timed_protocol
 
 Serve = Callable[..., AbstractContextManager[httpx.Client]]
 

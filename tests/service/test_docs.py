@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.answers import NPY
-from service.arrow import ARROW
+from service.formats.answers import NPY
+from service.formats.arrow import ARROW
 
 SNAPSHOT = Path(__file__).with_name("openapi.json")
 PATH = "/v1/audio/embeddings"

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from models.runtime import Encoder
-from service.answers import vector
-from service.arrow import ARROW
+from service.formats.answers import vector
+from service.formats.arrow import ARROW
 from service.problems import Problem
 from service.schemas import EmbeddingList
 from tests.service.conftest import EMBED_DIM, FRAME_HOP, encoded, tone

@@ -22,14 +22,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from service import cli
-from service.auth import digest_of, new_key
-from service.catalogue import Catalogue, Refused, Served, ServedHead
-from service.drain import Drain
+from service.commands import cli
+from service.inference.catalogue import Catalogue, Refused, Served, ServedHead
+from service.inference.reloading import merged
 from service.problems import Problem
-from service.reloading import merged
+from service.traffic.auth import digest_of, new_key
+from service.traffic.drain import Drain
 from tests.service.conftest import encoded, tone, until, write_model
-from tests.service.test_metrics import scraped
+from tests.service.telemetry.test_metrics import scraped
 from tests.service.test_process import SERVE
 
 ROOT = Path(__file__).parent.parent.parent
@@ -289,7 +289,10 @@ def test_a_check_tells_what_would_be_served_by_its_exit_code_too(
     cli.register(app)
 
     def check(**env: str) -> Any:
-        code = "import typer, service.cli; app = typer.Typer(); service.cli.register(app); app()"
+        code = (
+            "import typer; from service.commands import cli; app = typer.Typer(); "
+            "cli.register(app); app()"
+        )
         return subprocess.run(
             [sys.executable, "-c", code, "serve", "--check"],
             env=os.environ | {"VIOLA_THREADS": "1"} | env,

@@ -8,6 +8,7 @@ samples, `D` embedding dim.
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from models.atomic import replacing
 from models.audio import SAMPLE_RATE
 
+Provider = str | tuple[str, dict[str, str]]
+"""An execution provider of ONNX Runtime by its name, with options or without."""
+
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULT_MODEL = PRETRAINED / "default.onnx"
 CARD_KEY = "viola.card"
@@ -27,6 +31,14 @@ GOLDEN_TOLERANCE = (
     1e-3  # relative to the vector's largest element: kernels differ, models differ more
 )
 GOLDEN_SECONDS = 2.0
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+CUDA_OPTIONS = {
+    "use_tf32": "0",  # 10 bits of mantissa would be no longer the same vector
+    "cudnn_conv_algo_search": "HEURISTIC",  # no trials at the first batch of each shape
+    "arena_extend_strategy": "kSameAsRequested",  # the shapes are few: no need to round up
+}
 
 
 class ModelFileError(ValueError):
@@ -144,7 +156,10 @@ def open_session(
         ModelFileError: as `open_as` does.
     """
     outputs = ["embedding", "frames"]
-    return open_as(Card, "encoder", ["waveform", "length"], outputs, path, options)
+    providers: list[Provider] = [CPU]
+    if CUDA in ort.get_available_providers():
+        providers.insert(0, (CUDA, CUDA_OPTIONS))
+    return open_as(Card, "encoder", ["waveform", "length"], outputs, path, options, providers)
 
 
 def open_as(
@@ -154,6 +169,7 @@ def open_as(
     outputs: list[str],
     path: str | Path,
     options: ort.SessionOptions | None = None,
+    providers: Sequence[Provider] = (CPU,),
 ) -> tuple[ort.InferenceSession, C]:
     """Open a model file as one of this kind, with these inputs and at least these outputs.
 
@@ -165,7 +181,7 @@ def open_as(
     if not Path(path).is_file():
         raise ModelFileError(f"no model file at {path}")
     try:
-        session = ort.InferenceSession(str(path), options, providers=_providers())
+        session = ort.InferenceSession(str(path), options, providers=list(providers))
     except Exception as error:  # onnxruntime's own exceptions share no base class but Exception
         raise ModelFileError(f"{path} is not an ONNX file that this runtime can open") from error
     content = _read_card(session.get_modelmeta().custom_metadata_map, path)
@@ -236,11 +252,6 @@ def write(proto: Any, card: BaseModel, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
-
-
-def _providers() -> list[str]:
-    available = ort.get_available_providers()
-    return [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
 
 
 def _read_card(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:

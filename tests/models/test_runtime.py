@@ -3,11 +3,12 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import soundfile as sf
 import torch
 
-from models import runtime, tiles
+from models import modelfile, runtime, tiles
 from models.audio import AudioError
 from models.nn.model import WaveformEncoder, one_pass
 from models.runtime import Encoder
@@ -46,6 +47,35 @@ def test_mixed_lengths_in_a_batch_do_not_change_a_vector(
     embeddings = encoder.embed_batch(clips)
     for clip, embedding in zip(clips, embeddings, strict=True):
         np.testing.assert_allclose(embedding, reference(network, clip)[0], atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_vectors_of_the_cpu(model_path: Path, network: WaveformEncoder) -> None:
+    if modelfile.CUDA not in ort.get_available_providers():
+        pytest.skip("needs onnxruntime-gpu in place of onnxruntime")
+    encoder = Encoder.open(model_path)
+    assert encoder.device == "cuda"
+    for seconds in SECONDS:
+        expected = reference(network, noise(seconds))[0]
+        np.testing.assert_allclose(encoder.embed(noise(seconds)), expected, atol=1e-4)
+
+
+def test_a_runtime_for_gpus_is_told_to_compute_in_full_precision(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[modelfile.Provider]] = []
+    session = ort.InferenceSession
+
+    def opened(path: str, options: object, providers: list[modelfile.Provider]) -> object:
+        asked.append(providers)
+        return session(path, options, providers=[modelfile.CPU])
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [modelfile.CUDA, modelfile.CPU])
+    monkeypatch.setattr(ort, "InferenceSession", opened)
+    assert Encoder.open(model_path).device == "cpu"  # what it is, not what it was to be
+    ((cuda, options), cpu) = asked[0]
+    assert (cuda, cpu) == (modelfile.CUDA, modelfile.CPU)
+    assert options["use_tf32"] == "0"
 
 
 def test_tiles_of_any_phase_give_the_frames_of_one_pass(

@@ -10,13 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import nn
 
 from models.audio import SAMPLE_RATE
-from models.nn.encoder import ENCODERS, N_CHANNELS, AudioNTT2022, ConvEncoder
-from models.nn.frontend import HOP_LENGTH, N_MELS
+from models.nn.encoder import ENCODERS, N_CHANNELS, ConvEncoder, local_dim_v2
+from models.nn.frontend import HOP_LENGTH
 from models.nn.heads import mlp
-from models.nn.norm import N_GROUPS, Norm
+from models.nn.norm import GROUP_CHANNELS, N_GROUPS, Norm
 
 Schedule = Literal["constant", "cosine"]
-LOCAL_DIM_V2 = N_CHANNELS * N_MELS // 2**AudioNTT2022.n_blocks
 
 
 class RecipeError(ValueError):
@@ -63,6 +62,9 @@ class Encoder(_Section):
 
     name: Literal["AudioNTT2020", "AudioNTT2022"] = "AudioNTT2022"
     embed_dim: int = Field(3072, gt=0)
+    n_channels: int = Field(N_CHANNELS, gt=0)
+    """Of the convolutions; the papers' are 64."""
+
     norm: Norm = "batch"
     """`group` and `layer` norm see a frame alone, so that a vector stays exact; see `FrameNorm`."""
 
@@ -71,14 +73,20 @@ class Encoder(_Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.name == "AudioNTT2022" and self.embed_dim <= LOCAL_DIM_V2:
-            raise ValueError(f"AudioNTT2022 needs an embed_dim above {LOCAL_DIM_V2}")
+        local_dim = local_dim_v2(self.n_channels)
+        if self.name == "AudioNTT2022" and self.embed_dim <= local_dim:
+            raise ValueError(f"AudioNTT2022 needs an embed_dim above {local_dim}")
+        if self.norm == "group" and self.n_channels % GROUP_CHANNELS:
+            raise ValueError(
+                f"n_channels is {self.n_channels}; group norm needs a multiple of {GROUP_CHANNELS}"
+            )
         return self
 
     def build(self) -> ConvEncoder:
         """The network with fresh weights."""
         return ENCODERS[self.name](
             embed_dim=self.embed_dim,
+            n_channels=self.n_channels,
             norm=self.norm,
             weight_standardization=self.weight_standardization,
         )

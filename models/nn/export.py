@@ -56,6 +56,7 @@ def export(
         licence=licence,
         encoder=type(encoder).__name__,
         embed_dim=encoder.embed_dim,
+        n_channels=encoder.n_channels,
         norm=encoder.norm,
         weight_standardization=encoder.weight_standardization,
         frame_hop=encoder.frame_hop,

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Norm = Literal["batch", "group", "layer", "none"]
-N_GROUPS = 16  # ours: four channels of the encoder in each
+GROUP_CHANNELS = 4  # of a feature map; ours: 16 groups of the papers' 64 channels
+N_GROUPS = 16  # of a head's hidden features; ours
 EPS = 1e-5
 
 
@@ -70,7 +71,7 @@ def of_feature_map(kind: Norm, n_channels: int) -> nn.Module:
         case "batch":
             return nn.BatchNorm2d(n_channels)
         case "group":
-            return FrameNorm(N_GROUPS, n_channels)
+            return FrameNorm(n_channels // GROUP_CHANNELS, n_channels)
         case "layer":
             return FrameNorm(1, n_channels)
         case "none":

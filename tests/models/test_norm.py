@@ -13,6 +13,7 @@ from models.nn.norm import N_GROUPS, FrameNorm, StandardizedConv2d, Standardized
 from models.runtime import Encoder
 from tests.networks import SMALL, small_network
 from tests.signals import noise
+from training.evaluation.embeddings import subjects
 
 VARIANTS = [
     pytest.param({"norm": norm, "weight_standardization": standardize}, id=f"{norm}-{standardize}")
@@ -99,21 +100,30 @@ def test_padding_and_neighbours_change_no_vector_of_any_norm(
 
 
 @pytest.mark.parametrize(
-    ("name", "norm", "standardize"),
+    ("name", "norm", "standardize", "n_channels"),
     [
-        ("AudioNTT2020", "group", True),
-        ("AudioNTT2022", "group", False),
-        ("AudioNTT2022", "layer", True),
-        ("AudioNTT2020", "none", True),
+        ("AudioNTT2020", "group", True, 64),
+        ("AudioNTT2022", "group", False, 16),
+        ("AudioNTT2022", "layer", True, 64),
+        ("AudioNTT2020", "none", True, 16),
     ],
 )
 def test_a_file_of_any_norm_gives_the_vectors_of_one_pass_whole_and_in_tiles(
-    name: str, norm: str, standardize: bool, tmp_path: Path
+    name: str, norm: str, standardize: bool, n_channels: int, tmp_path: Path
 ) -> None:
-    network = small_network(name, norm=norm, weight_standardization=standardize)
+    network = small_network(
+        name, norm=norm, weight_standardization=standardize, n_channels=n_channels
+    )
     export(network, tmp_path / "small.onnx", training=Training(method="random weights"))
     encoder = Encoder.open(tmp_path / "small.onnx", threads=1)
-    assert (encoder.card.norm, encoder.card.weight_standardization) == (norm, standardize)
+    card = encoder.card
+    assert (card.norm, card.weight_standardization) == (norm, standardize)
+    assert card.n_channels == n_channels
+    (_, untrained) = subjects([tmp_path / "small.onnx"], untrained=True)
+    assert untrained.embed(np.ones((2, 8_000), np.int16)).shape == (2, card.embed_dim)
+    named = {"group": "group norm", "layer": "layer norm", "none": "no norm"}[norm]
+    assert named in untrained.name
+    assert ("standardised" in untrained.name) is standardize
     clips = [noise(seconds, seed) for seed, seconds in enumerate((0.025, 0.95, 2.37, 10.25, 25.3))]
     mixed = encoder.embed_batch(clips)
     for clip, in_batch in zip(clips, mixed, strict=True):

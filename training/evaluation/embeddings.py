@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.atomic import replacing
 from models.modelfile import DEFAULT_MODEL, Card
-from models.nn.encoder import ENCODERS
+from models.nn.encoder import ENCODERS, N_CHANNELS
 from models.nn.frontend import LogMel
 from models.nn.model import WaveformEncoder
 from models.runtime import Encoder
@@ -87,6 +87,7 @@ def of_random_weights(card: Card, seed: int) -> Subject:
         torch.manual_seed(seed)
         network = ENCODERS[card.encoder](
             embed_dim=card.embed_dim,
+            n_channels=card.n_channels,
             norm=card.norm,
             weight_standardization=card.weight_standardization,
         )
@@ -102,9 +103,11 @@ def of_random_weights(card: Card, seed: int) -> Subject:
 
 def _network(card: Card) -> str:
     """A card's network in words, all that its first weights depend on."""
-    norm = "" if card.norm == "batch" else f", {card.norm} norm"
-    standardized = ", standardised weights" if card.weight_standardization else ""
-    return f"{card.encoder}, {card.embed_dim}-d{norm}{standardized}"
+    parts = [f"{card.encoder}, {card.embed_dim}-d"]
+    parts += [f"{card.n_channels} channels"] if card.n_channels != N_CHANNELS else []
+    parts += [f"{card.norm} norm".replace("none", "no")] if card.norm != "batch" else []
+    parts += ["standardised weights"] if card.weight_standardization else []
+    return ", ".join(parts)
 
 
 def of_log_mels() -> Subject:

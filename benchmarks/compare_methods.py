@@ -9,7 +9,8 @@ FOLDER holds tables of labelled clips, NAME.csv, as `viola evaluate` reads them.
 those of `comparison/variants.toml` over `comparison/recipe.toml`; beside them stand the network
 before training, and log-mel statistics. Every row is in `compare_methods.json` as soon as it is
 done, and a row that is there with the same settings is not trained again: after an interruption
-the same command goes on. Table and figures are made of that file.
+the same command goes on. Table and figures are made of that file, whose rows have base recipe,
+segments and tasks in common.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from comparison.figures import draw
 from comparison.plan import LOG_MEL, UNTRAINED, ComparisonError, Plan
@@ -34,7 +36,7 @@ from training import recipe as recipes
 from training.checkpoint import git_commit
 from training.data.corpus import CorpusError
 from training.evaluation.tasks import TaskError
-from training.recipe import RecipeError
+from training.recipe import Recipe, RecipeError
 
 HERE = Path(__file__).parent
 PARTS = HERE / "comparison"
@@ -95,29 +97,47 @@ def tasks_in(folder: Path) -> tuple[str, ...]:
     )
 
 
-def read_rows(path: Path) -> dict[str, Row]:
+def common(protocol: Protocol, base: Recipe) -> dict[str, Any]:
+    """What the rows of one results file must have in common."""
+    return {
+        "segments": protocol.segments,
+        "tasks": [Path(task).name for task in protocol.tasks],
+        "clips": protocol.clips,
+        "recipe": base.model_dump(mode="json"),
+    }
+
+
+def read_rows(path: Path, mine: Mapping[str, Any]) -> dict[str, Row]:
     """The rows of a results file by their key; none if there is no such file.
 
     Raises:
-        ComparisonError: it is no results file.
+        ComparisonError: it is no results file, or its rows have not `mine` in common.
     """
     if not path.exists():
         return {}
     try:
-        rows = [Row(**row) for row in json.loads(path.read_text())["rows"]]
+        content = json.loads(path.read_text())
+        rows = [Row(**row) for row in content["rows"]]
+        theirs = {name: content["protocol"][name] for name in mine}
     except (ValueError, KeyError, TypeError) as error:
         raise ComparisonError(
             f"{path} holds no rows of a comparison ({error}); move it away, or name another --out"
         ) from error
+    different = [name for name in mine if mine[name] != theirs[name]]
+    if different:
+        raise ComparisonError(
+            f"{path} has rows of other {', '.join(different)}, which do not compare with new ones; "
+            "name another --out"
+        )
     return {row.key: row for row in rows}
 
 
-def write(out: Path, plan: Plan, protocol: Protocol, rows: Sequence[Row]) -> None:
+def write(
+    out: Path, plan: Plan, protocol: Protocol, about: Mapping[str, Any], rows: Sequence[Row]
+) -> None:
     """The results and the table made of them."""
-    about = {**asdict(protocol), "commit": git_commit(), "command": sys.argv[1:]}
-    about["store"] = Path(protocol.store).name
-    about["tasks"] = [Path(task).name for task in protocol.tasks]
-    content = {"protocol": about, "rows": [asdict(row) for row in rows]}
+    made = {"commit": git_commit(), "command": sys.argv[1:]}
+    content = {"protocol": {**about, **made}, "rows": [asdict(row) for row in rows]}
     texts = {"json": json.dumps(content, indent=1) + "\n", "md": markdown(plan, protocol, rows)}
     out.mkdir(parents=True, exist_ok=True)
     for suffix, text in texts.items():
@@ -165,7 +185,8 @@ def compare(arguments: argparse.Namespace, plan: Plan) -> None:
     core_seeds = max(arguments.seeds, arguments.core_seeds)
     seeds = {n: core_seeds if n in (*plan.core, UNTRAINED) else arguments.seeds for n in names}
     wanted = jobs(plan, names, arguments.recipe, arguments.set, seeds | {LOG_MEL: 1}, protocol)
-    rows = read_rows(arguments.out / f"{NAME}.json")
+    about = common(protocol, recipes.load(arguments.recipe, arguments.set))
+    rows = read_rows(arguments.out / f"{NAME}.json", about)
     waiting = [job for job in wanted if job.key not in rows]
     # of a variant and seed there is one row: those of other settings make room
     replaced = {(job.variant, job.seed) for job in waiting}
@@ -174,10 +195,10 @@ def compare(arguments: argparse.Namespace, plan: Plan) -> None:
     started = time.monotonic()
     for number, row in enumerate(run_all(waiting, workers), start=1):
         rows[row.key] = row
-        write(arguments.out, plan, protocol, list(rows.values()))
+        write(arguments.out, plan, protocol, about, list(rows.values()))
         left = (time.monotonic() - started) / number * (len(waiting) - number)
         print(told(row, number, len(waiting), left), flush=True)
-    write(arguments.out, plan, protocol, list(rows.values()))
+    write(arguments.out, plan, protocol, about, list(rows.values()))
     for path in draw(arguments.out, plan, list(rows.values())):
         print(path)
 

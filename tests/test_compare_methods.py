@@ -46,13 +46,13 @@ def compare(material: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import compare_methods
 
-    def run(*arguments: str) -> dict:
-        given = ["--store", material / "store", "--tasks", material / "tasks", "--out", tmp_path]
+    def run(*arguments: str, out: Path = tmp_path) -> dict:
+        given = ["--store", material / "store", "--tasks", material / "tasks", "--out", out]
         given += ["--recipe", "tiny", "--variants", material / "variants.toml", *arguments]
         given += ["--set", *TINY]
         monkeypatch.setattr(sys, "argv", ["compare_methods.py", *map(str, given)])
         compare_methods.main()
-        return json.loads((tmp_path / "compare_methods.json").read_text())
+        return json.loads((out / "compare_methods.json").read_text())
 
     return run
 
@@ -64,11 +64,11 @@ def rows_of(results: dict) -> dict[tuple[str, int], dict]:
 def test_every_variant_sees_as_many_segments_and_is_probed(compare, tmp_path: Path) -> None:
     rows = rows_of(compare("--segments", "24", "--core-seeds", "2"))
     assert {name for name, _ in rows} == {
-        *("byol", "small", "no-crop", "diverged", "untrained", "log-mel statistics")
+        *("byol", "small", "no-crop", "diverged", "untrained", "log-mel")
     }
     assert {seed for name, seed in rows if name == "byol"} == {42, 43}
     for (name, _), row in rows.items():
-        trained = name not in ("untrained", "log-mel statistics", "diverged")
+        trained = name not in ("untrained", "log-mel", "diverged")
         assert row["steps"] * row["batch_size"] == (24 if trained else 0)
         if name != "diverged":
             assert set(row["scores"]["tones"]) == {"linear", "knn"}
@@ -83,18 +83,39 @@ def test_every_variant_sees_as_many_segments_and_is_probed(compare, tmp_path: Pa
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_a_row_that_is_there_is_not_trained_again(
-    compare, capsys: pytest.CaptureFixture[str]
+def test_a_row_that_is_there_with_the_same_settings_is_not_trained_again(
+    compare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = rows_of(compare("--segments", "16", "--only", "byol"))
     after = rows_of(compare("--segments", "16", "--only", "ablations"))
     assert "1 of 3 rows are there" in capsys.readouterr().out
     assert after["byol", 42] == before["byol", 42]
     assert len(after) == 3
-    changed = rows_of(compare("--segments", "24", "--only", "byol"))
-    assert changed["byol", 42]["steps"] == 3
-    assert changed["no-crop", 42] == after["no-crop", 42]  # rows of others stay
+    other = tmp_path / "other.toml"
+    other.write_text(VARIANTS.replace("resize_crop=false", "fader_gain=0"))
+    changed = rows_of(compare("--segments", "16", "--only", "ablations", "--variants", other))
+    assert "2 of 3 rows are there" in capsys.readouterr().out
+    assert changed["no-crop", 42]["loss"] != after["no-crop", 42]["loss"]
+    assert changed["byol", 42] == after["byol", 42]
     assert len(changed) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--segments", "24"], "segments"),
+        (["--segments", "16", "--clips", "25"], "clips"),
+        (["--segments", "16", "--recipe", "byol-a-v1"], "recipe"),
+    ],
+)
+def test_rows_that_do_not_compare_are_kept_apart(
+    compare, tmp_path: Path, arguments: list[str], what: str
+) -> None:
+    compare("--segments", "16", "--only", "log-mel")
+    before = (tmp_path / "compare_methods.json").read_bytes()
+    with pytest.raises(SystemExit, match=f"rows of other {what}, .* name another --out"):
+        compare(*arguments, "--only", "log-mel")
+    assert (tmp_path / "compare_methods.json").read_bytes() == before
 
 
 def test_a_run_that_was_cut_off_goes_on_with_what_is_missing(
@@ -122,10 +143,13 @@ def test_a_run_that_was_cut_off_goes_on_with_what_is_missing(
     assert trained == ["no-crop"]
 
 
-def test_the_same_seed_gives_the_same_numbers(compare) -> None:
-    first = rows_of(compare("--segments", "16", "--only", "byol"))["byol", 42]
-    (other,) = compare("--segments", "16", "--only", "byol", "--set", "run.seed=42")["rows"]
-    assert {**first, "seconds": 0} == {**other, "seconds": 0}
+def test_the_same_seed_gives_the_same_numbers(compare, tmp_path: Path) -> None:
+    first, second = (
+        rows_of(compare("--segments", "16", "--only", "byol", out=tmp_path / name))
+        for name in ("one", "two")
+    )
+    one, two = first["byol", 42], second["byol", 42]
+    assert {**one, "seconds": 0} == {**two, "seconds": 0}
 
 
 @pytest.mark.parametrize(

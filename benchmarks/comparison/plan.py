@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-UNTRAINED, LOG_MEL = "untrained", "log-mel statistics"
+UNTRAINED, LOG_MEL = "untrained", "log-mel"
 
 
 class ComparisonError(ValueError):

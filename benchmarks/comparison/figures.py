@@ -66,7 +66,8 @@ def _points(
     panels[0].set_yticks(y, shown, fontsize=8)
     panels[0].set_ylim(-0.6, len(shown) - 0.4)
     figure.supxlabel("accuracy, %; bars reach to the seeds", fontsize=8, color=INK)
-    panels[-1].legend(fontsize=7, loc="lower left", framealpha=0.8)
+    lines, labels = panels[0].get_legend_handles_labels()
+    figure.legend(lines, labels, fontsize=8, loc="upper right", ncols=2, frameon=False)
     return figure
 
 

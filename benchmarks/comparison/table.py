@@ -96,7 +96,9 @@ def _table(
             reason = next(row.failed for row in rows if row.variant == name)
             lines.append(f"| {name} | | | | | {reason} |" + " |" * (len(tasks) - 1))
             continue
-        cells = [f"**{name}**" if name == plan.baseline else name, str(len(mine))]
+        n_failed = sum(row.variant == name for row in rows) - len(mine)
+        seeds = f"{len(mine)}, {n_failed} more failed" if n_failed else str(len(mine))
+        cells = [f"**{name}**" if name == plan.baseline else name, seeds]
         cells.append(str(mine[0].steps) if name not in ROWS_OF_ALL else "")
         cells += [_mean(mine, "{:.2f}", lambda row: row.loss)]
         cells += [_mean(mine, "{:.1f}", lambda row: row.effective_rank)]

@@ -68,12 +68,8 @@ BLOCKS = {
 def test_each_block_of_the_augmentations_can_be_switched_off(corpus: Corpus, off: str) -> None:
     run = Run(tiny("augment.noise_ratio=0.2", off), corpus, CPU)
     run.start()
-    stages = run.view_stages(3)
-    kept = [name for setting, name in BLOCKS.items() if setting != off]
-    assert (
-        list(stages)[1 : 1 + len(kept[:-1])]
-        == [f"view 1: {name}" for name in kept][: len(kept[:-1])]
-    )
+    shown = [name.removeprefix("view 1: ") for name in run.view_stages(3) if "view 1: " in name]
+    assert shown == [name for setting, name in BLOCKS.items() if setting != off]
     assert run.train_step()[0].loss.isfinite()
 
 

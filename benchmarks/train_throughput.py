@@ -58,9 +58,7 @@ class PerSample:
         self.sampler = Sampler(corpus, {}, recipe.run.seed)
         self.frontend = LogMel().to(device)
         settings = recipe.objective
-        self.online = Branch(
-            AudioNTT2022(recipe.encoder.embed_dim), settings.hidden_dim, settings.projection_dim
-        ).to(device)
+        self.online = Branch(AudioNTT2022(recipe.encoder.embed_dim), settings).to(device)
         features = self.online.encoder.features
         for pool in (2, 6):  # the paper rectifies before it pools
             features[pool], features[pool + 1] = features[pool + 1], features[pool]

@@ -117,6 +117,15 @@ class Card(Part):
     licence: str = "Apache-2.0"
     encoder: str
     embed_dim: int = Field(gt=0)
+    n_channels: int = Field(64, gt=0)
+    """Of the encoder's convolutions."""
+
+    norm: Literal["batch", "group", "layer", "none"] = "batch"
+    """Of the encoder's feature maps; all but batch norm look at one frame alone."""
+
+    weight_standardization: bool = False
+    """Whether its filters are standardised."""
+
     sample_rate: Literal[16_000] = 16_000
     frame_hop: int = Field(gt=0)
     """Samples from one frame of features to the next."""

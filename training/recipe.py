@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import nn
 
 from models.audio import SAMPLE_RATE
-from models.nn.encoder import ENCODERS, N_CHANNELS, AudioNTT2022, ConvEncoder
-from models.nn.frontend import HOP_LENGTH, N_MELS
+from models.nn.encoder import ENCODERS, N_CHANNELS, ConvEncoder, local_dim_v2
+from models.nn.frontend import HOP_LENGTH
+from models.nn.heads import mlp
+from models.nn.norm import GROUP_CHANNELS, N_GROUPS, Norm
 
 Schedule = Literal["constant", "cosine"]
-LOCAL_DIM_V2 = N_CHANNELS * N_MELS // 2**AudioNTT2022.n_blocks
 
 
 class RecipeError(ValueError):
@@ -60,23 +62,47 @@ class Encoder(_Section):
 
     name: Literal["AudioNTT2020", "AudioNTT2022"] = "AudioNTT2022"
     embed_dim: int = Field(3072, gt=0)
+    n_channels: int = Field(N_CHANNELS, gt=0)
+    """Of the convolutions; the papers' are 64."""
+
+    norm: Norm = "batch"
+    """`group` and `layer` norm see a frame alone, so that a vector stays exact; see `FrameNorm`."""
+
+    weight_standardization: bool = False
+    """Standardise the filters of the convolutions."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.name == "AudioNTT2022" and self.embed_dim <= LOCAL_DIM_V2:
-            raise ValueError(f"AudioNTT2022 needs an embed_dim above {LOCAL_DIM_V2}")
+        local_dim = local_dim_v2(self.n_channels)
+        if self.name == "AudioNTT2022" and self.embed_dim <= local_dim:
+            raise ValueError(f"AudioNTT2022 needs an embed_dim above {local_dim}")
+        if self.norm == "group" and self.n_channels % GROUP_CHANNELS:
+            raise ValueError(
+                f"n_channels is {self.n_channels}; group norm needs a multiple of {GROUP_CHANNELS}"
+            )
         return self
 
     def build(self) -> ConvEncoder:
         """The network with fresh weights."""
-        return ENCODERS[self.name](embed_dim=self.embed_dim)
+        return ENCODERS[self.name](
+            embed_dim=self.embed_dim,
+            n_channels=self.n_channels,
+            norm=self.norm,
+            weight_standardization=self.weight_standardization,
+        )
 
 
 class Augment(_Section):
-    """Strength of each augmentation; 0 switches one off, `resize_crop = false` the crop."""
+    """Strength of each augmentation; 0 switches one off, `false` the crop or a normalisation."""
+
+    pre_norm: bool = True
+    """Normalise by the store's statistics before the augmentations."""
 
     mixup_alpha: float = Field(0.2, ge=0, le=1)
     mixup_bank: int = Field(2048, gt=0)
+    noise_ratio: float = Field(0.0, ge=0, le=1)
+    """Of the Gaussian noise that BYOL-A's ablations mix in; 0: none, as BYOL-A is."""
+
     resize_crop: bool = True
     crop_scale: tuple[float, float] = (0.6, 1.5)
     canvas_time: float = Field(1.5, ge=1)
@@ -89,6 +115,8 @@ class Augment(_Section):
         return self
 
     fader_gain: float = Field(1.0, ge=0)
+    post_norm: bool = True
+    """Normalise all views of a batch together after the augmentations."""
 
 
 class Objective(_Section):
@@ -97,6 +125,26 @@ class Objective(_Section):
     name: Literal["byol"] = "byol"
     hidden_dim: int = Field(4096, gt=0)
     projection_dim: int = Field(256, gt=0)
+    norm: Norm = "batch"
+    """Of the projector and the MLP predictors; the others need no batch."""
+
+    weight_standardization: bool = False
+    """Standardise the weights that this norm follows."""
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Self:
+        if self.norm == "group" and (self.hidden_dim % N_GROUPS or self.hidden_dim == N_GROUPS):
+            raise ValueError(
+                f"hidden_dim is {self.hidden_dim}; group norm needs a multiple of {N_GROUPS}, from "
+                f"{2 * N_GROUPS} on"
+            )
+        return self
+
+    def head(self, in_dim: int) -> nn.Sequential:
+        """A projector or predictor of these sizes."""
+        norm, standardize = self.norm, self.weight_standardization
+        return mlp(in_dim, self.hidden_dim, self.projection_dim, norm, standardize)
+
     ema_decay: float = Field(0.99, ge=0, le=1)
     ema_schedule: Schedule = "constant"
     """`cosine` goes from `ema_decay` to 1 over the run, as BYOL does; BYOL-A keeps it constant."""

@@ -111,7 +111,9 @@ class Run:
                 f"the log-mels of this store have a deviation of {std:.2g}: silence?"
             )
         both = self.world.mean(torch.tensor([mean, std], dtype=torch.float64, device=self.device))
-        self.views.normalize = Normalize(*both.tolist())
+        # Without either normalisation the encoder learns raw log-mels, and is served them
+        normalizes = self.recipe.augment.pre_norm or self.recipe.augment.post_norm
+        self.views.normalize = Normalize(*both.tolist()) if normalizes else Normalize(0.0, 1.0)
 
     def train_step(self) -> tuple[Outcome, Tensor]:
         """The next optimiser step; the loss and the gradient's norm stay on the device.
@@ -227,7 +229,9 @@ class Run:
         Raises:
             TrainingError: another recipe or another store.
         """
-        changed = _changes(saved.recipe, self.recipe.model_dump(mode="json"), _free(self.recipe))
+        # What an older recipe does not name has its default
+        before = Recipe.model_validate(saved.recipe).model_dump(mode="json")
+        changed = _changes(before, self.recipe.model_dump(mode="json"), _free(self.recipe))
         if changed:
             raise TrainingError(
                 "the checkpoint was made with other settings: "

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.nn.encoder import ConvEncoder
-from models.nn.heads import mlp
 from models.nn.pooling import MaxMeanPool
 from training.recipe import Objective
 
@@ -29,11 +28,11 @@ class Outcome(NamedTuple):
 class Branch(nn.Module):
     """Encoder, pooling and projector: post-normalised log-mels (B, F, T) -> projections (B, P)."""
 
-    def __init__(self, encoder: ConvEncoder, hidden_dim: int, projection_dim: int) -> None:
+    def __init__(self, encoder: ConvEncoder, settings: Objective) -> None:
         super().__init__()
         self.encoder = encoder
         self.pool = MaxMeanPool()
-        self.projector = mlp(encoder.embed_dim, hidden_dim, projection_dim)
+        self.projector = settings.head(encoder.embed_dim)
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Project a batch of one view."""
@@ -55,8 +54,8 @@ class BYOL(nn.Module):
     def __init__(self, encoder: ConvEncoder, settings: Objective) -> None:
         super().__init__()
         self.joint_views = settings.joint_views
-        self.online = Branch(encoder, settings.hidden_dim, settings.projection_dim)
-        self.predictor = mlp(settings.projection_dim, settings.hidden_dim, settings.projection_dim)
+        self.online = Branch(encoder, settings)
+        self.predictor = settings.head(settings.projection_dim)
         self.target = deepcopy(self.online).requires_grad_(False)
 
     def forward(self, views: Sequence[Tensor]) -> Outcome:

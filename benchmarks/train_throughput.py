@@ -42,7 +42,7 @@ from training.data.corpus import Corpus, Sampler
 from training.data.prepare import prepare
 from training.device import choose_device
 from training.normalize import pcm_to_float, post_normalize
-from training.objectives.byol import Branch, regression_loss
+from training.objectives.objective import Branch, regression_loss
 from training.recipe import Recipe
 from training.run import Run
 
@@ -190,14 +190,14 @@ def breakdown(run: Run, rounds: int) -> dict[str, list[float]]:
             views = timed(
                 "augment",
                 lambda x=x, draw=draw: post_normalize(
-                    [run.views.augment(x, draw) for _ in range(2)]
+                    [run.views.augment(x, draw) for _ in range(run.views.n_views)]
                 ),
             )
         outcome = timed("forward", lambda views=views: run.forward(views))
         run.optimizer.zero_grad(set_to_none=True)
         timed("backward", outcome.loss.backward)
         timed("optimiser", lambda: (run._clip(), run.optimizer.step()))
-        timed("EMA", lambda: run.objective.after_step(run.ema_decay))
+        timed("EMA", lambda: run.objective.after_step())
         run.step += 1
     return {name: values[2:] for name, values in times.items()}
 

@@ -58,6 +58,9 @@ class Load:
         self.results.append((status, time.perf_counter() - due))
 
     async def _exchange(self, request: bytes) -> int:
+        while self.idle and self.idle[-1][0].at_eof():  # closed by the service when it lay idle
+            self.n_open -= 1
+            self.idle.pop()[1].close()
         if self.idle:
             line = self.idle.pop()
         elif self.n_open < MAX_CONNECTIONS:

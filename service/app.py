@@ -83,6 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         Keyring(load_keys(settings)),
         Quotas(settings.audio_seconds_per_minute),
         Drain(settings.drain_delay_s, settings.shutdown_timeout_s),
+        settings.max_connections,
     )
     counts, spans = Metrics(), tracing.provider(settings)
 

@@ -52,7 +52,7 @@ class Context:
         return [reason for reason in found if reason is not None]
 
 
-def _context(request: Request) -> Context:
+async def _context(request: Request) -> Context:  # else FastAPI sends it to a thread
     context: Context = request.app.state.context
     return context
 

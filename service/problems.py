@@ -53,6 +53,12 @@ _TABLE = (
         "Use a key with the scope that `detail` names, or ask who runs the service for one.",
     ),
     ("not-found", 404, "No such resource", "`/docs` lists what there is."),
+    (
+        "head-too-large",
+        431,
+        "Request head too large",
+        "Send fewer or shorter headers, and parameters in the form instead of the address.",
+    ),
     ("model-not-found", 404, "No such model", "`GET /v1/models` lists what there is."),
     (
         "classifier-not-found",
@@ -162,7 +168,7 @@ _TABLE = (
 PROBLEM_TYPES: Mapping[str, ProblemType] = {row[0]: ProblemType(*row) for row in _TABLE}
 
 # How a request with audio can fail, and beside that one for classifications
-_ELSEWHERE = ("not-found", "method-not-allowed")
+_ELSEWHERE = ("not-found", "method-not-allowed", "head-too-large")
 HEAD_PROBLEMS = ("classifier-not-found", "space-mismatch")
 AUDIO_PROBLEMS = [slug for slug in PROBLEM_TYPES if slug not in (*_ELSEWHERE, *HEAD_PROBLEMS)]
 REQUEST_PROBLEMS = [

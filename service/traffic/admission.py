@@ -48,6 +48,17 @@ class Admission:
             self.inflight -= 1
 
 
+def check_crowd(n_connections: int, max_connections: int) -> None:
+    """Refuse a request of one connection too many, so that none is left waiting.
+
+    Raises:
+        Problem: if more are open than may be.
+    """
+    if n_connections > max_connections:
+        detail = f"{n_connections} connections are open; at most {max_connections} may be."
+        raise _overloaded(detail, max_connections, n_connections, "connections")
+
+
 def _overloaded(detail: str, limit: float, observed: float, unit: str) -> Problem:
     headers = {"Retry-After": str(RETRY_AFTER_S)}
     return Problem("overloaded", detail, limit=limit, observed=observed, unit=unit, headers=headers)

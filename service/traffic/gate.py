@@ -1,5 +1,6 @@
-"""What is decided about a request before a byte of its body is read: drain, key, quota."""
+"""What is decided about a request before a byte of its body is read: crowd, drain, key, quota."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -9,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import path_within, problem_response
 from service.problems import Problem
 from service.traffic import auth
+from service.traffic.admission import check_crowd
 from service.traffic.auth import Keyring
 from service.traffic.drain import Drain
 from service.traffic.quotas import Caller, Quotas
@@ -20,18 +22,25 @@ log = structlog.get_logger()
 
 @dataclass
 class Guards:
-    """What the gate asks; the keyring may be replaced while requests run."""
+    """What the gate asks; the keyring may be replaced while requests run.
+
+    The server says how many connections are open, once it runs.
+    """
 
     keyring: Keyring
     quotas: Quotas
     drain: Drain
+    max_connections: int
+    n_connections: Callable[[], int] = lambda: 0
 
     def admit(self, path: str, headers: Headers, address: str | None) -> Caller:
         """Who asks.
 
         Raises:
-            Problem: the service is leaving, the key does not fit, or its quota is used up.
+            Problem: too many are connected, the service is leaving, the key does not fit, or its
+                quota is used up.
         """
+        check_crowd(self.n_connections(), self.max_connections)
         if takes_audio(path):
             self.drain.check()
         key = self.keyring.admit(path, headers)
@@ -69,10 +78,10 @@ class Gate:
         await self.app(scope, receive, marked)
 
     async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
-        log.info("refused", problem=problem.kind.slug, detail=problem.detail)
         if scope["type"] == "websocket":
+            log.info("refused", problem=problem.kind.slug, detail=problem.detail)
             return await send({"type": "websocket.close", "code": POLICY_VIOLATION})
-        scope["state"]["problem"] = problem.kind.slug
+        scope["state"]["problem"] = problem
         response = problem_response(problem, scope["state"]["request_id"], path_within(scope))
         if self.guards.drain.has_begun:
             response.headers["Connection"] = "close"

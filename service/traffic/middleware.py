@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import path_within, problem_response
 from service.problems import Problem
 from service.telemetry.metrics import Metrics
+from service.traffic.quotas import Caller
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
@@ -84,15 +85,16 @@ class RequestContext:
                 log.exception("request failed")
                 if traffic.status:  # too late for another answer: the server cuts the connection
                     raise
-                scope["state"]["problem"] = "internal"
-                response = problem_response(_internal(), request_id, path_within(scope))
+                problem = scope["state"]["problem"] = _internal()
+                response = problem_response(problem, request_id, path_within(scope))
                 await response(scope, traffic.receive, traffic.send)
             finally:
                 self._note(scope, traffic, perf_counter() - started)
 
     def _note(self, scope: Scope, traffic: "_Traffic", seconds: float) -> None:
         state, route = scope["state"], _route(scope)
-        caller = state.get("caller")
+        caller: Caller | None = state.get("caller")
+        problem: Problem | None = state.get("problem")
         log.info(
             "request",
             method=scope["method"],
@@ -102,12 +104,13 @@ class RequestContext:
             bytes_in=traffic.bytes_in,
             bytes_out=traffic.bytes_out,
             **({"key": caller.key} if caller and caller.key else {}),
+            **({"problem": problem.kind.slug, "detail": problem.detail} if problem else {}),
         )
         self.metrics.observe_request(
             route, scope["method"], traffic.status, seconds, traffic.bytes_in
         )
-        if problem := state.get("problem"):
-            self.metrics.rejected.labels(problem).inc()
+        if problem:
+            self.metrics.rejected.labels(problem.kind.slug).inc()
 
 
 @dataclass

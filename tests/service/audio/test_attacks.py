@@ -1,5 +1,6 @@
 """Attacks on everything but the decoder, which has a file of its own: each is survived, cheaply."""
 
+import json
 import os
 import socket
 import time
@@ -11,6 +12,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from service.traffic.connections import MAX_HEAD_BYTES
 from tests.service.conftest import Serve, encoded, tone, until
 from tests.service.traffic.test_refusals import refused
 
@@ -196,7 +198,40 @@ def test_requests_in_hand_are_not_touched_by_the_timeout_of_heads(serve: Serve) 
 def test_a_head_without_end_is_refused(client: httpx.Client) -> None:
     with line_to(client) as line:
         line.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"y" * 20_000)
-        assert all_of(line).startswith(b"HTTP/1.1 400")
+        assert_head_too_large(all_of(line))
+
+
+def test_a_head_that_comes_whole_is_no_longer_than_one_that_does_not(client: httpx.Client) -> None:
+    answer = client.get("/livez", headers={"X": "y" * 20_000})
+    assert answer.status_code == 431
+    assert answer.json()["limit"] == MAX_HEAD_BYTES
+    assert client.get("/livez", headers={"X": "y" * 15_000}).status_code == 200
+
+
+def assert_head_too_large(answer: bytes) -> None:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 ")
+    assert b"connection: close" in head.lower()
+    problem = json.loads(body)
+    assert problem["type"] == "/problems/head-too-large"
+    assert problem["limit"] == MAX_HEAD_BYTES < problem["observed"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        b"HELO mail.example.org\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n",
+        b"GET /livez HTTP/9.9\r\nHost: x\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_gets_a_problem_and_the_door(client: httpx.Client, sent: bytes) -> None:
+    with line_to(client) as line:
+        line.sendall(sent)
+        head, _, body = all_of(line).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["type"] == "/problems/bad-request"
 
 
 # Framing
@@ -326,7 +361,8 @@ def test_nothing_a_client_sends_breaks_a_line_of_the_log(client: httpx.Client) -
             content=b"x",
             headers={"Content-Type": "audio/\u2028x".encode("latin-1", "replace")},
         )
-        client.get("/livez", headers={"X-Request-ID": "a\tb", "User-Agent": "\x1b[2J"})
+        client.get("/livez", headers={"X-Request-ID": "a\tb"})
+        assert client.get("/livez", headers={"User-Agent": "\x1b[2J"}).status_code == 400
         until(lambda: sum(entry["event"] == "request" for entry in logs) >= 4)
     for entry in logs:
         assert all(str(value).isprintable() for value in entry.values()), entry

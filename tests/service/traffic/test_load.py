@@ -61,6 +61,15 @@ def test_one_request_more_than_are_accepted_is_refused_at_once(serve: Serve) -> 
         until(lambda: client.post(URL, content=encoded(tone()), headers=WAV).status_code == 200)
 
 
+def test_a_refusal_is_one_line_of_the_log_with_its_reason(serve: Serve) -> None:
+    with serve(max_inflight=1) as client, unfinished(client), capture_logs() as logs:
+        assert client.post(URL, content=encoded(tone()), headers=WAV).status_code == 503
+        until(lambda: len(logs) > 0)
+    (line, *_) = logs
+    assert (line["event"], line["status"], line["problem"]) == ("request", 503, "overloaded")
+    assert line["detail"].startswith("1 requests are in hand")
+
+
 def test_a_body_that_does_not_arrive_is_given_up(serve: Serve) -> None:
     with serve(max_inflight=1, body_timeout_s=0.3) as client:
         with unfinished(client) as line:

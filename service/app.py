@@ -50,6 +50,7 @@ from service.traffic.gate import Gate, Guards
 from service.traffic.middleware import BodyLimit, RequestContext
 from service.traffic.pace import BodyPace
 from service.traffic.quotas import Quotas
+from service.traffic.shares import Shares
 
 _DESCRIPTION = """Sound to vectors and labels: send audio files, get embeddings, or what they hold.
 
@@ -84,6 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         Quotas(settings.audio_seconds_per_minute),
         Drain(settings.drain_delay_s, settings.shutdown_timeout_s),
         settings.max_connections,
+        Shares(settings.max_inflight_per_key),
     )
     counts, spans = Metrics(), tracing.provider(settings)
 

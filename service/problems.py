@@ -147,6 +147,12 @@ _TABLE = (
         "Audio quota used up",
         "Wait for `Retry-After` seconds; `RateLimit` tells on every answer what is left.",
     ),
+    (
+        "share-exceeded",
+        429,
+        "Too many requests of one caller in hand",
+        "Wait for an answer before sending the next request, or ask for a larger share.",
+    ),
     # The service
     ("internal", 500, "Internal error", "Report the request id; the log has the cause."),
     ("overloaded", 503, "Too many requests in hand", "Wait for `Retry-After` seconds, try again."),

@@ -288,6 +288,9 @@ class LimitList(BaseModel):
     body_grace_s: float
     min_body_bytes_per_s: float
     audio_seconds_per_minute: float | None = Field(description="Of whoever asks; null: no quota.")
+    max_inflight_per_key: int | None = Field(
+        description="Of whoever asks; null: as many as there are places."
+    )
     request_timeout_s: float
     max_queue_s: float
     max_streams: int

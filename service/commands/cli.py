@@ -218,6 +218,9 @@ def key(
     audio_seconds_per_minute: Annotated[
         float | None, typer.Option(help="Its quota.", show_default="the setting")
     ] = None,
+    max_inflight: Annotated[
+        int | None, typer.Option(help="Requests at once.", show_default="the setting")
+    ] = None,
 ) -> None:
     """Make an API key: the key itself on stderr, this once, and its line for the file on stdout.
 
@@ -227,7 +230,8 @@ def key(
 
     secret = new_key()
     quota = "" if audio_seconds_per_minute is None else repr(audio_seconds_per_minute)
-    fields = (name, digest_of(secret), ",".join(scope or ()), quota)
+    share = "" if max_inflight is None else str(max_inflight)
+    fields = (name, digest_of(secret), ",".join(scope or ()), quota, share)
     try:
         made = Key.parse(":".join(fields))
     except ValueError as error:

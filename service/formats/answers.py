@@ -16,6 +16,7 @@ from models.modelfile import Card, packed
 from models.runtime import Windows
 from service.audio.uploads import Upload
 from service.engine import Embedded
+from service.formats.accept import negotiated
 from service.formats.arrow import ARROW, arrow_stream
 from service.parameters import Output
 from service.problems import Problem, invalid_parameter
@@ -150,9 +151,8 @@ def _half(row: NDArray[np.float32]) -> str:
 
 
 def preferred(accept: str) -> Output:
-    """The output that an `Accept` header names first."""
-    named = (part.partition(";")[0].strip().lower() for part in accept.split(","))
-    return next((_BY_TYPE[name] for name in named if name in _BY_TYPE), "json")
+    """The output that an `Accept` header would rather have; JSON if it names none of them."""
+    return _BY_TYPE[negotiated(accept, list(_BY_TYPE))]
 
 
 def _array(card: Card, embedded: Sequence[Embedded]) -> Response:

@@ -16,7 +16,7 @@ from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import EmbeddingParameters
 from service.problems import AUDIO_PROBLEMS, Problem, invalid_parameter
 from service.schemas import EmbeddingList
-from service.streams.lines import NDJSON, answer_in_lines, misplaced, wants_lines
+from service.streams.lines import EVENTS, NDJSON, answer_in_lines, misplaced, streamed_as
 from service.streams.streaming import Plan, describe_vectors
 from service.telemetry.timing import Timing
 
@@ -31,6 +31,7 @@ _ANSWERS: Responses = {
             NPY: {"schema": {"type": "string", "format": "binary"}},
             ARROW: {"schema": {"type": "string", "format": "binary"}},
             NDJSON: {"schema": {"type": "string"}},
+            EVENTS: {"schema": {"type": "string"}},
         },
     }
 }
@@ -49,8 +50,8 @@ async def embed_audio(
 
     Any sample rate and number of channels: the audio is mixed down and resampled to 16 kHz.
     """
-    if wants_lines(request, query.stream):
-        return await answer_in_lines(request, shared, query, partial(_plan, shared))
+    if form := streamed_as(request, query.stream):
+        return await answer_in_lines(request, shared, query, partial(_plan, shared), form)
 
     async def answer(body: Body, asked: EmbeddingParameters, timing: Timing) -> Response:
         if asked.stream:

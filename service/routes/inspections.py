@@ -56,6 +56,9 @@ async def inspect_audio(
         windowing = Windowing.of(asked.window_s, asked.hop_s, model.encoder.card)
         with timing.stage("decode"):
             inspected = await inspect(shared.engine, body.uploads, windowing, decode=asked.decode)
+        # Decoding costs what it costs elsewhere, whatever the verdict; headers cost nothing
+        audio_s = sum(file.duration_s or 0.0 for file in inspected if file.quality)
+        shared.quotas.charge(request.state.caller, audio_s)
         with timing.stage("render"):
             return _render(model, body.uploads, inspected, is_decoded=asked.decode)
 

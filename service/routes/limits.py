@@ -37,6 +37,7 @@ async def list_limits(request: Request, shared: Shared) -> LimitList:
         body_grace_s=settings.body_grace_s,
         min_body_bytes_per_s=settings.min_body_bytes_per_s,
         audio_seconds_per_minute=request.state.caller.audio_seconds_per_minute,
+        max_inflight_per_key=request.app.state.guards.shares.limit(request.state.caller),
         request_timeout_s=settings.request_timeout_s,
         max_queue_s=settings.queue_s,
         max_streams=settings.max_streams,

@@ -65,12 +65,13 @@ async def server_live() -> dict[str, bool]:
 @router.get(
     "/health/ready",
     summary="Can requests be served?",
-    responses={503: {"description": "The default model is not usable."}},
+    responses={503: {"description": "`/readyz` says why not."}},
 )
 async def server_ready(shared: Shared, response: Response) -> dict[str, bool]:
     """As `/readyz`."""
-    response.status_code = 200 if shared.catalogue.is_ready else 503
-    return {"ready": shared.catalogue.is_ready}
+    is_ready = not shared.complaints()
+    response.status_code = 200 if is_ready else 503
+    return {"ready": is_ready}
 
 
 @router.get("/models/{model}", summary="Describe a model's tensors", responses=_MISSING)

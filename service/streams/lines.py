@@ -1,4 +1,4 @@
-"""Long recordings answered in lines of JSON, which leave while the rest is still computed."""
+"""Long recordings answered in lines of JSON, or in events, while the rest is still computed."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -16,21 +16,31 @@ from starlette.types import Message, Receive, Scope, Send
 from service.audio.spool import Spooled, spooled
 from service.context import Context
 from service.exchange import merged
+from service.formats.accept import negotiated
+from service.formats.answers import NPY
+from service.formats.arrow import ARROW
 from service.problems import Problem, invalid_parameter
 from service.streams.streaming import Members, Plan, answers
 from service.traffic.patience import while_connected
 
 NDJSON = "application/x-ndjson"
+EVENTS = "text/event-stream"  # of HTML's Server-Sent Events
+OTHERS = ("application/json", NPY, ARROW)  # what answers in one piece
 
 P = TypeVar("P", bound=BaseModel)
 Lines = AsyncGenerator[bytes, None]
+Writer = Callable[[Iterable[Members]], bytes]
 
 log = structlog.get_logger()
 
 
-def wants_lines(request: Request, stream: bool) -> bool:
-    """Whether the answer is asked for in lines, by the query or by the Accept header."""
-    return stream or NDJSON in request.headers.get("accept", "")
+def streamed_as(request: Request, stream: bool) -> str | None:
+    """The form of a stream, if one is asked for by the query or by the Accept header."""
+    accept = request.headers.get("accept", "")
+    if stream:
+        return negotiated(accept, (NDJSON, EVENTS))
+    chosen = negotiated(accept, (*OTHERS, NDJSON, EVENTS))
+    return chosen if chosen in _WRITERS else None
 
 
 def misplaced() -> Problem:
@@ -39,9 +49,9 @@ def misplaced() -> Problem:
 
 
 async def answer_in_lines(
-    request: Request, shared: Context, query: P, planned: Callable[[P], Plan]
+    request: Request, shared: Context, query: P, planned: Callable[[P], Plan], media_type: str
 ) -> StreamingResponse:
-    """Receive one file, and answer once the first line is there.
+    """Receive one file, and answer in that form once the first line is there.
 
     Raises:
         Problem: for whatever is wrong before that.
@@ -51,10 +61,12 @@ async def answer_in_lines(
         upload = await stack.enter_async_context(spooled(request, shared.settings))
         plan = planned(merged(query, upload.fields))
         spend = partial(shared.spend, request.state.caller)
-        lines = _lines(shared, plan, upload, spend, request.state.request_id)
+        write = _WRITERS[media_type]
+        lines = _lines(shared, plan, upload, spend, write, request.state.request_id)
         await stack.enter_async_context(aclosing(lines))
         first = await while_connected(request, _first(lines))
-        return LineResponse(first, lines, stack.pop_all(), shared.settings.idle_timeout_s)
+        sent = _with(first, lines)
+        return LineResponse(sent, media_type, stack.pop_all(), shared.settings.idle_timeout_s)
     raise AssertionError("nothing is suppressed")
 
 
@@ -62,9 +74,9 @@ class LineResponse(StreamingResponse):
     """Sends lines as long as the client takes them, and then lets go of what they needed."""
 
     def __init__(
-        self, first: bytes, rest: Lines, resources: AsyncExitStack, idle_timeout_s: float
+        self, lines: Lines, media_type: str, resources: AsyncExitStack, idle_timeout_s: float
     ) -> None:
-        super().__init__(_with(first, rest), media_type=NDJSON)
+        super().__init__(lines, media_type=media_type)
         self._resources, self._idle_timeout_s = resources, idle_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,6 +98,7 @@ async def _lines(
     plan: Plan,
     upload: Spooled,
     spend: Callable[[float], None],
+    write: Writer,
     request_id: str,
 ) -> Lines:
     """The answers; what goes wrong after the first of them is the last line."""
@@ -97,12 +110,12 @@ async def _lines(
     ):
         try:
             async for members in some:
-                yield encoded([*opening, *members])
+                yield write([*opening, *members])
                 opening = []
         except Exception as error:
             if opening:
                 raise
-            yield encoded([failure(error, request_id)])
+            yield write([failure(error, request_id)])
 
 
 def failure(error: Exception, request_id: str) -> Members:
@@ -117,10 +130,21 @@ def failure(error: Exception, request_id: str) -> Members:
     return {"object": "error", "error": document}
 
 
-def encoded(answers: Iterable[Members]) -> bytes:
+def as_lines(answers: Iterable[Members]) -> bytes:
     """Answers as lines of JSON, arrays as numbers."""
     options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
     return b"".join(orjson.dumps(members, option=options) for members in answers)
+
+
+def as_events(answers: Iterable[Members]) -> bytes:
+    """The same documents as events, each called what its `object` says."""
+    return b"".join(
+        b"event: %b\ndata: %b\n" % (members["object"].encode(), as_lines([members]))
+        for members in answers
+    )
+
+
+_WRITERS: dict[str, Writer] = {NDJSON: as_lines, EVENTS: as_events}
 
 
 async def _first(lines: Lines) -> bytes:

@@ -138,8 +138,10 @@ def _samples(message: bytes, dtype: np.dtype[Any], resampler: Resampler) -> Floa
     """PCM -> floats in [-1, 1) -> samples (S,) at 16 kHz."""
     pcm: NDArray[Any] = np.frombuffer(message, dtype)
     scale = np.float32(2.0**-15 if dtype.kind == "i" else 1.0)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is refused below, and no line of the log
+        samples = pcm.astype(np.float32) * scale
     try:
-        return resampler.add(checked(pcm.astype(np.float32) * scale))
+        return resampler.add(checked(samples))
     except AudioError as error:
         raise audio_problem(error) from None
 

@@ -2,7 +2,7 @@
 
 A line a key, in the file that `VIOLA_API_KEYS_FILE` names or in `VIOLA_API_KEYS` itself:
 
-    name:sha256[:scope,scope][:audio_seconds_per_minute]
+    name:sha256[:scope,scope][:audio_seconds_per_minute][:max_inflight]
 
 Keys are 256 random bits, so a plain hash is enough: there is nothing to guess that a slow one would
 protect. `viola key NAME` makes one.
@@ -45,12 +45,13 @@ _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 @dataclass(frozen=True)
 class Key:
-    """A key as it is stored: its hash, what it opens, and how much audio it may send."""
+    """A key as it is stored: its hash, what it opens, how much it may send, how much at once."""
 
     name: str
     digest: str
     scopes: frozenset[Scope] = frozenset(USUAL_SCOPES)
     audio_seconds_per_minute: float | None = None
+    max_inflight: int | None = None
 
     @classmethod
     def parse(cls, line: str) -> "Key":
@@ -60,20 +61,27 @@ class Key:
             ValueError: with what is wrong with it. The line itself may be a key, and is not shown.
         """
         fields = line.strip().split(":")
-        if len(fields) > 4:
-            raise ValueError("more than four fields; expected name:sha256[:scopes][:seconds]")
-        name, digest, scopes, quota = (*fields, "", "", "")[:4]
+        if len(fields) > 5:
+            raise ValueError(
+                "more than five fields; expected name:sha256[:scopes][:seconds][:requests]"
+            )
+        name, digest, scopes, quota, share = (*fields, "", "", "", "")[:5]
         if not _NAME.fullmatch(name):
             raise ValueError("the name must be 1 to 64 letters, digits, dots, dashes, underscores")
         if not _DIGEST.fullmatch(digest):
             raise ValueError("the second field must be a SHA-256 in 64 hexadecimal digits")
-        return cls(name, digest, _scopes(scopes), _quota(quota))
+        return cls(name, digest, _scopes(scopes), _quota(quota), _share(share))
 
     def line(self) -> str:
         """What `parse` reads."""
         quota = self.audio_seconds_per_minute
         scopes = ",".join(scope for scope in SCOPES if scope in self.scopes)
-        return f"{self.name}:{self.digest}:{scopes}" + ("" if quota is None else f":{quota:g}")
+        fields = [
+            f"{self.name}:{self.digest}:{scopes}",
+            "" if quota is None else f"{quota:g}",
+            "" if self.max_inflight is None else str(self.max_inflight),
+        ]
+        return fields[0] + ":".join(["", *fields[1:]]).rstrip(":")
 
 
 class Keyring:
@@ -203,3 +211,11 @@ def _quota(text: str) -> float | None:
     if not 0 < seconds < float("inf"):
         raise ValueError("the fourth field must be audio seconds a minute, a number above 0")
     return seconds
+
+
+def _share(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError("the fifth field must be requests in hand at once, a whole number above 0")
+    return int(text)

@@ -1,7 +1,8 @@
 """What is decided about a request before a byte of its body is read: crowd, drain, key, quota."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -14,6 +15,7 @@ from service.traffic.admission import check_crowd
 from service.traffic.auth import Keyring
 from service.traffic.drain import Drain
 from service.traffic.quotas import Caller, Quotas
+from service.traffic.shares import Shares
 
 POLICY_VIOLATION = 1008  # of WebSockets; the client sees a handshake refused with 403
 
@@ -31,6 +33,7 @@ class Guards:
     quotas: Quotas
     drain: Drain
     max_connections: int
+    shares: Shares = field(default_factory=Shares)
     n_connections: Callable[[], int] = lambda: 0
 
     def admit(self, path: str, headers: Headers, address: str | None) -> Caller:
@@ -64,18 +67,21 @@ class Gate:
         path = path_within(scope)
         address = scope["client"][0] if scope.get("client") else None
         state = scope.setdefault("state", {})
-        try:
-            caller = self.guards.admit(path, Headers(scope=scope), address)
-        except Problem as problem:
-            return await self._refuse(problem, scope, receive, send)
-        state["caller"] = caller
+        with ExitStack() as held:
+            try:
+                caller = self.guards.admit(path, Headers(scope=scope), address)
+                if takes_audio(path):
+                    held.enter_context(self.guards.shares.slot(caller))
+            except Problem as problem:
+                return await self._refuse(problem, scope, receive, send)
+            state["caller"] = caller
 
-        async def marked(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._mark(MutableHeaders(scope=message), caller, path)
-            await send(message)
+            async def marked(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    self._mark(MutableHeaders(scope=message), caller, path)
+                await send(message)
 
-        await self.app(scope, receive, marked)
+            await self.app(scope, receive, marked)
 
     async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":

@@ -74,7 +74,7 @@ class RequestContext:
         """Serve one request; the log line is written even when it fails."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        request_id = _request_id(scope)
+        request_id = request_id_of(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         started = perf_counter()
         traffic = _Traffic(receive, send, request_id, started)
@@ -148,7 +148,7 @@ def _internal() -> Problem:
     return Problem("internal", "The request failed inside the service.")
 
 
-def _request_id(scope: Scope) -> str:
+def request_id_of(scope: Scope) -> str:
     """The client's own id if it is harmless, else a new one."""
     offered = Headers(scope=scope).get("x-request-id", "")
     return offered if _REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex

@@ -26,6 +26,7 @@ class Caller:
     key: str | None = None
     network: str = ""
     audio_seconds_per_minute: float | None = None
+    max_inflight: int | None = None
 
     @classmethod
     def of(cls, key: Key | None, address: str | None, usual: float | None) -> "Caller":
@@ -33,7 +34,8 @@ class Caller:
         if key is None:
             return cls(network=_network(address), audio_seconds_per_minute=usual)
         quota = key.audio_seconds_per_minute
-        return cls(key.name, audio_seconds_per_minute=usual if quota is None else quota)
+        granted = usual if quota is None else quota
+        return cls(key.name, "", granted, key.max_inflight)
 
     @property
     def account(self) -> tuple[str | None, str]:

@@ -74,6 +74,7 @@ def test_every_refusal_is_described_with_an_example(document: dict[str, Any]) ->
         NPY,
         ARROW,
         "application/x-ndjson",
+        "text/event-stream",
     }
     for status, response in responses.items():
         (media_type,) = response["content"]

@@ -13,13 +13,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.traffic.connections import MAX_HEAD_BYTES
+from tests.hostile import CHUNKS, END, FILE_NAMES, FORM, FORMS, LENGTHS, PART, PLAYLISTS
 from tests.service.conftest import Serve, encoded, tone, until
 from tests.service.traffic.test_refusals import refused
 
 URL = "/v1/audio/embeddings"
-FORM = {"Content-Type": "multipart/form-data; boundary=b"}
-PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-END = b"\r\n--b--\r\n"
 
 
 @contextmanager
@@ -43,19 +41,7 @@ def all_of(line: socket.socket) -> bytes:
 # File names
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../../../../tmp/viola-was-here",
-        "/tmp/viola-was-here",
-        "$(touch /tmp/viola-was-here).wav",
-        "a.wav; touch /tmp/viola-was-here",
-        "-i /etc/passwd.wav",
-        "a\r\nX-Injected: 1\r\n.wav",
-        "\x1b[2J\u202egnp.wav",
-        "x" * 10_000,
-    ],
-)
+@pytest.mark.parametrize("name", FILE_NAMES)
 def test_a_file_name_is_only_ever_echoed_and_that_made_printable(
     client: httpx.Client, name: str
 ) -> None:
@@ -86,19 +72,7 @@ def test_a_form_with_megabytes_around_the_parts_is_read_in_no_time(client: httpx
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"--b\r\n" + b"X-Header: 1\r\n" * 100_000 + b"\r\n",
-        b"--b\r\nContent-Disposition: " + b"x" * 1_000_000 + b"\r\n\r\n",
-        b"--b\r\nContent-Disposition: form-data; " + b'name="a"; ' * 50_000 + b"\r\n\r\n" + END,
-        b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n\r\n' * 20_000 + b"--b--\r\n",
-        PART * 20_000 + END,
-        b"\r\n--b" * 200_000,
-        b"-" * 1_000_000,
-    ],
-    ids=["headers", "long header", "parameters", "fields", "files", "boundaries", "dashes"],
-)
+@pytest.mark.parametrize("body", FORMS.values(), ids=FORMS.keys())
 def test_a_form_of_too_much_of_anything_is_refused_in_no_time(
     client: httpx.Client, body: bytes
 ) -> None:
@@ -253,17 +227,7 @@ def test_many_tiny_chunks_are_a_body_like_any_other(client: httpx.Client) -> Non
         assert time.monotonic() - started < 10
 
 
-@pytest.mark.parametrize(
-    "chunks",
-    [
-        b"FFFFFFFFFFFFFFFFFFFF\r\n" + bytes(100),
-        b"-1\r\nx\r\n0\r\n\r\n",
-        b"0x10\r\nx\r\n0\r\n\r\n",
-        b"1" + b";x" * 20_000,
-        b"5\r\nabc\r\n0\r\n\r\n",
-        b"zz\r\n",
-    ],
-)
+@pytest.mark.parametrize("chunks", CHUNKS)
 def test_chunks_that_lie_are_refused_or_cut(client: httpx.Client, chunks: bytes) -> None:
     with line_to(client) as line:
         line.sendall(chunked(chunks))
@@ -273,17 +237,7 @@ def test_chunks_that_lie_are_refused_or_cut(client: httpx.Client, chunks: bytes)
     assert client.get("/livez").status_code == 200
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        "Content-Length: 5\r\nContent-Length: 6\r\n",
-        "Content-Length: -1\r\n",
-        "Content-Length: 5,6\r\n",
-        "Content-Length: 0x5\r\n",
-        "Transfer-Encoding: gzip, chunked\r\n",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
-    ],
-)
+@pytest.mark.parametrize("headers", LENGTHS)
 def test_lengths_that_contradict_each_other_are_refused(client: httpx.Client, headers: str) -> None:
     with line_to(client) as line:
         line.sendall(f"POST {URL} HTTP/1.1\r\nHost: x\r\n{headers}\r\nhello".encode())
@@ -311,17 +265,7 @@ def listener() -> Iterator[socket.socket]:
         yield server
 
 
-@pytest.mark.parametrize(
-    "playlist",
-    [
-        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{url}\n#EXT-X-ENDLIST\n",
-        "ffconcat version 1.0\nfile '{url}'\n",
-        "{url}\n",
-        "[playlist]\nFile1={url}\n",
-        "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=audio {port} RTP/AVP 0\n",
-        '<?xml version="1.0"?><MPD><BaseURL>{url}</BaseURL></MPD>',
-    ],
-)
+@pytest.mark.parametrize("playlist", PLAYLISTS)
 def test_a_playlist_makes_the_service_call_nobody(
     client: httpx.Client, listener: socket.socket, playlist: str
 ) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models import audio
@@ -26,6 +25,7 @@ from service.audio.decode_child import BLOCK, NO_MEMORY, Guard
 from service.audio.decoder import Decoder
 from service.problems import Problem
 from tests import recordings
+from tests.mutations import mutated
 from tests.service.conftest import Serve, encoded, tone, until
 
 ROOT = Path(__file__).parents[3]
@@ -265,34 +265,6 @@ def children() -> list[int]:
         except (OSError, ValueError):
             continue
     return found
-
-
-WHOLE = {kind: file_of(kind, 0.6) for kind in recordings.KINDS}
-
-
-@st.composite
-def mutated(draw: st.DrawFn) -> bytes:
-    """A file of any kind with bytes changed, taken out, put in, or with its end cut off."""
-    data = bytearray(WHOLE[draw(st.sampled_from(sorted(WHOLE)))])
-    for _ in range(draw(st.integers(1, 8))):
-        place = draw(st.integers(0, len(data) - 1) | st.integers(0, min(200, len(data) - 1)))
-        match draw(st.sampled_from(("flip", "set", "cut", "insert", "repeat", "truncate"))):
-            case "flip":
-                data[place] ^= 1 << draw(st.integers(0, 7))
-            case "set":
-                value = draw(st.sampled_from((b"\xff" * 4, b"\0" * 4, b"\x80\0\0\0", b"\xfe\xff")))
-                data[place : place + len(value)] = value
-            case "cut":
-                del data[place : place + draw(st.integers(1, 64))]
-            case "insert":
-                data[place:place] = draw(st.binary(min_size=1, max_size=64))
-            case "repeat":
-                data[place:place] = data[place : place + draw(st.integers(1, 512))]
-            case "truncate":
-                del data[place:]
-        if not data:
-            return b"x"
-    return bytes(data)
 
 
 def survives(decoder: Decoder, data: bytes) -> None:

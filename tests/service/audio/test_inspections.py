@@ -90,6 +90,14 @@ def test_what_would_be_refused_comes_with_its_problem(
         assert item["error"]["type"] == f"/problems/{slug}"
 
 
+def test_decoding_is_charged_and_a_look_at_headers_is_not(serve: Serve) -> None:
+    wav = encoded(tone(1.0))
+    with serve(audio_seconds_per_minute=60.0) as client:
+        for decode, left in ((False, "r=60"), (True, "r=59")):
+            answer = client.post(URL, content=wav, params={"decode": decode})
+            assert f";{left};" in answer.headers["RateLimit"]
+
+
 def test_a_decoded_file_has_a_quality_report(client: httpx.Client) -> None:
     body = inspected(client, encoded(np.clip(3 * tone(1.0), -1, 1)), decode=True)
     assert body["is_decoded"] is True

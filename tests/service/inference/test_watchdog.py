@@ -77,6 +77,7 @@ def test_an_inference_that_was_given_up_keeps_readiness_red_until_it_is_back(
         try:
             assert client.post(URL, content=encoded(tone())).status_code == 503
             assert client.get("/readyz").json()["reasons"] == ["inference hangs"]
+            assert client.get("/v2/health/ready").json() == {"ready": False}  # as `/readyz`
         finally:
             session.goes_on.set()
         until(lambda: client.get("/readyz").status_code == 200)

@@ -111,6 +111,27 @@ def test_a_message_that_cannot_be_used_ends_the_stream(
     assert line.close_code == code
 
 
+def test_a_stream_has_the_id_that_the_client_gave_it(client: httpx.Client) -> None:
+    url = str(client.base_url.copy_with(scheme="ws", path="/v1/audio/stream"))
+    with connect(url, additional_headers={"X-Request-ID": "mine-1"}) as line:
+        assert line.response is not None
+        assert line.response.headers["X-Request-ID"] == "mine-1"
+        line.send("no configuration")
+        (last,) = rest(line)
+    assert last["error"]["instance"] == "urn:viola:request:mine-1"
+    with connect(url, additional_headers={"X-Request-ID": "not ours"}) as line:
+        assert line.response is not None
+        assert len(line.response.headers["X-Request-ID"]) == 32
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_signalling_nan_makes_no_noise(client: httpx.Client) -> None:
+    with opened(client, encoding="f32le") as line:
+        line.send(b"\x01\x00\xa0\x7f" * 800)
+        *_, last = rest(line)
+    assert last["error"]["type"] == "/problems/non-finite"
+
+
 def test_no_sound_at_all_is_too_short(client: httpx.Client) -> None:
     with opened(client) as line:
         line.send(END)

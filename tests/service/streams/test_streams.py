@@ -74,6 +74,45 @@ def test_the_accept_header_asks_for_lines_as_well(client: httpx.Client) -> None:
     assert [line["object"] for line in lines(answer)] == ["stream", "embedding", "done"]
 
 
+def events(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """Server-Sent Events as HTML's standard wants them read: fields in lines, a blank one ends."""
+    found, name, data = [], "message", list[str]()
+    for line in text.split("\n"):
+        field, _, value = line.partition(":")
+        if not line and data:
+            found.append((name, json.loads("\n".join(data))))
+            name, data = "message", []
+        elif field == "event":
+            name = value.removeprefix(" ")
+        elif field == "data":
+            data.append(value.removeprefix(" "))
+    assert not data, "the last event has no end"
+    return found
+
+
+@pytest.mark.parametrize("query", [{"window_s": "0.5"}, {"window_s": "0.5", "stream": "true"}])
+def test_the_same_documents_come_as_events(client: httpx.Client, query: dict[str, str]) -> None:
+    wav = encoded(tone(1.0))
+    in_lines = client.post(URL, content=wav, headers=WAV, params=query | {"stream": "true"})
+    answer = client.post(
+        URL, content=wav, headers=WAV | {"Accept": "text/event-stream"}, params=query
+    )
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    named = events(answer.text)
+    assert [name for name, _ in named] == ["stream", "window", "window", "embedding", "done"]
+    assert [document for _, document in named] == lines(in_lines)
+
+
+def test_what_breaks_off_is_the_last_event(client: httpx.Client) -> None:
+    cut = encoded(tone(40.0), kind="FLAC")
+    cut = cut[: len(cut) * 3 // 4]
+    headers = WAV | {"Accept": "text/event-stream"}
+    answer = client.post(URL, content=cut, headers=headers, params={"window_s": "1"})
+    name, document = events(answer.text)[-1]
+    assert name == document["object"] == "error"
+    assert document["error"]["status"] == 422
+
+
 def test_a_file_beyond_the_limits_of_one_answer_is_streamed(serve: Serve) -> None:
     wav = encoded(tone(30.0))
     limits = {"max_duration_s": 20.0, "max_body_bytes": len(wav) - 1, "max_decoded_bytes": 100_000}

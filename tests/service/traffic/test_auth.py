@@ -154,7 +154,7 @@ def test_keys_may_stand_in_the_environment_and_in_a_file_together(tmp_path: Path
 
 
 def test_a_line_says_scopes_and_quota_and_is_written_as_it_is_read() -> None:
-    for line in LINES[1:]:
+    for line in [*LINES[1:], f"{LINES[2]}:4", f"web:{'0' * 64}:embed::4"]:
         assert Key.parse(line).line() == line
     key = Key.parse(LINES[2])
     assert (key.scopes, key.audio_seconds_per_minute) == ({"classify"}, 30.0)
@@ -171,7 +171,9 @@ def test_a_line_says_scopes_and_quota_and_is_written_as_it_is_read() -> None:
         (f"web:{'0' * 64}:embed:none", "audio seconds"),
         (f"web:{'0' * 64}:embed:-1", "audio seconds"),
         (f"web:{'0' * 64}:embed:nan", "audio seconds"),
-        (f"web:{'0' * 64}:embed:1:2", "four fields"),
+        (f"web:{'0' * 64}:embed:1:0", "in hand"),
+        (f"web:{'0' * 64}:embed:1:1.5", "in hand"),
+        (f"web:{'0' * 64}:embed:1:2:3", "five fields"),
     ],
 )
 def test_a_line_that_is_none_is_refused_by_its_number_and_not_shown(
@@ -216,12 +218,13 @@ def test_the_command_makes_a_key_that_its_line_knows(tmp_path: Path) -> None:
     app = typer.Typer()
     cli.register(app)
     made = CliRunner().invoke(
-        app, ["key", "web", "--scope", "embed", "--audio-seconds-per-minute", "90"]
+        app,
+        ["key", "web", "--scope=embed", "--audio-seconds-per-minute=90", "--max-inflight=3"],
     )
     assert made.exit_code == 0
     secret = made.stderr.split()[0]
     key = Key.parse(made.stdout)
-    assert key == Key("web", digest_of(secret), frozenset({"embed"}), 90.0)
+    assert key == Key("web", digest_of(secret), frozenset({"embed"}), 90.0, 3)
     assert secret not in made.stdout
     again = CliRunner().invoke(app, ["key", "web"])
     assert again.stdout != made.stdout

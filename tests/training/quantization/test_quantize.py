@@ -181,7 +181,7 @@ def test_the_command_writes_a_file_that_embeds(model_path: Path, tmp_path: Path)
         (("gone.onnx", "--audio", "."), 1, "no model file at gone.onnx"),
         (("MODEL", "--audio", "gone"), 1, "gone is neither a folder nor a file"),
         (("MODEL", "--audio", "AUDIO", "--least-cosine", 1), 1, "at least 1 is asked for"),
-        (("MODEL", "--audio", "AUDIO", "--weight-bits", 4), 2, "not in the range"),
+        (("MODEL", "--audio", "AUDIO", "--weight-bits", 4), 2, "weight-bits"),
         (("MODEL",), 2, "--audio"),
     ],
 )

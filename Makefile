@@ -1,10 +1,11 @@
 # The commands of this project. The first use of one sets up .venv with what it needs.
 PYTHON ?= python3
+PROVIDER ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test check fmt bench pretrained-int8 pretrained-heads clean
+.PHONY: serve test check fmt bench pretrained-int8 pretrained-heads image image-check training-image lock audit clean
 
 serve: $(VENV)/.serve  ## start the service on the default encoder
 	$(BIN)/viola serve
@@ -47,6 +48,23 @@ pretrained-heads: $(VENV)/.dev  ## train the classifiers that ship; TASKS=folder
 	        --source "FSDD, github.com/Jakobovski/free-spoken-digit-dataset=CC-BY-SA-4.0" || exit 1; \
 	done
 
+# docker, podman or buildah, the first that answers, unless ENGINE names one
+image: $(VENV)/.serve  ## build the service's container image; PROVIDER=cuda for a GPU
+	$(BIN)/python docker/build service $(if $(ENGINE),--engine $(ENGINE)) PROVIDER=$(PROVIDER)
+
+training-image: $(VENV)/.serve  ## build the training image
+	$(BIN)/python docker/build training $(if $(ENGINE),--engine $(ENGINE))
+
+image-check: $(VENV)/.serve  ## build the service's image, run it, and prove what it promises
+	$(BIN)/python docker/check $(if $(ENGINE),--engine $(ENGINE)) PROVIDER=$(PROVIDER)
+
+# What images install from. New versions come from constraints.txt; hashes from the package index
+lock: $(VENV)/.lock  ## write docker/locks anew
+	docker/lock $(BIN)/uv
+
+audit: $(VENV)/.lock  ## known vulnerabilities of what the images install
+	for lock in docker/locks/*.txt; do $(BIN)/pip-audit --disable-pip --require-hashes -r $$lock || exit 1; done
+
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage
 
@@ -58,6 +76,10 @@ $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable ".[service,media,training,dev]"
 	touch $@ $(VENV)/.serve
+
+$(VENV)/.lock: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) pip-audit uv
+	touch $@
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

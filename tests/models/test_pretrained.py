@@ -15,8 +15,8 @@ MAX_BYTES = 4 * 2**20
 
 
 def test_the_classifiers_that_ship_are_there() -> None:
-    names = {"sounds-10", "spoken-digits"}
-    assert names | {f"{name}-int8" for name in names} <= {path.stem for path in HEADS}
+    names = {"sounds-10", "spoken-digits", "sounds-10-int8"}
+    assert names <= {path.stem for path in HEADS}
 
 
 def test_the_default_encoder_in_eight_bits_was_made_from_the_one_that_ships() -> None:

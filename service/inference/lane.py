@@ -8,10 +8,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import TypeVar
+from weakref import WeakSet
 
 NICENESS = 5
 
 T = TypeVar("T")
+
+_lanes: "WeakSet[Lane]" = WeakSet()
 
 
 class Lane:
@@ -22,6 +25,8 @@ class Lane:
 
     def __init__(self, name: str) -> None:
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.is_busy = False
+        _lanes.add(self)
         threading.Thread(target=self._serve, name=name, daemon=True).start()
 
     def run(self, call: Callable[[], T]) -> "asyncio.Future[T]":
@@ -49,8 +54,15 @@ class Lane:
     def _serve(self) -> None:
         _yield_to_the_loop()
         while (work := self._work.get()) is not None:
+            self.is_busy = True
             work()
+            self.is_busy = False
             del work  # and with it the arrays of the last call
+
+
+def any_busy() -> bool:
+    """Whether some lane of this process computes."""
+    return any(lane.is_busy for lane in _lanes)
 
 
 def _yield_to_the_loop() -> None:

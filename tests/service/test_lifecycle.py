@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from models.modelfile import DEFAULT_MODEL
 from service.commands import cli
 from service.inference.catalogue import Catalogue, Refused, Served, ServedHead
 from service.inference.reloading import merged
@@ -156,6 +157,23 @@ def test_a_person_who_presses_ctrl_c_does_not_wait_for_balancers(
     with running(port, models=model_file, drain_delay_s=60) as it:
         it.process.send_signal(signal.SIGINT)
         assert it.ended() == 0
+
+
+def test_an_inference_that_the_end_cuts_short_does_not_abort_the_process(port: int) -> None:
+    slow = encoded(np.zeros(280 * 16_000, np.int16), rate=16_000, kind="FLAC")
+    with running(port, models=DEFAULT_MODEL, max_inflight=64, shutdown_timeout_s=1) as it:
+
+        def send(_: int) -> None:
+            with suppress(httpx.TransportError):
+                httpx.post(f"http://127.0.0.1:{port}{URL}", content=slow, timeout=60)
+
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.submit(send, k) for k in range(8))
+            until(lambda: scraped(it.client)["viola_inflight_requests"] == 8)
+            time.sleep(1)  # until what was decoded is inferred
+            it.process.send_signal(signal.SIGTERM)
+        assert it.ended() == 0
+    assert it.events("an inference is left behind")
 
 
 def test_what_hangs_does_not_keep_the_process_beyond_its_time(model_file: Path, port: int) -> None:

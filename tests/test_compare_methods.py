@@ -1,11 +1,14 @@
 """The comparison of methods, on a store of ten clips and a task of tones."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.training.labelled import table_of_folds
 from tests.training.stores import write_noise
@@ -38,6 +41,15 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table_of_folds(folder / "tasks")
     (folder / "variants.toml").write_text(VARIANTS)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The script sets how many threads its process has; other tests go on with theirs."""
+    monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+    n_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 # The commands of this project. The first use of one sets up .venv with what it needs.
 PYTHON ?= python3
+PROVIDER ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test check fmt bench pretrained-heads clean
+.PHONY: serve test check fmt bench pretrained-int8 pretrained-heads image image-check training-image lock audit clean
 
 serve: $(VENV)/.serve  ## start the service on the default encoder
 	$(BIN)/viola serve
@@ -28,15 +29,41 @@ bench: $(VENV)/.dev  ## the benchmarks that need no data of their own
 	$(BIN)/python benchmarks/exactness.py
 	$(BIN)/python benchmarks/embedding.py
 
-# After every new default encoder: its classifiers belong to its space alone
+# After every new default encoder: what follows belongs to it alone, in this order
+pretrained-int8: $(VENV)/.dev  ## the default encoder in eight bits; AUDIO="a store, or folders and tars"
+	@test -n "$(AUDIO)" || { echo "name the audio to calibrate on: AUDIO=stores/mine"; exit 1; }
+	$(BIN)/viola quantize models/pretrained/default.onnx $(addprefix --audio ,$(AUDIO)) \
+	    -o models/pretrained/default-int8.onnx
+
 pretrained-heads: $(VENV)/.dev  ## train the classifiers that ship; TASKS=folder of esc10.csv, fsdd.csv
 	@test -f "$(TASKS)/esc10.csv" || { echo "TASKS=$(TASKS) has no esc10.csv: name the folder"; exit 1; }
-	$(BIN)/viola fit $(TASKS)/esc10.csv -o models/pretrained/sounds-10.onnx --licence CC-BY-3.0 \
-	    --description "Ten environmental sounds" \
-	    --source "ESC-10 (K. J. Piczak, 2015), github.com/karolpiczak/ESC-50=CC-BY-3.0"
-	$(BIN)/viola fit $(TASKS)/fsdd.csv -o models/pretrained/spoken-digits.onnx --licence CC-BY-SA-4.0 \
-	    --description "English digits, spoken one at a time" \
-	    --source "FSDD, github.com/Jakobovski/free-spoken-digit-dataset=CC-BY-SA-4.0"
+	for kind in "" -int8; do \
+	    $(BIN)/viola fit $(TASKS)/esc10.csv --model models/pretrained/default$$kind.onnx \
+	        -o models/pretrained/sounds-10$$kind.onnx --licence CC-BY-3.0 \
+	        --description "Ten environmental sounds" \
+	        --source "ESC-10 (K. J. Piczak, 2015), github.com/karolpiczak/ESC-50=CC-BY-3.0" && \
+	    $(BIN)/viola fit $(TASKS)/fsdd.csv --model models/pretrained/default$$kind.onnx \
+	        -o models/pretrained/spoken-digits$$kind.onnx --licence CC-BY-SA-4.0 \
+	        --description "English digits, spoken one at a time" \
+	        --source "FSDD, github.com/Jakobovski/free-spoken-digit-dataset=CC-BY-SA-4.0" || exit 1; \
+	done
+
+# docker, podman or buildah, the first that answers, unless ENGINE names one
+image: $(VENV)/.serve  ## build the service's container image; PROVIDER=cuda for a GPU
+	$(BIN)/python docker/build service $(if $(ENGINE),--engine $(ENGINE)) PROVIDER=$(PROVIDER)
+
+training-image: $(VENV)/.serve  ## build the training image
+	$(BIN)/python docker/build training $(if $(ENGINE),--engine $(ENGINE))
+
+image-check: $(VENV)/.serve  ## build the service's image, run it, and prove what it promises
+	$(BIN)/python docker/check $(if $(ENGINE),--engine $(ENGINE)) PROVIDER=$(PROVIDER)
+
+# What images install from. New versions come from constraints.txt; hashes from the package index
+lock: $(VENV)/.lock  ## write docker/locks anew
+	docker/lock $(BIN)/uv
+
+audit: $(VENV)/.lock  ## known vulnerabilities of what the images install
+	for lock in docker/locks/*.txt; do $(BIN)/pip-audit --disable-pip --require-hashes -r $$lock || exit 1; done
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage
@@ -49,6 +76,10 @@ $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable ".[service,media,training,dev]"
 	touch $@ $(VENV)/.serve
+
+$(VENV)/.lock: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) pip-audit uv
+	touch $@
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

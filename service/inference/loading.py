@@ -92,6 +92,7 @@ def _load_encoder(file: Path, threads: int | None) -> Served:
         model=card.name,
         space_id=card.space_id,
         embed_dim=card.embed_dim,
+        device=encoder.device,
         golden_error=golden_error,
     )
     return Served(encoder, golden_error, file.name)

@@ -7,8 +7,8 @@ from typing import Literal
 import structlog
 from pydantic import BaseModel, Field
 
-from models.modelfile import GOLDEN_TOLERANCE, ModelFileError
-from service.inference.catalogue import Catalogue
+from models.modelfile import GOLDEN_TOLERANCE, ModelFileError, golden_tolerance
+from service.inference.catalogue import Catalogue, Served, ServedHead
 
 log = structlog.get_logger()
 
@@ -24,7 +24,7 @@ class SelfTest(BaseModel):
         default=None,
         description="Largest difference from the golden values, relative to the largest of them.",
     )
-    tolerance: float = GOLDEN_TOLERANCE
+    tolerance: float = Field(default=GOLDEN_TOLERANCE, description="Largest that passes.")
     reason: str | None = None
     ms: float = Field(description="How long it took, without the wait for its turn.")
 
@@ -43,9 +43,10 @@ def self_tests(catalogue: Catalogue) -> list[Test]:
     """A test for each model and each classifier, to be called where inference may run."""
     tests: list[Test] = []
     for model in catalogue.served.values():
-        tests.append(_test("model", model.name, model.space_id, model.encoder.self_test))
+        tolerance = golden_tolerance(model.encoder.card)
+        tests.append(_test("model", model, model.encoder.self_test, tolerance))
     for head in catalogue.heads.values():
-        tests.append(_test("classifier", head.name, head.space_id, head.classifier.self_test))
+        tests.append(_test("classifier", head, head.classifier.self_test, GOLDEN_TOLERANCE))
     return tests
 
 
@@ -57,7 +58,10 @@ def report(tests: Iterable[SelfTest]) -> SelfTestReport:
 
 
 def _test(
-    kind: Literal["model", "classifier"], name: str, space_id: str, run: Callable[[], float]
+    kind: Literal["model", "classifier"],
+    item: Served | ServedHead,
+    run: Callable[[], float],
+    tolerance: float,
 ) -> Test:
     def test() -> SelfTest:
         started = perf_counter()
@@ -68,14 +72,15 @@ def _test(
         except ModelFileError as error:
             reason = str(error)  # a sentence of ours: the card's name and two numbers
         except Exception:
-            log.exception("self-test failed", kind=kind, name=name)
+            log.exception("self-test failed", kind=kind, name=item.name)
             reason = "it cannot be run; the log says why"
         return SelfTest(
-            name=name,
+            name=item.name,
             kind=kind,
-            space_id=space_id,
+            space_id=item.space_id,
             status="failed" if reason else "passed",
             difference=difference,
+            tolerance=tolerance,
             reason=reason,
             ms=round((perf_counter() - started) * 1000, 1),
         )

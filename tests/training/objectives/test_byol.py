@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from models.nn.encoder import AudioNTT2020
-from training.objectives.byol import BYOL, regression_loss
-from training.recipe import Objective
+from training.objectives.byol import BYOL, Settings
+from training.objectives.objective import regression_loss
 
 
 def small(**settings: bool) -> BYOL:
     torch.manual_seed(0)
-    return BYOL(AudioNTT2020(16), Objective(hidden_dim=32, projection_dim=8, **settings))
+    return BYOL(AudioNTT2020(16), Settings(hidden_dim=32, projection_dim=8, **settings))
 
 
 @pytest.fixture
@@ -52,7 +52,8 @@ def test_the_target_moves_by_the_decay(byol: BYOL, decay: float) -> None:
     with torch.no_grad():
         for parameter in byol.online.parameters():
             parameter.add_(1.0)
-    byol.after_step(torch.tensor(decay))
+    byol.ema_decay.fill_(decay)
+    byol.after_step()
     for old, now, online in zip(
         before, byol.target.parameters(), byol.online.parameters(), strict=True
     ):
@@ -63,7 +64,8 @@ def test_the_ema_leaves_running_statistics_alone(byol: BYOL) -> None:
     byol(views())
     before = byol.target.encoder.features[1].running_mean.clone()
     byol.online.encoder.features[1].running_mean.add_(7.0)
-    byol.after_step(torch.tensor(0.5))
+    byol.ema_decay.fill_(0.5)
+    byol.after_step()
     assert torch.equal(byol.target.encoder.features[1].running_mean, before)
 
 
@@ -77,7 +79,7 @@ def test_joint_views_differ_from_separate_ones_by_batch_statistics_alone() -> No
     separate.eval(), joint.eval()
     joint.load_state_dict(separate.state_dict())
     torch.testing.assert_close(separate(views()).loss, joint(views()).loss)
-    for mine, other in zip(separate(views())[1:], joint(views())[1:], strict=True):
+    for mine, other in zip(separate(views())[1:4], joint(views())[1:4], strict=True):
         torch.testing.assert_close(mine, other)
 
 
@@ -88,4 +90,4 @@ def test_the_outcome_holds_a_prediction_and_the_target_that_it_is_for(byol: BYOL
     torch.testing.assert_close(outcome.projection, byol.online(a))
     torch.testing.assert_close(outcome.prediction, byol.predictor(byol.online(a)))
     torch.testing.assert_close(outcome.target, byol.target(b))
-    assert not any(t.requires_grad for t in outcome[1:])
+    assert not any(t.requires_grad for t in outcome[1:4])

@@ -317,7 +317,7 @@ def killing(pid: int) -> Iterator[list[int]]:
 
 
 def drain(_: int) -> None:
-    """SIGTERM with a hundred requests in hand, ten times, and once with too little time for them."""
+    """SIGTERM with a hundred requests in hand, ten times; once with too little time for them."""
     print(f"\n{N_INFLIGHT} requests in hand, then SIGTERM")
     print(
         f"\n| clips, time to end | {HEAD} | exit code | seconds to the end |\n|---|{LINE}|---|---|"

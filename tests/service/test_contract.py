@@ -1,7 +1,8 @@
 """The service against its own OpenAPI document: Schemathesis sends what fits it and what does not.
 
 Undocumented statuses, content types and headers, answers that break their schema, bad input that is
-accepted, good input that is not, and any 5xx count as failures.
+accepted, and any 5xx count as failures. That good input is refused does not: no schema can say
+which bytes are audio, nor how long a window the chosen model needs.
 """
 
 import subprocess
@@ -13,21 +14,21 @@ import pytest
 
 pytest.importorskip("schemathesis", reason="needs schemathesis")
 
-ROOT = Path(__file__).parents[2]
 
-
-def findings(client: httpx.Client, *options: str) -> str:
-    """What the command says, and nothing if it has found nothing."""
-    url = f"{client.base_url}openapi.json"
+def check(client: httpx.Client, folder: Path, *options: str) -> None:
+    """Fail with what the command says if it has found something."""
+    url = f"{client.base_url}/openapi.json"
     command = [sys.executable, "-m", "schemathesis.cli", "run", url, "--no-color", *options]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    return "" if run.returncode == 0 else run.stdout + run.stderr
+    command.append("--exclude-checks=positive_data_acceptance")
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    if run.returncode:
+        pytest.fail(run.stdout + run.stderr, pytrace=False)
 
 
-def test_the_service_keeps_to_its_document(client: httpx.Client) -> None:
-    assert not findings(client, "--max-examples=5", "--phases=examples,coverage,fuzzing")
+def test_the_service_keeps_to_its_document(client: httpx.Client, tmp_path: Path) -> None:
+    check(client, tmp_path, "--max-examples=5", "--seed=0", "--phases=examples,coverage,fuzzing")
 
 
 @pytest.mark.slow
-def test_the_service_keeps_to_its_document_at_length(client: httpx.Client) -> None:
-    assert not findings(client, "--max-examples=200", "--seed=0")
+def test_the_service_keeps_to_its_document_at_length(client: httpx.Client, tmp_path: Path) -> None:
+    check(client, tmp_path, "--max-examples=200", "--seed=0")

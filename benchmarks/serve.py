@@ -328,31 +328,35 @@ def start(plan: Plan) -> None:
 
 def memory(plan: Plan) -> None:
     """The highest RSS of the service and its children while one recording is streamed."""
-    lengths = (10, 60, 600) if plan.quick else (10, 60, 600, 3600)
+    lengths = (10, 60, 600) if plan.quick else (10, 60, 600, 3600, 36_000)
     print("\none recording, ?stream=true&window_s=1: peak RSS, MB")
     columns = f"{'service':>8} {'children':>9} {'seconds':>8} {'x real time':>12}"
     print(f"{'length':>8} {'format':>6} {columns} {'first line, s':>14}")
     for name in ("WAV", "FLAC"):
         for length in lengths:
-            path = recording(plan.folder, length, name)
-            with viola() as (port, pid), watched(pid) as peaks:
-                started, first = time.perf_counter(), 0.0
-                asked = {"stream": "true", "window_s": "1", "output": "base64"}
-                url = f"http://127.0.0.1:{port}/v1/audio/embeddings"
-                with (
-                    path.open("rb") as body,
-                    httpx.stream(
-                        "POST", url, params=asked, content=chunks(body), timeout=600
-                    ) as answer,
-                ):
-                    for line in answer.iter_lines():  # noqa: B007 the last is looked at
-                        first = first or time.perf_counter() - started
-                took = time.perf_counter() - started
-                assert json.loads(line)["object"] == "done", line
-            print(
-                f"{length:>6} s {name:>6} {peaks[0]:8.0f} {peaks[1]:9.0f} {took:8.1f} "
-                f"{length / took:12.0f} {first:14.2f}"
-            )
+            streamed(recording(plan.folder, length, name), length, name)
+
+
+def streamed(path: Path, length: int, name: str) -> None:
+    """One recording through a service of its own, in chunks and answered in lines."""
+    limit = {"max_stream_duration_s": length + 1}  # beyond the default for ten hours
+    with viola(**limit) as (port, pid), watched(pid) as peaks:
+        started, first = time.perf_counter(), 0.0
+        asked = {"stream": "true", "window_s": "1", "output": "base64"}
+        url = f"http://127.0.0.1:{port}/v1/audio/embeddings"
+        with (
+            path.open("rb") as body,
+            httpx.stream("POST", url, params=asked, content=chunks(body), timeout=600) as answer,
+        ):
+            for line in answer.iter_lines():  # noqa: B007 the last is looked at
+                first = first or time.perf_counter() - started
+        took = time.perf_counter() - started
+        assert json.loads(line)["object"] == "done", line
+    print(
+        f"{length:>6} s {name:>6} {peaks[0]:8.0f} {peaks[1]:9.0f} {took:8.1f} "
+        f"{length / took:12.0f} {first:14.2f}",
+        flush=True,
+    )
 
 
 def chunks(body: io.BufferedReader) -> Iterator[bytes]:

@@ -8,6 +8,13 @@ from service.problems import Problem
 RETRY_AFTER_S = 5  # by then another instance answers under the same address
 
 
+def cut_short() -> Problem:
+    """What a request is told that was in hand and not done when the time was up."""
+    detail = "The service is shutting down, and the answer was not ready in time."
+    headers = {"Retry-After": str(RETRY_AFTER_S), "Connection": "close"}
+    return Problem("draining", detail, headers=headers)
+
+
 class Drain:
     """How far the process is on its way out.
 

@@ -1,5 +1,6 @@
 """What every request passes before the routes: an id, a count of bytes, a line in the log."""
 
+import asyncio
 import re
 import uuid
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import path_within, problem_response
 from service.problems import Problem
 from service.telemetry.metrics import Metrics
+from service.traffic.drain import cut_short
 from service.traffic.quotas import Caller
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
@@ -81,15 +83,22 @@ class RequestContext:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self.app(scope, traffic.receive, traffic.send)
+            except asyncio.CancelledError:  # by the server, which is leaving and can wait no longer
+                if traffic.status:
+                    raise
+                await self._fail(scope, traffic, cut_short())
             except Exception:
                 log.exception("request failed")
                 if traffic.status:  # too late for another answer: the server cuts the connection
                     raise
-                problem = scope["state"]["problem"] = _internal()
-                response = problem_response(problem, request_id, path_within(scope))
-                await response(scope, traffic.receive, traffic.send)
+                await self._fail(scope, traffic, _internal())
             finally:
                 self._note(scope, traffic, perf_counter() - started)
+
+    async def _fail(self, scope: Scope, traffic: "_Traffic", problem: Problem) -> None:
+        scope["state"]["problem"] = problem
+        response = problem_response(problem, traffic.request_id, path_within(scope))
+        await response(scope, traffic.receive, traffic.send)
 
     def _note(self, scope: Scope, traffic: "_Traffic", seconds: float) -> None:
         state, route = scope["state"], _route(scope)

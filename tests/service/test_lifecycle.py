@@ -184,6 +184,11 @@ def test_what_hangs_does_not_keep_the_process_beyond_its_time(model_file: Path, 
             until(lambda: scraped(it.client)["viola_inflight_requests"] == 1)
             it.process.send_signal(signal.SIGTERM)
             started = time.monotonic()
+            answer = b""
+            while received := line.recv(65_536):
+                answer += received
+            assert answer.startswith(b"HTTP/1.1 503 ")  # whoever still waits is told so
+            assert b"/problems/draining" in answer
             assert it.ended() == 0
             assert time.monotonic() - started < 8
 

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test check fmt bench pretrained-heads image image-check training-image lock audit clean
+.PHONY: serve test check fmt bench pretrained-int8 pretrained-heads image image-check training-image lock audit clean
 
 serve: $(VENV)/.serve  ## start the service on the default encoder
 	$(BIN)/viola serve
@@ -29,15 +29,24 @@ bench: $(VENV)/.dev  ## the benchmarks that need no data of their own
 	$(BIN)/python benchmarks/exactness.py
 	$(BIN)/python benchmarks/embedding.py
 
-# After every new default encoder: its classifiers belong to its space alone
+# After every new default encoder: what follows belongs to it alone, in this order
+pretrained-int8: $(VENV)/.dev  ## the default encoder in eight bits; AUDIO="a store, or folders and tars"
+	@test -n "$(AUDIO)" || { echo "name the audio to calibrate on: AUDIO=stores/mine"; exit 1; }
+	$(BIN)/viola quantize models/pretrained/default.onnx $(addprefix --audio ,$(AUDIO)) \
+	    -o models/pretrained/default-int8.onnx
+
 pretrained-heads: $(VENV)/.dev  ## train the classifiers that ship; TASKS=folder of esc10.csv, fsdd.csv
 	@test -f "$(TASKS)/esc10.csv" || { echo "TASKS=$(TASKS) has no esc10.csv: name the folder"; exit 1; }
-	$(BIN)/viola fit $(TASKS)/esc10.csv -o models/pretrained/sounds-10.onnx --licence CC-BY-3.0 \
-	    --description "Ten environmental sounds" \
-	    --source "ESC-10 (K. J. Piczak, 2015), github.com/karolpiczak/ESC-50=CC-BY-3.0"
-	$(BIN)/viola fit $(TASKS)/fsdd.csv -o models/pretrained/spoken-digits.onnx --licence CC-BY-SA-4.0 \
-	    --description "English digits, spoken one at a time" \
-	    --source "FSDD, github.com/Jakobovski/free-spoken-digit-dataset=CC-BY-SA-4.0"
+	for kind in "" -int8; do \
+	    $(BIN)/viola fit $(TASKS)/esc10.csv --model models/pretrained/default$$kind.onnx \
+	        -o models/pretrained/sounds-10$$kind.onnx --licence CC-BY-3.0 \
+	        --description "Ten environmental sounds" \
+	        --source "ESC-10 (K. J. Piczak, 2015), github.com/karolpiczak/ESC-50=CC-BY-3.0" && \
+	    $(BIN)/viola fit $(TASKS)/fsdd.csv --model models/pretrained/default$$kind.onnx \
+	        -o models/pretrained/spoken-digits$$kind.onnx --licence CC-BY-SA-4.0 \
+	        --description "English digits, spoken one at a time" \
+	        --source "FSDD, github.com/Jakobovski/free-spoken-digit-dataset=CC-BY-SA-4.0" || exit 1; \
+	done
 
 # docker, podman or buildah, the first that answers, unless ENGINE names one
 image: $(VENV)/.serve  ## build the service's container image; PROVIDER=cuda for a GPU

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service import cli as service_cli
+from service.commands import cli as service_cli
 
 HELP = "Sound to vectors and labels: embed, classify, serve over HTTP, train both."
 WITHOUT_TORCH = (

@@ -39,7 +39,7 @@ from models.tiles import batch_size
 
 HERE = Path(__file__).parent
 SAMPLES = HERE.parent / "samples"
-SERVE = "import service.cli, typer; typer.run(service.cli.serve)"
+SERVE = "import service.commands.cli, typer; typer.run(service.commands.cli.serve)"
 URL = "/v1/audio/embeddings?output=base64"
 FORMATS = {
     "WAV": ("WAV", "PCM_16"),

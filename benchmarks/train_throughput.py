@@ -42,7 +42,7 @@ from training.data.corpus import Corpus, Sampler
 from training.data.prepare import prepare
 from training.device import choose_device
 from training.normalize import pcm_to_float, post_normalize
-from training.objectives.byol import Branch, regression_loss
+from training.objectives.objective import Branch, regression_loss
 from training.recipe import Recipe
 from training.run import Run
 
@@ -58,9 +58,7 @@ class PerSample:
         self.sampler = Sampler(corpus, {}, recipe.run.seed)
         self.frontend = LogMel().to(device)
         settings = recipe.objective
-        self.online = Branch(
-            AudioNTT2022(recipe.encoder.embed_dim), settings.hidden_dim, settings.projection_dim
-        ).to(device)
+        self.online = Branch(AudioNTT2022(recipe.encoder.embed_dim), settings).to(device)
         features = self.online.encoder.features
         for pool in (2, 6):  # the paper rectifies before it pools
             features[pool], features[pool + 1] = features[pool + 1], features[pool]
@@ -192,14 +190,14 @@ def breakdown(run: Run, rounds: int) -> dict[str, list[float]]:
             views = timed(
                 "augment",
                 lambda x=x, draw=draw: post_normalize(
-                    [run.views.augment(x, draw) for _ in range(2)]
+                    [run.views.augment(x, draw) for _ in range(run.views.n_views)]
                 ),
             )
         outcome = timed("forward", lambda views=views: run.forward(views))
         run.optimizer.zero_grad(set_to_none=True)
         timed("backward", outcome.loss.backward)
         timed("optimiser", lambda: (run._clip(), run.optimizer.step()))
-        timed("EMA", lambda: run.objective.after_step(run.ema_decay))
+        timed("EMA", lambda: run.objective.after_step())
         run.step += 1
     return {name: values[2:] for name, values in times.items()}
 

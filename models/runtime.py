@@ -84,6 +84,11 @@ class Encoder:
         session, card = modelfile.open_session(path, options)
         return cls(session, card)
 
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where it computes; a runtime for GPUs goes to the CPU where it finds none."""
+        return "cuda" if self._session.get_providers()[0] == modelfile.CUDA else "cpu"
+
     def embed(self, source: Source, limits: Limits = Limits()) -> Floats:
         """One vector of a whole recording: samples (S,), a path or a file's bytes -> (D,).
 

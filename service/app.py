@@ -13,23 +13,16 @@ from opentelemetry.trace import Tracer
 from starlette.middleware.cors import CORSMiddleware
 
 from models.audio import Limits
-from service import errors, openapi, tracing
-from service.admission import Admission
-from service.auth import Keyring, load_keys
-from service.batcher import Batcher
+from service import errors, openapi
+from service.audio.decode_child import Guard
+from service.audio.decoder import Decoder
+from service.audio.recordings import Recordings
 from service.context import Context
-from service.decode_child import Guard
-from service.decoder import Decoder
-from service.drain import Drain
 from service.engine import Engine
-from service.gate import Gate, Guards
-from service.loading import load_catalogue
-from service.metrics import Metrics
-from service.middleware import BodyLimit, RequestContext
-from service.pace import BodyPace
-from service.probe import probe
-from service.quotas import Quotas
-from service.recordings import Recordings
+from service.inference.batcher import Batcher
+from service.inference.loading import load_catalogue
+from service.inference.probe import probe
+from service.inference.watchdog import Watchdog
 from service.routes import (
     analyses,
     classifications,
@@ -48,7 +41,16 @@ from service.routes import (
     selftest,
 )
 from service.settings import Settings, load_settings
-from service.watchdog import Watchdog
+from service.telemetry import tracing
+from service.telemetry.metrics import Metrics
+from service.traffic.admission import Admission
+from service.traffic.auth import Keyring, load_keys
+from service.traffic.drain import Drain
+from service.traffic.gate import Gate, Guards
+from service.traffic.middleware import BodyLimit, RequestContext
+from service.traffic.pace import BodyPace
+from service.traffic.quotas import Quotas
+from service.traffic.shares import Shares
 
 _DESCRIPTION = """Sound to vectors and labels: send audio files, get embeddings, or what they hold.
 
@@ -82,6 +84,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         Keyring(load_keys(settings)),
         Quotas(settings.audio_seconds_per_minute),
         Drain(settings.drain_delay_s, settings.shutdown_timeout_s),
+        settings.max_connections,
+        Shares(settings.max_inflight_per_key),
     )
     counts, spans = Metrics(), tracing.provider(settings)
 

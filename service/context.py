@@ -6,15 +6,15 @@ from typing import Annotated
 from fastapi import Depends, Request
 from opentelemetry.trace import Tracer
 
-from service.admission import Admission
-from service.catalogue import Catalogue
-from service.drain import Drain
+from service.audio.recordings import Recordings
 from service.engine import Engine
-from service.metrics import Metrics
-from service.quotas import Caller, Quotas
-from service.recordings import Recordings
+from service.inference.catalogue import Catalogue
+from service.inference.watchdog import Watchdog
 from service.settings import Settings
-from service.watchdog import Watchdog
+from service.telemetry.metrics import Metrics
+from service.traffic.admission import Admission
+from service.traffic.drain import Drain
+from service.traffic.quotas import Caller, Quotas
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Context:
         return [reason for reason in found if reason is not None]
 
 
-def _context(request: Request) -> Context:
+async def _context(request: Request) -> Context:  # else FastAPI sends it to a thread
     context: Context = request.app.state.context
     return context
 

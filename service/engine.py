@@ -21,13 +21,13 @@ from models.quality import Quality
 from models.runtime import Encoder, Floats, Windows, blocks
 from models.tiles import Tile
 from models.windows import Pool, Timed, Timeline
-from service.batcher import RECORDING_TILE_S, TILES_AHEAD, Batcher, Turn
-from service.decoder import Decoder
+from service.audio.decoder import Decoder
+from service.audio.uploads import Upload
 from service.errors import audio_problem
-from service.lane import Lane
+from service.inference.batcher import RECORDING_TILE_S, TILES_AHEAD, Batcher, Turn
+from service.inference.lane import Lane
+from service.inference.watchdog import Pulse
 from service.problems import Problem, invalid_parameter
-from service.uploads import Upload
-from service.watchdog import Pulse
 
 T = TypeVar("T")
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -33,8 +32,6 @@ _AUDIO_PROBLEMS = {
     "decoded_bytes": "decoded-too-large",
 }
 _BOUNDS = ("gt", "ge", "lt", "le", "max_length", "min_length")
-
-log = structlog.get_logger()
 
 
 def install(app: FastAPI) -> None:
@@ -125,8 +122,7 @@ def _framework_problem(request: Request, error: HTTPException) -> Problem:
 async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     problem = error if isinstance(error, Problem) else _framework_problem(request, error)
-    log.info("refused", problem=problem.kind.slug, detail=problem.detail)
-    request.state.problem = problem.kind.slug
+    request.state.problem = problem  # for the line in the log
     return problem_response(problem, request.state.request_id, path_within(request.scope))
 
 

@@ -9,13 +9,13 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from models.runtime import Encoder
+from service.audio.uploads import Body, read_body
 from service.context import Context
 from service.engine import Embedded, Windowing
-from service.patience import while_connected, within
 from service.problems import Problem
 from service.settings import Settings
-from service.timing import Timing
-from service.uploads import Body, read_body
+from service.telemetry.timing import Timing
+from service.traffic.patience import while_connected, within
 
 P = TypeVar("P", bound=BaseModel)
 B = TypeVar("B", bound=Body)

@@ -6,12 +6,12 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from service.audio.uploads import FILE_FIELD, FORM, RAW_PREFIX, RAW_TYPES
 from service.errors import PROBLEM_JSON
-from service.open_inference import InferRequest
-from service.openai_embeddings import OpenAIRequest
+from service.formats.open_inference import InferRequest
+from service.formats.openai_embeddings import OpenAIRequest
 from service.problems import PROBLEM_TYPES, Problem
 from service.schemas import ProblemDocument
-from service.uploads import FILE_FIELD, FORM, RAW_PREFIX, RAW_TYPES
 
 SCHEMAS = "#/components/schemas/"
 Responses = dict[int | str, dict[str, Any]]

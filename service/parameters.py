@@ -38,7 +38,8 @@ class ModelParameters(BaseModel):
 _STREAM = Field(
     default=False,
     description="In the query alone: one file of any length, answered in lines of JSON while it is "
-    "computed; so does `Accept: application/x-ndjson`.",
+    "computed; so does `Accept: application/x-ndjson`. With `Accept: text/event-stream` the same "
+    "documents come as Server-Sent Events.",
 )
 
 

@@ -53,6 +53,12 @@ _TABLE = (
         "Use a key with the scope that `detail` names, or ask who runs the service for one.",
     ),
     ("not-found", 404, "No such resource", "`/docs` lists what there is."),
+    (
+        "head-too-large",
+        431,
+        "Request head too large",
+        "Send fewer or shorter headers, and parameters in the form instead of the address.",
+    ),
     ("model-not-found", 404, "No such model", "`GET /v1/models` lists what there is."),
     (
         "classifier-not-found",
@@ -141,6 +147,12 @@ _TABLE = (
         "Audio quota used up",
         "Wait for `Retry-After` seconds; `RateLimit` tells on every answer what is left.",
     ),
+    (
+        "share-exceeded",
+        429,
+        "Too many requests of one caller in hand",
+        "Wait for an answer before sending the next request, or ask for a larger share.",
+    ),
     # The service
     ("internal", 500, "Internal error", "Report the request id; the log has the cause."),
     ("overloaded", 503, "Too many requests in hand", "Wait for `Retry-After` seconds, try again."),
@@ -162,7 +174,7 @@ _TABLE = (
 PROBLEM_TYPES: Mapping[str, ProblemType] = {row[0]: ProblemType(*row) for row in _TABLE}
 
 # How a request with audio can fail, and beside that one for classifications
-_ELSEWHERE = ("not-found", "method-not-allowed")
+_ELSEWHERE = ("not-found", "method-not-allowed", "head-too-large")
 HEAD_PROBLEMS = ("classifier-not-found", "space-mismatch")
 AUDIO_PROBLEMS = [slug for slug in PROBLEM_TYPES if slug not in (*_ELSEWHERE, *HEAD_PROBLEMS)]
 REQUEST_PROBLEMS = [

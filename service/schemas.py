@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, WithJsonSchema
 
+from service.audio.quality import QualityReport
 from service.parameters import FunctionToApply, Granularity, Output
-from service.quality import QualityReport
 
 # Left alone on the way out: orjson writes numpy arrays itself, and checking thousands of numbers
 # one by one would cost more than the model.
@@ -288,6 +288,9 @@ class LimitList(BaseModel):
     body_grace_s: float
     min_body_bytes_per_s: float
     audio_seconds_per_minute: float | None = Field(description="Of whoever asks; null: no quota.")
+    max_inflight_per_key: int | None = Field(
+        description="Of whoever asks; null: as many as there are places."
+    )
     request_timeout_s: float
     max_queue_s: float
     max_streams: int

@@ -12,14 +12,13 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from service import logs
 from service.app import create_app
-from service.connections import MAX_HEAD_BYTES, timed_protocol
-from service.drain import Drain
-from service.gate import Guards
-from service.live import MAX_MESSAGE_BYTES
-from service.reloading import reload
+from service.inference.reloading import reload
 from service.settings import Settings
+from service.streams.live import MAX_MESSAGE_BYTES
+from service.telemetry import logs
+from service.traffic.connections import bounded_protocol
+from service.traffic.gate import Guards
 
 CANCEL_S = 1  # what requests get that are still in hand when the drain is over
 GIVE_UP_S = 5  # and after that, threads that hang do not keep the process
@@ -45,9 +44,7 @@ def run(settings: Settings) -> None:
         log_config=None,  # uvicorn's messages take the way of ours
         access_log=False,  # the request's own line says more
         server_header=False,
-        http=timed_protocol(settings.head_timeout_s),
-        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-        limit_concurrency=settings.max_connections,
+        http=bounded_protocol(settings.head_timeout_s),
         ws_max_size=MAX_MESSAGE_BYTES,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=CANCEL_S,
@@ -64,7 +61,9 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self.app = app
-        self.drain: Drain = app.state.guards.drain
+        guards: Guards = app.state.guards
+        self.drain = guards.drain
+        guards.n_connections = lambda: len(self.server_state.connections)
         self._reload = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
 

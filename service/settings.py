@@ -79,6 +79,12 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="quota of a key whose line has none; without keys, of each client address",
     )
+    max_inflight_per_key: int | None = Field(
+        default=None,
+        ge=1,
+        description="requests with audio that a key may have in hand whose line says nothing else; "
+        "without keys, each client address",
+    )
 
     probe_interval_s: float = Field(
         default=30.0, gt=0, description="seconds between probes of an idle service"

@@ -4,12 +4,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import soundfile as sf
 import torch
 
 from models.modelfile import Training
 from models.nn.export import export
 from models.nn.model import WaveformEncoder
 from tests.networks import SMALL, small_network
+from tests.signals import noise, tone
+from training.quantization.quantize import quantize
 
 torch.set_num_threads(1)  # networks as small as these lose more to threads than they gain
 
@@ -46,4 +49,23 @@ def model_path(
 ) -> Path:
     path = tmp_path_factory.mktemp("model") / f"{encoder_name}.onnx"
     export(network, path, training=Training(method="random weights"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def calibration_audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of clips of noise and tones at many levels."""
+    folder = tmp_path_factory.mktemp("calibration")
+    for number in range(24):
+        level = 0.5 / (1 + number % 6) ** 2
+        clip = noise(1.5, number, level) + tone(200 * (number + 1), 1.5, level=level)
+        sf.write(folder / f"{number:02}.wav", clip, 16_000)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def quantized_path(model_path: Path, calibration_audio: Path) -> Path:
+    """The small encoder with its heavy layers in eight bits."""
+    path = model_path.with_name(f"{model_path.stem}-int8.onnx")
+    quantize(model_path, [calibration_audio], path)
     return path

@@ -1,29 +1,33 @@
 """Two small encoders, one of each kind."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from models.nn.encoder import AudioNTT2020, AudioNTT2022, ConvEncoder
 from models.nn.model import WaveformEncoder
+from models.nn.norm import FrameNorm
 
-SMALL: dict[str, Callable[[], ConvEncoder]] = {
-    "AudioNTT2020": lambda: AudioNTT2020(embed_dim=32),
-    "AudioNTT2022": lambda: AudioNTT2022(embed_dim=1056, hidden_dim=32),
+SMALL: dict[str, Callable[..., ConvEncoder]] = {
+    "AudioNTT2020": lambda **norm: AudioNTT2020(embed_dim=32, **norm),
+    "AudioNTT2022": lambda **norm: AudioNTT2022(embed_dim=1056, hidden_dim=32, **norm),
 }
 
 
-def small_network(name: str) -> WaveformEncoder:
-    """An encoder with random weights and random batch-norm statistics, as after training."""
+def small_network(name: str, **norm: Any) -> WaveformEncoder:
+    """An encoder with random weights and random norms, as after training."""
     torch.manual_seed(0)
-    encoder = SMALL[name]()
+    encoder = SMALL[name](**norm)
+    ranges = {
+        "running_mean": (-1, 1),
+        "running_var": (0.5, 2),
+        "weight": (0.5, 1.5),
+        "bias": (-0.5, 0.5),
+    }
     for layer in encoder.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            for statistic, (low, high) in {
-                "running_mean": (-1, 1),
-                "running_var": (0.5, 2),
-                "weight": (0.5, 1.5),
-                "bias": (-0.5, 0.5),
-            }.items():
-                getattr(layer, statistic).data.uniform_(low, high)
+        if isinstance(layer, torch.nn.BatchNorm2d | FrameNorm):
+            for statistic, (low, high) in ranges.items():
+                if hasattr(layer, statistic):
+                    getattr(layer, statistic).data.uniform_(low, high)
     return WaveformEncoder(encoder, mean=-5.5, std=5.0).eval()

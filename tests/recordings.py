@@ -40,6 +40,23 @@ def encoded(kind, samples, rate=RATE):
     return file.getvalue()
 
 
+def media(container, codec, rate=48_000, seconds=1.0, layout="mono"):
+    """An m4a or webm file made by FFmpeg; ModuleNotFoundError without PyAV."""
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as out:
+        track = out.add_stream(codec, rate=rate, layout=layout)
+        samples = tone(seconds, rate, track.codec_context.layout.nb_channels)
+        for start in range(0, len(samples), 960):
+            packed = samples[start : start + 960].reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(packed, "flt", layout)
+            frame.sample_rate, frame.pts = rate, start
+            out.mux(track.encode(frame))
+        out.mux(track.encode(None))
+    return file.getvalue()
+
+
 def wav(data=b"", *, tag=1, channels=1, rate=16_000, bits=16, claimed=None, extra=b""):
     """A WAV file by hand; `claimed` is the data chunk's size, `extra` stands before it."""
     frame_bytes = channels * bits // 8

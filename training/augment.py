@@ -1,8 +1,9 @@
 """The augmentations of BYOL-A on whole batches of normalised log-mels, on any device.
 
 Mixup and random resize crop are of v1 (arXiv 2103.06695, sec. III-B), the random linear fader of v2
-(arXiv 2204.07402). Nothing loops over samples: every random number is a tensor over the batch.
-Letters: `B` batch (the rows of a process, where there are several), `F` mel bands, `T` frames.
+(arXiv 2204.07402), Gaussian noise of v1's ablations (table II). Nothing loops over samples: every
+random number is a tensor over the batch. Letters: `B` batch (the rows of a process, where there are
+several), `F` mel bands, `T` frames.
 """
 
 import torch
@@ -31,6 +32,13 @@ class Draw:
         return torch.rand(n_all, generator=generator, device=generator.device)[
             self.world.rows(n_all)
         ]
+
+    def normal(self, shape: torch.Size) -> Tensor:
+        """Standard normal numbers for this process's rows, of which `shape` has (B, ...)."""
+        n_all = shape[0] * self.world.size
+        generator = self.generator
+        drawn = torch.randn((n_all, *shape[1:]), generator=generator, device=generator.device)
+        return drawn[self.world.rows(n_all)]
 
 
 class Mixup(nn.Module):
@@ -68,6 +76,25 @@ class Mixup(nn.Module):
         slots = (first + torch.arange(len(kept), device=x.device)) % len(self.bank)
         self.bank[slots] = kept
         self.pushed += len(x)
+
+
+class GaussianNoise(nn.Module):
+    """Mix with log-normal noise: (B, F, T) kept, the Gaussian block of v1's ablations.
+
+    `log((1 - l) exp(x) + exp(n) + eps)` with l uniform in [0, ratio) for each sample and n normal
+    of deviation l for each value. The noise is not scaled by l, as in the authors' code, so that it
+    lies near the mean level of a normalised input however small l is.
+    """
+
+    def __init__(self, ratio: float) -> None:
+        super().__init__()
+        self.ratio = ratio
+
+    def forward(self, x: Tensor, draw: Draw) -> Tensor:
+        """Draw a ratio for each sample and noise for each value."""
+        ratio = (self.ratio * draw.uniform(len(x)))[:, None, None]
+        noise = (ratio * draw.normal(x.shape)).exp()
+        return torch.log((1 - ratio) * x.exp() + noise + EPS)
 
 
 class RandomResizeCrop(nn.Module):

@@ -161,7 +161,7 @@ def provenance(saved: Checkpoint, hardware: str = "", manifest: Path | None = No
     licences = _licences(manifest) if manifest else {}
     recipe = Recipe.model_validate(saved.recipe)
     return Training(
-        method=f"{recipe.objective.name}, recipe {recipe.name}",
+        method=f"{recipe.objective.method}, recipe {recipe.name}",
         recipe=dict(saved.recipe),
         steps=saved.step,
         segments=saved.step * recipe.run.batch_size,

@@ -1,4 +1,4 @@
-"""The commands of the training half: prepare, train, report, evaluate, fit, export, import."""
+"""The commands of the training half: prepare, train, report, evaluate, fit, export, quantize."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -206,6 +206,68 @@ def import_(
     _report(out, card, difference)
 
 
+def quantize_(
+    path: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file in float32.")],
+    audio: Annotated[
+        list[Path],
+        typer.Option(help="A store, a folder or a tar of audio; may be repeated, but for a store."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The model file, NAME-int8.onnx.")],
+    clips: Annotated[
+        int, typer.Option(min=2, help="Clips to draw; three of four calibrate, the others check.")
+    ] = 512,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    weight_bits: Annotated[
+        int,
+        typer.Option(
+            min=7, max=8, help="7: one result on all processors; 8: for those with VNNI alone."
+        ),
+    ] = 7,
+    least_cosine: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Of vectors before and after, below which nothing is written."
+        ),
+    ] = 0.999,
+    probes: Annotated[
+        list[str] | None,
+        typer.Option("--probe", help="TASK=ACCURACY in [0, 1], for the card; may be repeated."),
+    ] = None,
+) -> None:
+    """Write an encoder with its heavy layers in eight bits: twice as fast, a quarter of the size.
+
+    The ranges of activations are measured on the audio, which should be like what will be embedded,
+    and stay fixed. The new file is a space of its own: classifiers are fitted on it again.
+    """
+    from rich.progress import track
+
+    from training.quantization.quantize import quantize
+
+    if out.suffix != ".onnx" or out.is_dir():
+        raise typer.BadParameter(f"-o {out}: expected a file NAME.onnx; NAME is what it is called")
+    scores = dict(_probe(text) for text in probes or [])
+    with clear_errors():
+        card = quantize(
+            path,
+            audio,
+            out,
+            n_clips=clips,
+            seed=seed,
+            weight_bits=weight_bits,
+            least_cosine=least_cosine,
+            probes=scores,
+            follow=lambda clips, stage: track(clips, stage, console=console, transient=True),
+        )
+    made = card.quantization
+    assert made is not None
+    console.print(
+        f"{out}: {len(made.layers)} layers in eight bits, {out.stat().st_size / 1e6:.1f} MB, space "
+        f"{card.space_id}; cosine to {made.of} {made.cosine_min:.5f} at least, "
+        f"{made.cosine_mean:.5f} in the mean, on {made.held_out} clips held out",
+        markup=False,
+    )
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to the `viola` command."""
     app.command()(prepare)
@@ -213,6 +275,7 @@ def register(app: typer.Typer) -> None:
     app.command("report")(report_)
     app.command("export")(export_)
     app.command("import")(import_)
+    app.command("quantize")(quantize_)
     app.command()(evaluate)
     app.command()(fit)
 

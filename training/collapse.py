@@ -13,6 +13,7 @@ from torch import Tensor
 MIN_STD = 0.1  # of 1 on a uniform sphere
 MIN_RANK = 3.0
 MAX_COSINE = 0.999
+MAX_POSITIVE_SHARE = 0.5
 
 
 @torch.no_grad()
@@ -45,7 +46,7 @@ def effective_rank(projection: Tensor) -> float:
 
 
 def alarms(values: Mapping[str, float]) -> list[str]:
-    """What looks like a collapse among the values of `measure`, in words."""
+    """What looks like a collapse among the values of `measure` and a method's logs, in words."""
     found = []
     if values["projection_std"] < MIN_STD:
         found.append(
@@ -61,5 +62,10 @@ def alarms(values: Mapping[str, float]) -> list[str]:
         found.append(
             f"predictions and targets have a cosine of {values['prediction_cosine']:.4f}, above "
             f"{MAX_COSINE:g}: the task is solved, or the networks have collapsed"
+        )
+    if values.get("positive_share", 0) > MAX_POSITIVE_SHARE:
+        found.append(
+            f"the share of pairs taken for the same sound is {values['positive_share']:.2f}, above "
+            f"{MAX_POSITIVE_SHARE:g}: the networks have collapsed, or the threshold is too low"
         )
     return found

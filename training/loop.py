@@ -25,7 +25,7 @@ from training.data.corpus import Corpus
 from training.distributed import World
 from training.evaluation import tasks
 from training.evaluation.probe import Probe
-from training.objectives.byol import Outcome
+from training.objectives.objective import Outcome
 from training.plan import plan
 from training.recipe import Recipe
 from training.record import Record, environment
@@ -141,17 +141,16 @@ class _Leader:
         """The values of a logged step; reading them waits for the device."""
         run, settings = self.run, self.run.recipe
         run.check_finite()
-        loss = run.world.mean(outcome.loss).item()
-        measured = collapse.measure(outcome.projection, outcome.prediction, outcome.target)
-        for message in collapse.alarms(measured):
+        values = run.values(outcome)
+        values |= collapse.measure(outcome.projection, outcome.prediction, outcome.target)
+        for message in collapse.alarms(values):
             self._alarm(message)
         at = run.step - 1
         return {
-            "loss": loss,
+            **values,
             "lr": schedules.learning_rate(settings.optimizer, at, run.total_steps),
-            "ema_decay": schedules.ema_decay(settings.objective, at, run.total_steps),
+            **run.objective.schedule(at, run.total_steps),
             "grad_norm": norm.item(),
-            **measured,
         }
 
     def _log(self, values: dict[str, float]) -> None:
@@ -209,7 +208,7 @@ def _follow(run: Run, stop: threading.Event) -> None:
         logs = run.step % settings.log_every == 0 or run.step == run.total_steps
         if logs:
             run.check_finite()
-            run.world.mean(outcome.loss)
+            run.values(outcome)
         stopping = _all_stop(run, stop, logs)
     run.batches.close()
 

@@ -6,25 +6,23 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from models.audio import SAMPLE_RATE
-from models.nn.encoder import ENCODERS, N_CHANNELS, AudioNTT2022, ConvEncoder
-from models.nn.frontend import HOP_LENGTH, N_MELS
-
-Schedule = Literal["constant", "cosine"]
-LOCAL_DIM_V2 = N_CHANNELS * N_MELS // 2**AudioNTT2022.n_blocks
+from models.nn.encoder import ENCODERS, N_CHANNELS, ConvEncoder, local_dim_v2
+from models.nn.frontend import HOP_LENGTH
+from models.nn.norm import GROUP_CHANNELS, Norm
+from training.objectives import byol
+from training.objectives.methods import DEFAULT, METHODS, Method, without_options
+from training.schedules import Schedule
+from training.section import Section
 
 
 class RecipeError(ValueError):
     """A recipe that does not exist or does not validate."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Data(_Section):
+class Data(Section):
     """What a training segment is and which clips it comes from."""
 
     segment_s: float = Field(0.95, gt=0.1)
@@ -55,28 +53,52 @@ class Data(_Section):
         return 1 + self.segment_samples // HOP_LENGTH
 
 
-class Encoder(_Section):
+class Encoder(Section):
     """Which network is trained."""
 
     name: Literal["AudioNTT2020", "AudioNTT2022"] = "AudioNTT2022"
     embed_dim: int = Field(3072, gt=0)
+    n_channels: int = Field(N_CHANNELS, gt=0)
+    """Of the convolutions; the papers' are 64."""
+
+    norm: Norm = "batch"
+    """`group` and `layer` norm see a frame alone, so that a vector stays exact; see `FrameNorm`."""
+
+    weight_standardization: bool = False
+    """Standardise the filters of the convolutions."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.name == "AudioNTT2022" and self.embed_dim <= LOCAL_DIM_V2:
-            raise ValueError(f"AudioNTT2022 needs an embed_dim above {LOCAL_DIM_V2}")
+        local_dim = local_dim_v2(self.n_channels)
+        if self.name == "AudioNTT2022" and self.embed_dim <= local_dim:
+            raise ValueError(f"AudioNTT2022 needs an embed_dim above {local_dim}")
+        if self.norm == "group" and self.n_channels % GROUP_CHANNELS:
+            raise ValueError(
+                f"n_channels is {self.n_channels}; group norm needs a multiple of {GROUP_CHANNELS}"
+            )
         return self
 
     def build(self) -> ConvEncoder:
         """The network with fresh weights."""
-        return ENCODERS[self.name](embed_dim=self.embed_dim)
+        return ENCODERS[self.name](
+            embed_dim=self.embed_dim,
+            n_channels=self.n_channels,
+            norm=self.norm,
+            weight_standardization=self.weight_standardization,
+        )
 
 
-class Augment(_Section):
-    """Strength of each augmentation; 0 switches one off, `resize_crop = false` the crop."""
+class Augment(Section):
+    """Strength of each augmentation; 0 switches one off, `false` the crop or a normalisation."""
+
+    pre_norm: bool = True
+    """Normalise by the store's statistics before the augmentations."""
 
     mixup_alpha: float = Field(0.2, ge=0, le=1)
     mixup_bank: int = Field(2048, gt=0)
+    noise_ratio: float = Field(0.0, ge=0, le=1)
+    """Of the Gaussian noise that BYOL-A's ablations mix in; 0: none, as BYOL-A is."""
+
     resize_crop: bool = True
     crop_scale: tuple[float, float] = (0.6, 1.5)
     canvas_time: float = Field(1.5, ge=1)
@@ -89,26 +111,11 @@ class Augment(_Section):
         return self
 
     fader_gain: float = Field(1.0, ge=0)
+    post_norm: bool = True
+    """Normalise all views of a batch together after the augmentations."""
 
 
-class Objective(_Section):
-    """The self-supervised method and its heads."""
-
-    name: Literal["byol"] = "byol"
-    hidden_dim: int = Field(4096, gt=0)
-    projection_dim: int = Field(256, gt=0)
-    ema_decay: float = Field(0.99, ge=0, le=1)
-    ema_schedule: Schedule = "constant"
-    """`cosine` goes from `ema_decay` to 1 over the run, as BYOL does; BYOL-A keeps it constant."""
-
-    joint_views: bool = False
-    """One forward pass a network for both views, which then share batch statistics.
-
-    False, as in the reference: a pass a view, batch norm sees one view at a time.
-    """
-
-
-class Optimizer(_Section):
+class Optimizer(Section):
     """Which optimiser, and the course of its learning rate."""
 
     name: Literal["adam", "adamw", "sgd", "lars"] = "adam"
@@ -129,7 +136,7 @@ class Optimizer(_Section):
     """Largest norm of the whole gradient; 0: not clipped."""
 
 
-class Probe(_Section):
+class Probe(Section):
     """Accuracy of the frozen encoder on labelled clips, every so many steps."""
 
     tasks: list[str] = []
@@ -141,7 +148,7 @@ class Probe(_Section):
     """Length that clips are padded or cut to; the task's mean if not given."""
 
 
-class Run(_Section):
+class Run(Section):
     """How long, how large and how often."""
 
     batch_size: int = Field(256, gt=1)
@@ -174,14 +181,14 @@ class Run(_Section):
         return self.steps or max(1, round(self.epochs * n_clips / self.batch_size))
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """One run; every field has the value of BYOL-A v2 unless the document says otherwise."""
 
     name: str = "byol-a-v2"
     data: Data = Data()
     encoder: Encoder = Encoder()
     augment: Augment = Augment()
-    objective: Objective = Objective()
+    objective: Method = byol.Settings()
     optimizer: Optimizer = Optimizer()
     probe: Probe = Probe()
     run: Run = Run()
@@ -201,12 +208,16 @@ def load(name_or_path: str, settings: list[str] | None = None) -> Recipe:
     """
     document = _read(name_or_path)
     document.setdefault("name", Path(name_or_path).stem)
+    changes: dict[str, Any] = {}
+    for setting in settings or []:
+        _lay_over(changes, setting)
+    _change_method(document, changes)
     for setting in settings or []:
         _lay_over(document, setting)
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {_place(e['loc'])}: {e['msg']}" for e in error.errors()]
         raise RecipeError(f"recipe {name_or_path} is not valid:\n" + "\n".join(lines)) from error
 
 
@@ -244,3 +255,19 @@ def _lay_over(document: dict[str, Any], setting: str) -> None:
         if not isinstance(document, dict):
             raise RecipeError(f"setting {setting!r}: {section} is a value, not a section")
     document[key] = value
+
+
+def _change_method(document: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Where a setting names another method, leave the options of the document's method behind."""
+    section, change = document.get("objective", {}), changes.get("objective", {})
+    if isinstance(section, dict) and isinstance(change, dict):
+        before = section.get("name", DEFAULT)
+        if change.get("name", before) != before:
+            document["objective"] = without_options(section)
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """Dotted name of a value; pydantic puts the method's name between section and key."""
+    inside = location[0] == "objective" and len(location) > 1 and location[1] in METHODS
+    parts = (location[0], *location[2:]) if inside else location
+    return ".".join(map(str, parts))

@@ -7,7 +7,7 @@ from typing import Any
 
 from models.atomic import replacing
 from training import page, pictures
-from training.collapse import MAX_COSINE, MIN_RANK, MIN_STD
+from training.collapse import MAX_COSINE, MAX_POSITIVE_SHARE, MIN_RANK, MIN_STD
 from training.pictures import Curve
 from training.record import VIEWS_NAME, read_metrics
 
@@ -17,9 +17,10 @@ _LIMITS = {
     "projection_std": MIN_STD,
     "effective_rank": MIN_RANK,
     "prediction_cosine": MAX_COSINE,
+    "positive_share": MAX_POSITIVE_SHARE,
 }
 _TITLES = {
-    "loss": "loss, 0 to 8",
+    "loss": "loss",
     "projection_std": "deviation of projections, 1 on a sphere",
     "effective_rank": "effective rank of projections",
     "prediction_cosine": "cosine of prediction and target",
@@ -109,6 +110,13 @@ def _drawings(metrics: Sequence[dict[str, Any]]) -> list[Curve]:
         Curve(title, {name: points[name]}, _limit(name, points[name]))
         for name, title in _TITLES.items()
         if name in points
+    ]
+    others = [
+        name for name in points if name not in _TITLES and name != "seconds" and "/" not in name
+    ]  # what a method adds
+    drawings += [
+        Curve(name.replace("_", " "), {name: points[name]}, _limit(name, points[name]))
+        for name in others
     ]
     if probes:
         title = (

@@ -21,7 +21,7 @@ from training.data.corpus import Corpus, Sampler
 from training.device import choose_precision, prepare_backends
 from training.distributed import World, sync_batch_norm
 from training.normalize import statistics
-from training.objectives.byol import BYOL, Outcome
+from training.objectives.objective import Outcome
 from training.recipe import Recipe
 from training.views import Views
 
@@ -50,7 +50,7 @@ class Run:
         torch.manual_seed(recipe.run.seed)
         data = recipe.data
         self.sampler = Sampler(corpus, data.weights, recipe.run.seed, data.balance)
-        self.objective = BYOL(recipe.encoder.build(), recipe.objective)
+        self.objective = recipe.objective.build(recipe.encoder.build(), world)
         # channels_last: 1.4 times as fast on a CPU, and what tensor cores read
         self.objective.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.run.sync_batch_norm and world.size > 1:
@@ -60,7 +60,6 @@ class Run:
         self.trained = [p for p in self.objective.parameters() if p.requires_grad]
         self.network = self._wrapped()
         self.generator = torch.Generator(device)
-        self.ema_decay = torch.zeros((), device=device)
         # Steps done, and the first of them whose loss was not finite: read when the loop logs, so
         # that no step waits for the device
         self.steps_done = torch.zeros((), dtype=torch.int64, device=device)
@@ -111,7 +110,9 @@ class Run:
                 f"the log-mels of this store have a deviation of {std:.2g}: silence?"
             )
         both = self.world.mean(torch.tensor([mean, std], dtype=torch.float64, device=self.device))
-        self.views.normalize = Normalize(*both.tolist())
+        # Without either normalisation the encoder learns raw log-mels, and is served them
+        normalizes = self.recipe.augment.pre_norm or self.recipe.augment.post_norm
+        self.views.normalize = Normalize(*both.tolist()) if normalizes else Normalize(0.0, 1.0)
 
     def train_step(self) -> tuple[Outcome, Tensor]:
         """The next optimiser step; the loss and the gradient's norm stay on the device.
@@ -125,7 +126,7 @@ class Run:
             self._captured = Captured(self._step, inputs, self._state, self.generator)
         lr = schedules.learning_rate(settings.optimizer, self.step, self.total_steps)
         optimizers.set_learning_rate(self.optimizer, lr)
-        self.ema_decay.fill_(schedules.ema_decay(settings.objective, self.step, self.total_steps))
+        self.objective.before_step(self.step, self.total_steps)
         self._seed()
         result = self._captured(inputs) if self._captured else self._step(inputs)
         self.step += 1
@@ -138,7 +139,7 @@ class Run:
         outcome.loss.backward()  # type: ignore[no-untyped-call]
         norm = self._clip()
         self.optimizer.step()
-        self.objective.after_step(self.ema_decay)  # EMA after the optimiser's step: BYOL, alg. 1
+        self.objective.after_step()  # EMA after the optimiser's step: BYOL, alg. 1
         self._watch(outcome.loss.detach())
         return outcome._replace(loss=outcome.loss.detach()), norm
 
@@ -148,6 +149,12 @@ class Run:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
             outcome: Outcome = self.network(views)
         return outcome
+
+    def values(self, outcome: Outcome) -> dict[str, float]:
+        """Loss and logs of a step, means over the processes, all of which have to ask."""
+        values = {"loss": outcome.loss, **outcome.logs}
+        means = self.world.mean(torch.stack([value.float() for value in values.values()]))
+        return dict(zip(values, means.tolist(), strict=True))
 
     def _clip(self) -> Tensor:
         """The gradient's norm before it is cut down to the recipe's limit."""
@@ -227,7 +234,9 @@ class Run:
         Raises:
             TrainingError: another recipe or another store.
         """
-        changed = _changes(saved.recipe, self.recipe.model_dump(mode="json"), _free(self.recipe))
+        # A recipe from before a setting existed has the setting's default
+        before = Recipe.model_validate(saved.recipe).model_dump(mode="json")
+        changed = _changes(before, self.recipe.model_dump(mode="json"), _free(self.recipe))
         if changed:
             raise TrainingError(
                 "the checkpoint was made with other settings: "
@@ -284,7 +293,7 @@ def _free(recipe: Recipe) -> set[str]:
     """Settings that may change when a run goes on, because no step depends on them."""
     free = {"name", "data.resident", "data.workers", "run.log_every", "run.checkpoint_every"}
     free |= {"run.views_every", "probe.tasks", "probe.every", "probe.kind", "probe.seconds"}
-    if recipe.optimizer.schedule == recipe.objective.ema_schedule == "constant":
+    if recipe.optimizer.schedule == "constant" and not recipe.objective.depends_on_length:
         free |= {"run.epochs", "run.steps"}
     return free
 

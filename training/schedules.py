@@ -1,11 +1,15 @@
-"""What changes from step to step by plan: the learning rate and the decay of the target's EMA."""
+"""What changes from step to step by plan: the learning rate and the decay of a target's EMA."""
 
 import math
+from typing import TYPE_CHECKING, Literal
 
-from training.recipe import Objective, Optimizer
+if TYPE_CHECKING:  # recipes hold schedules
+    from training.recipe import Optimizer
+
+Schedule = Literal["constant", "cosine"]
 
 
-def learning_rate(settings: Optimizer, step: int, total_steps: int) -> float:
+def learning_rate(settings: "Optimizer", step: int, total_steps: int) -> float:
     """Linear warm-up to `lr`, then constant, or a half cosine down to 0 (arXiv 2006.07733, 3.3)."""
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
@@ -15,9 +19,9 @@ def learning_rate(settings: Optimizer, step: int, total_steps: int) -> float:
     return settings.lr * (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
 
-def ema_decay(settings: Objective, step: int, total_steps: int) -> float:
-    """Constant, or 1 - (1 - decay) (cos(pi k / K) + 1) / 2: from `ema_decay` to 1 (BYOL, 3.3)."""
-    if settings.ema_schedule == "constant":
-        return settings.ema_decay
+def ema_decay(base: float, schedule: Schedule, step: int, total_steps: int) -> float:
+    """Constant, or 1 - (1 - base) (cos(pi k / K) + 1) / 2: from `base` to 1 (BYOL, 3.3)."""
+    if schedule == "constant":
+        return base
     progress = min(1.0, step / total_steps)
-    return 1 - (1 - settings.ema_decay) * (math.cos(math.pi * progress) + 1) / 2
+    return 1 - (1 - base) * (math.cos(math.pi * progress) + 1) / 2

@@ -19,6 +19,7 @@ def clear_errors() -> Iterator[None]:
     from training.data.corpus import CorpusError
     from training.device import DeviceError
     from training.evaluation.tasks import TaskError
+    from training.quantization.quantize import QuantizationError
     from training.recipe import RecipeError
     from training.run import TrainingError
 
@@ -32,6 +33,7 @@ def clear_errors() -> Iterator[None]:
         ModelFileError,
         OfficialCheckpointError,
         OSError,  # a disk that is full, a folder that may not be written
+        QuantizationError,
         RecipeError,
         TaskError,
         TrainingError,

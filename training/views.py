@@ -1,22 +1,27 @@
 """Segments of sound -> the augmented, normalised views that an objective compares.
 
-Log-mel and pre-normalisation once, then mixup, random resize crop and fader for each view, then
-post-normalisation over all views together. Letters: `B` batch, `S` samples, `F` mel bands, `T`
-frames.
+Log-mel and pre-normalisation once, then mixup, noise, random resize crop and fader for each view,
+then post-normalisation over all views together; a recipe switches each of them off. Letters: `B`
+batch, `S` samples, `F` mel bands, `T` frames.
 """
 
 import torch
 from torch import Tensor, nn
 
 from models.nn.frontend import N_MELS, LogMel, Normalize
-from training.augment import Draw, Mixup, RandomLinearFader, RandomResizeCrop
+from training.augment import Draw, GaussianNoise, Mixup, RandomLinearFader, RandomResizeCrop
 from training.distributed import World
 from training.normalize import pcm_to_float, post_normalize
 from training.recipe import Recipe
 
 
 class Views(nn.Module):
-    """From int16 PCM to views, each (B, S) -> (B, F, T); its state is the mixup bank."""
+    """From int16 PCM to views, each (B, S) -> (B, F, T); its state is the mixup bank.
+
+    `normalize` is what the trained encoder's input goes through where it is served. Without
+    pre-normalisation the views do not go through it: post-normalisation has the same effect on the
+    encoder's input, and the augmentations see raw log-mels.
+    """
 
     def __init__(self, recipe: Recipe, n_views: int, world: World) -> None:
         super().__init__()
@@ -24,22 +29,27 @@ class Views(nn.Module):
         self.frontend = LogMel()
         self.normalize = Normalize(0.0, 1.0)  # until the store's statistics are known
         settings = recipe.augment
+        self.pre_norm, self.post_norm = settings.pre_norm, settings.post_norm
         self.steps = nn.ModuleList()
         if settings.mixup_alpha > 0:
             frames = recipe.data.segment_frames
             self.steps.append(Mixup(settings.mixup_alpha, settings.mixup_bank, N_MELS, frames))
+        if settings.noise_ratio > 0:
+            self.steps.append(GaussianNoise(settings.noise_ratio))
         if settings.resize_crop:
             self.steps.append(RandomResizeCrop(settings.crop_scale, settings.canvas_time))
         if settings.fader_gain > 0:
             self.steps.append(RandomLinearFader(settings.fader_gain))
 
     def log_mel(self, pcm: Tensor) -> Tensor:
-        """Pre-normalised log-mel of int16 segments on the device: (B, S) -> (B, F, T)."""
-        normalized: Tensor = self.normalize(self.frontend(pcm_to_float(pcm)))
-        return normalized
+        """Log-mel of int16 segments on the device, pre-normalised: (B, S) -> (B, F, T)."""
+        log_mel: Tensor = self.frontend(pcm_to_float(pcm))
+        if self.pre_norm:
+            log_mel = self.normalize(log_mel)
+        return log_mel
 
     def augment(self, x: Tensor, draw: Draw) -> Tensor:
-        """One view of a batch of pre-normalised log-mels, shape kept."""
+        """One view of a batch of log-mels, shape kept."""
         for step in self.steps:
             x = step(x, draw)
         return x
@@ -49,7 +59,8 @@ class Views(nn.Module):
         """The views of a batch."""
         draw = Draw(generator, self.world)
         x = self.log_mel(pcm)
-        return post_normalize([self.augment(x, draw) for _ in range(self.n_views)], self.world)
+        views = [self.augment(x, draw) for _ in range(self.n_views)]
+        return post_normalize(views, self.world) if self.post_norm else views
 
     @torch.no_grad()
     def stages(self, pcm: Tensor, generator: torch.Generator, n: int) -> dict[str, Tensor]:
@@ -68,13 +79,15 @@ class Views(nn.Module):
                 view = step(view, draw)
                 stages[f"view {number}: {_NAMES[type(step)]}"] = view[:n]
             views.append(view)
-        for number, view in enumerate(post_normalize(views), start=1):
-            stages[f"view {number}: normalised"] = view[:n]
+        if self.post_norm:
+            for number, view in enumerate(post_normalize(views), start=1):
+                stages[f"view {number}: normalised"] = view[:n]
         return stages
 
 
 _NAMES: dict[type[nn.Module], str] = {
     Mixup: "mixup",
+    GaussianNoise: "noise",
     RandomResizeCrop: "resize crop",
     RandomLinearFader: "fader",
 }

@@ -10,24 +10,41 @@ import torch
 from torch import Tensor, nn
 
 from models.nn.frontend import HOP_LENGTH, N_FFT, N_MELS
+from models.nn.norm import Norm, StandardizedConv2d, of_feature_map
 
 N_CHANNELS = 64
 DROPOUT = 0.3
 
 
 class ConvEncoder(nn.Module):
-    """What both share: blocks of convolution, batch norm, max-pooling, ReLU, and an MLP a frame."""
+    """What both share: blocks of convolution, norm, max-pooling, ReLU, and an MLP a frame.
+
+    The papers' norm is batch norm, with weights as they are; the others are `models.nn.norm`'s.
+    Their convolutions have 64 channels; fewer are for comparisons on small machines.
+    """
 
     n_blocks: ClassVar[int]
 
-    def __init__(self, embed_dim: int, hidden_dim: int, out_dim: int) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        hidden_dim: int,
+        out_dim: int,
+        norm: Norm,
+        weight_standardization: bool,
+        n_channels: int,
+    ) -> None:
         super().__init__()
         self.embed_dim = embed_dim
+        self.n_channels = n_channels
+        self.norm: Norm = norm
+        self.weight_standardization = weight_standardization
+        conv = StandardizedConv2d if weight_standardization else nn.Conv2d
         layers: list[nn.Module] = []
         for block in range(self.n_blocks):
             layers += [
-                nn.Conv2d(N_CHANNELS if block else 1, N_CHANNELS, kernel_size=3, padding=1),
-                nn.BatchNorm2d(N_CHANNELS),
+                conv(n_channels if block else 1, n_channels, kernel_size=3, padding=1),
+                of_feature_map(norm, n_channels),
                 # The papers rectify first; a maximum commutes with ReLU, which then has a quarter
                 nn.MaxPool2d(2),
                 nn.ReLU(inplace=True),
@@ -49,7 +66,7 @@ class ConvEncoder(nn.Module):
     @property
     def local_dim(self) -> int:
         """Size of a frame of features before the MLP."""
-        return N_CHANNELS * N_MELS // self.time_reduction
+        return self.n_channels * N_MELS // self.time_reduction
 
     @property
     def frame_hop(self) -> int:
@@ -102,8 +119,15 @@ class AudioNTT2020(ConvEncoder):
 
     n_blocks = 3
 
-    def __init__(self, embed_dim: int = 2048) -> None:
-        super().__init__(embed_dim, hidden_dim=embed_dim, out_dim=embed_dim)
+    def __init__(
+        self,
+        embed_dim: int = 2048,
+        *,
+        norm: Norm = "batch",
+        weight_standardization: bool = False,
+        n_channels: int = N_CHANNELS,
+    ) -> None:
+        super().__init__(embed_dim, embed_dim, embed_dim, norm, weight_standardization, n_channels)
 
     def forward(self, x: Tensor, n_mel_frames: Tensor | None = None) -> Tensor:
         """Normalised log-mel and the valid frames of each row (all if None) -> frame features."""
@@ -116,16 +140,31 @@ class AudioNTT2022(ConvEncoder):
 
     n_blocks = 2
 
-    def __init__(self, embed_dim: int = 3072, hidden_dim: int = 2048) -> None:
-        local_dim = N_CHANNELS * N_MELS // 2**self.n_blocks
+    def __init__(
+        self,
+        embed_dim: int = 3072,
+        hidden_dim: int = 2048,
+        *,
+        norm: Norm = "batch",
+        weight_standardization: bool = False,
+        n_channels: int = N_CHANNELS,
+    ) -> None:
+        local_dim = local_dim_v2(n_channels)
         if embed_dim <= local_dim:
             raise ValueError(f"embed_dim is {embed_dim}; AudioNTT2022 needs more than {local_dim}")
-        super().__init__(embed_dim, hidden_dim, out_dim=embed_dim - local_dim)
+        super().__init__(
+            embed_dim, hidden_dim, embed_dim - local_dim, norm, weight_standardization, n_channels
+        )
 
     def forward(self, x: Tensor, n_mel_frames: Tensor | None = None) -> Tensor:
         """Normalised log-mel, valid frames of each row (all if None) -> features, local first."""
         local = self.local_features(x, n_mel_frames)
         return torch.cat([local, self.fc(local)], dim=-1)
+
+
+def local_dim_v2(n_channels: int = N_CHANNELS) -> int:
+    """Size of the local part of AudioNTT2022's features."""
+    return n_channels * N_MELS >> AudioNTT2022.n_blocks
 
 
 ENCODERS: dict[str, type[AudioNTT2020] | type[AudioNTT2022]] = {

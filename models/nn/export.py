@@ -56,6 +56,9 @@ def export(
         licence=licence,
         encoder=type(encoder).__name__,
         embed_dim=encoder.embed_dim,
+        n_channels=encoder.n_channels,
+        norm=encoder.norm,
+        weight_standardization=encoder.weight_standardization,
         frame_hop=encoder.frame_hop,
         frame_offset=encoder.frame_offset,
         receptive_field=encoder.receptive_field,
@@ -74,8 +77,9 @@ def export(
 def space_id(model: WaveformEncoder) -> str:
     """Hash of what determines a vector, however compiled: weights, normalisation, front end."""
     digest = hashlib.sha256()
-    settings = {
-        "encoder": type(model.encoder).__name__,
+    encoder = model.encoder
+    settings: dict[str, Any] = {
+        "encoder": type(encoder).__name__,
         "mean": model.normalize.mean,
         "std": model.normalize.std,
         "pooling": "max+mean",
@@ -85,8 +89,10 @@ def space_id(model: WaveformEncoder) -> str:
         "mel": ["slaney", frontend.N_MELS, frontend.F_MIN, frontend.F_MAX],
         "log": ["natural", frontend.EPS],
     }
+    if encoder.norm != "batch" or encoder.weight_standardization:  # the ids of others stay
+        settings["norm"] = [encoder.norm, encoder.weight_standardization]
     digest.update(json.dumps(settings, sort_keys=True).encode())
-    for name, tensor in sorted(model.encoder.state_dict().items()):
+    for name, tensor in sorted(encoder.state_dict().items()):
         if not name.endswith("num_batches_tracked"):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().numpy().astype("<f4").tobytes())

@@ -7,19 +7,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.answers import check_outcomes, in_place, json_response, usage, vector
-from service.catalogue import Served
+from service.audio.quality import quality_report
+from service.audio.uploads import Body, Upload
 from service.context import Shared
 from service.engine import Embedded, Windowing
 from service.exchange import embed, exchange
+from service.formats.answers import check_outcomes, in_place, json_response, usage, vector
+from service.inference.catalogue import Served
+from service.inference.scoring import Scored, describe, score
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import AnalysisParameters
 from service.problems import AUDIO_PROBLEMS, HEAD_PROBLEMS, Problem
-from service.quality import quality_report
 from service.schemas import AnalysisList, FileAnalysis, WindowAnalysis
-from service.scoring import Scored, describe, score
-from service.timing import Timing
-from service.uploads import Body, Upload
+from service.telemetry.timing import Timing
 
 router = APIRouter(tags=["classifications"])
 

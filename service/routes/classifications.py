@@ -7,20 +7,20 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.answers import check_outcomes, in_place, json_response, usage
-from service.catalogue import Served, ServedHead
+from service.audio.uploads import Body, Upload
 from service.context import Context, Shared
 from service.engine import Embedded, Windowing
 from service.exchange import embed, exchange
-from service.lines import NDJSON, answer_in_lines, misplaced, wants_lines
+from service.formats.answers import check_outcomes, in_place, json_response, usage
+from service.inference.catalogue import Served, ServedHead
+from service.inference.scoring import Scored, describe, score
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import ClassificationParameters
 from service.problems import AUDIO_PROBLEMS, HEAD_PROBLEMS, Problem, invalid_parameter
 from service.schemas import ClassificationList, FileClassification, WindowClassification
-from service.scoring import Scored, describe, score
-from service.streaming import Plan, describe_predictions
-from service.timing import Timing
-from service.uploads import Body, Upload
+from service.streams.lines import EVENTS, NDJSON, answer_in_lines, misplaced, streamed_as
+from service.streams.streaming import Plan, describe_predictions
+from service.telemetry.timing import Timing
 
 router = APIRouter(tags=["classifications"])
 
@@ -29,7 +29,7 @@ _ANSWERS: Responses = {
         "model": ClassificationList,
         "description": "Labels for each file, in the order of the files. Where several were sent "
         "and some cannot be used, those carry an `error` instead.",
-        "content": {NDJSON: {"schema": {"type": "string"}}},
+        "content": dict.fromkeys((NDJSON, EVENTS), {"schema": {"type": "string"}}),
     }
 }
 
@@ -48,8 +48,8 @@ async def classify_audio(
     Scores are calibrated probabilities unless `function_to_apply` says otherwise. `novelty` tells
     inputs unlike anything the classifier was trained on; its predictions are then worth nothing.
     """
-    if wants_lines(request, query.stream):
-        return await answer_in_lines(request, shared, query, partial(_plan, shared))
+    if form := streamed_as(request, query.stream):
+        return await answer_in_lines(request, shared, query, partial(_plan, shared), form)
 
     async def answer(body: Body, asked: ClassificationParameters, timing: Timing) -> Response:
         if asked.stream:

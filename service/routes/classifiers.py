@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from service.catalogue import Catalogue, ServedHead
 from service.context import Shared
+from service.inference.catalogue import Catalogue, ServedHead
 from service.openapi import problem_responses
 from service.schemas import ClassifierEntry, ClassifierList
 

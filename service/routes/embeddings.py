@@ -6,19 +6,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.answers import NPY, preferred, render
-from service.arrow import ARROW
+from service.audio.uploads import Body
 from service.context import Context, Shared
 from service.engine import Windowing
 from service.exchange import embed, exchange
-from service.lines import NDJSON, answer_in_lines, misplaced, wants_lines
+from service.formats.answers import NPY, preferred, render
+from service.formats.arrow import ARROW
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import EmbeddingParameters
 from service.problems import AUDIO_PROBLEMS, Problem, invalid_parameter
 from service.schemas import EmbeddingList
-from service.streaming import Plan, describe_vectors
-from service.timing import Timing
-from service.uploads import Body
+from service.streams.lines import EVENTS, NDJSON, answer_in_lines, misplaced, streamed_as
+from service.streams.streaming import Plan, describe_vectors
+from service.telemetry.timing import Timing
 
 router = APIRouter(tags=["embeddings"])
 
@@ -31,6 +31,7 @@ _ANSWERS: Responses = {
             NPY: {"schema": {"type": "string", "format": "binary"}},
             ARROW: {"schema": {"type": "string", "format": "binary"}},
             NDJSON: {"schema": {"type": "string"}},
+            EVENTS: {"schema": {"type": "string"}},
         },
     }
 }
@@ -49,8 +50,8 @@ async def embed_audio(
 
     Any sample rate and number of channels: the audio is mixed down and resampled to 16 kHz.
     """
-    if wants_lines(request, query.stream):
-        return await answer_in_lines(request, shared, query, partial(_plan, shared))
+    if form := streamed_as(request, query.stream):
+        return await answer_in_lines(request, shared, query, partial(_plan, shared), form)
 
     async def answer(body: Body, asked: EmbeddingParameters, timing: Timing) -> Response:
         if asked.stream:

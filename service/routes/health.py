@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from fastapi import APIRouter, Response
 
-from service.catalogue import Refused, Served, ServedHead
 from service.context import Shared
+from service.inference.catalogue import Refused, Served, ServedHead
 from service.schemas import Liveness, ModelStatus, Readiness
 
 router = APIRouter(tags=["health"])

@@ -5,12 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.answers import in_place, json_response
-from service.catalogue import Served
-from service.context import Shared
-from service.engine import Windowing
-from service.exchange import exchange
-from service.inspections import (
+from service.audio.inspections import (
     DECODED,
     HEADERS_ALONE,
     FileInspection,
@@ -18,13 +13,18 @@ from service.inspections import (
     InspectionList,
     inspect,
 )
+from service.audio.quality import quality_report
+from service.audio.uploads import Body, Upload
+from service.context import Shared
+from service.engine import Windowing
+from service.exchange import exchange
+from service.formats.answers import in_place, json_response
+from service.inference.catalogue import Served
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import InspectionParameters
 from service.problems import REQUEST_PROBLEMS
-from service.quality import quality_report
 from service.schemas import Usage
-from service.timing import Timing
-from service.uploads import Body, Upload
+from service.telemetry.timing import Timing
 
 router = APIRouter(tags=["limits"])
 
@@ -56,6 +56,9 @@ async def inspect_audio(
         windowing = Windowing.of(asked.window_s, asked.hop_s, model.encoder.card)
         with timing.stage("decode"):
             inspected = await inspect(shared.engine, body.uploads, windowing, decode=asked.decode)
+        # Decoding costs what it costs elsewhere, whatever the verdict; headers cost nothing
+        audio_s = sum(file.duration_s or 0.0 for file in inspected if file.quality)
+        shared.quotas.charge(request.state.caller, audio_s)
         with timing.stage("render"):
             return _render(model, body.uploads, inspected, is_decoded=asked.decode)
 

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Request
 
 from models.audio import MAX_AMPLITUDE
 from models.containers import accepted_formats
-from service import json_body, open_inference, openai_embeddings
+from service.audio.uploads import FORM, MAX_FIELD_BYTES, MAX_FIELDS, RAW_PREFIX, RAW_TYPES
 from service.context import Shared
 from service.engine import MAX_OVERLAP, MIN_DURATION_S
+from service.formats import json_body, open_inference, openai_embeddings
 from service.parameters import MAX_TOP_K, FunctionToApply, Granularity, Output
 from service.schemas import LimitList
-from service.uploads import FORM, MAX_FIELD_BYTES, MAX_FIELDS, RAW_PREFIX, RAW_TYPES
 
 router = APIRouter(tags=["limits"])
 
@@ -37,6 +37,7 @@ async def list_limits(request: Request, shared: Shared) -> LimitList:
         body_grace_s=settings.body_grace_s,
         min_body_bytes_per_s=settings.min_body_bytes_per_s,
         audio_seconds_per_minute=request.state.caller.audio_seconds_per_minute,
+        max_inflight_per_key=request.app.state.guards.shares.limit(request.state.caller),
         request_timeout_s=settings.request_timeout_s,
         max_queue_s=settings.queue_s,
         max_streams=settings.max_streams,

@@ -1,6 +1,5 @@
 """`WebSocket /v1/audio/stream`: live PCM -> vectors and labels, every hop."""
 
-import uuid
 from contextlib import suppress
 from time import perf_counter
 
@@ -10,8 +9,9 @@ from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from service.context import Context
-from service.lines import failure
-from service.live import CLOSE_NORMAL, CLOSE_PROBLEM, converse
+from service.streams.lines import failure
+from service.streams.live import CLOSE_NORMAL, CLOSE_PROBLEM, converse
+from service.traffic.middleware import request_id_of
 
 router = APIRouter()
 
@@ -22,10 +22,10 @@ log = structlog.get_logger()
 async def stream_audio(socket: WebSocket) -> None:
     """Answer every hop of a live stream; what goes wrong is the last message and the close code."""
     shared: Context = socket.app.state.context
-    request_id, started = uuid.uuid4().hex, perf_counter()
+    request_id, started = request_id_of(socket.scope), perf_counter()
     code = CLOSE_NORMAL
     with structlog.contextvars.bound_contextvars(request_id=request_id):
-        await socket.accept()
+        await socket.accept(headers=[(b"x-request-id", request_id.encode())])
         try:
             with shared.streams.slot():
                 await converse(socket, shared)

@@ -8,13 +8,12 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from service.answers import all_embedded
-from service.catalogue import Served
 from service.context import Context, Shared
 from service.engine import Embedded
 from service.exchange import converse, embed
-from service.json_body import JSON
-from service.open_inference import (
+from service.formats.answers import all_embedded
+from service.formats.json_body import JSON
+from service.formats.open_inference import (
     HEADER_LENGTH,
     InferBody,
     InferRequest,
@@ -23,9 +22,10 @@ from service.open_inference import (
     output_tensor,
     read_inference,
 )
+from service.inference.catalogue import Served
 from service.openapi import SCHEMAS, problem_responses
 from service.problems import AUDIO_PROBLEMS, Problem
-from service.timing import Timing
+from service.telemetry.timing import Timing
 from service.untrusted import printable
 
 router = APIRouter(prefix="/v2", tags=["open inference"])
@@ -65,12 +65,13 @@ async def server_live() -> dict[str, bool]:
 @router.get(
     "/health/ready",
     summary="Can requests be served?",
-    responses={503: {"description": "The default model is not usable."}},
+    responses={503: {"description": "`/readyz` says why not."}},
 )
 async def server_ready(shared: Shared, response: Response) -> dict[str, bool]:
     """As `/readyz`."""
-    response.status_code = 200 if shared.catalogue.is_ready else 503
-    return {"ready": shared.catalogue.is_ready}
+    is_ready = not shared.complaints()
+    response.status_code = 200 if is_ready else 503
+    return {"ready": is_ready}
 
 
 @router.get("/models/{model}", summary="Describe a model's tensors", responses=_MISSING)

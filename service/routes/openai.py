@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request, Response
 
 from models.modelfile import Card
-from service.answers import all_embedded, json_response, vector
+from service.audio.uploads import Body
 from service.context import Shared
 from service.engine import Embedded
 from service.exchange import converse, embed
-from service.json_body import JSON
-from service.openai_embeddings import (
+from service.formats.answers import all_embedded, json_response, vector
+from service.formats.json_body import JSON
+from service.formats.openai_embeddings import (
     OpenAIEmbedding,
     OpenAIList,
     OpenAIParameters,
@@ -23,8 +24,7 @@ from service.openai_embeddings import (
 from service.openapi import SCHEMAS, Responses, problem_responses
 from service.parameters import Output
 from service.problems import AUDIO_PROBLEMS
-from service.timing import Timing
-from service.uploads import Body
+from service.telemetry.timing import Timing
 
 router = APIRouter(tags=["embeddings"])
 

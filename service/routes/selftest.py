@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from service.context import Shared
-from service.selftest import SelfTestReport, report, self_tests
+from service.inference.selftest import SelfTestReport, report, self_tests
 
 router = APIRouter(tags=["health"])
 

@@ -13,23 +13,13 @@ from hypothesis import strategies as st
 
 from models import audio
 from models.audio import AudioError, Limits
+from tests import recordings
 from tests.recordings import KINDS, RATE, TONE_HZ, encoded, tone, wav
 
 
-def media(container, codec, rate=48_000, seconds=1.0, layout="mono"):
-    """An m4a or webm file made by FFmpeg."""
-    av = pytest.importorskip("av")
-    file = io.BytesIO()
-    with av.open(file, "w", format=container) as out:
-        track = out.add_stream(codec, rate=rate, layout=layout)
-        samples = tone(seconds, rate, track.codec_context.layout.nb_channels)
-        for start in range(0, len(samples), 960):
-            packed = samples[start : start + 960].reshape(1, -1)
-            frame = av.AudioFrame.from_ndarray(packed, "flt", layout)
-            frame.sample_rate, frame.pts = rate, start
-            out.mux(track.encode(frame))
-        out.mux(track.encode(None))
-    return file.getvalue()
+def media(container, codec, **how):
+    pytest.importorskip("av")
+    return recordings.media(container, codec, **how)
 
 
 def peak_frequency(samples):

@@ -5,19 +5,36 @@ from pathlib import Path
 import pytest
 
 from models.classifier import Classifier
-from models.modelfile import DEFAULT_MODEL, PRETRAINED, open_session
+from models.modelfile import DEFAULT_MODEL, PRETRAINED, golden_tolerance, open_session
+from models.runtime import Encoder
 
-HEADS = sorted(path for path in PRETRAINED.glob("*.onnx") if path != DEFAULT_MODEL)
+INT8_MODEL = PRETRAINED / "default-int8.onnx"
+ENCODERS = (DEFAULT_MODEL, INT8_MODEL)
+HEADS = sorted(path for path in PRETRAINED.glob("*.onnx") if path not in ENCODERS)
 MAX_BYTES = 4 * 2**20
 
 
 def test_the_classifiers_that_ship_are_there() -> None:
-    assert {"sounds-10", "spoken-digits"} <= {path.stem for path in HEADS}
+    names = {"sounds-10", "spoken-digits"}
+    assert names | {f"{name}-int8" for name in names} <= {path.stem for path in HEADS}
+
+
+def test_the_default_encoder_in_eight_bits_was_made_from_the_one_that_ships() -> None:
+    encoder, original = Encoder.open(INT8_MODEL), open_session(DEFAULT_MODEL)[1]
+    made = encoder.card.quantization
+    assert made is not None
+    assert made.space_id == original.space_id  # else: make pretrained-int8, then pretrained-heads
+    assert made.weight_bits == 7
+    assert made.cosine_min > 0.9999
+    assert set(made.sources) <= {source.name for source in original.training.sources}
+    assert encoder.self_test() <= golden_tolerance(encoder.card)
+    assert INT8_MODEL.stat().st_size < 8e6
 
 
 @pytest.mark.parametrize("path", HEADS, ids=lambda path: path.stem)
-def test_a_classifier_that_ships_fits_the_default_encoder(path: Path) -> None:
-    head, encoder = Classifier.open(path), open_session(DEFAULT_MODEL)[1]
+def test_a_classifier_that_ships_fits_its_encoder(path: Path) -> None:
+    model = INT8_MODEL if path.stem.endswith("-int8") else DEFAULT_MODEL
+    head, encoder = Classifier.open(path), open_session(model)[1]
     head.check_space(encoder.space_id, encoder.name)  # else: make pretrained-heads
     assert head.self_test() < 1e-4
     assert path.stat().st_size < MAX_BYTES

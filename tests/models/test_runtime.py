@@ -1,14 +1,18 @@
 import io
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import soundfile as sf
 import torch
 
-from models import runtime, tiles
+from models import modelfile, runtime, tiles
 from models.audio import AudioError
+from models.modelfile import QUANTIZED_GOLDEN_TOLERANCE
 from models.nn.model import WaveformEncoder, one_pass
 from models.runtime import Encoder
 from models.windows import WindowPools
@@ -17,45 +21,104 @@ from tests.signals import noise
 SECONDS = (0.025, 0.05, 0.32, 0.95, 2.37, 10.24, 10.25, 25.3)
 
 
+@dataclass(frozen=True)
+class Subject:
+    """An encoder and what its vectors and frames are held against: one pass, nothing padded."""
+
+    encoder: Encoder
+    one_pass: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    tolerance: float
+    """Of the largest value. In eight bits the last bit of a float may decide between two steps."""
+
+    def check(self, found: np.ndarray, expected: np.ndarray) -> None:
+        atol = self.tolerance * np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
+
+
 @pytest.fixture
 def encoder(model_path: Path) -> Encoder:
     return Encoder.open(model_path, threads=2)
 
 
-def reference(network: WaveformEncoder, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    embedding, frames = one_pass(network, torch.from_numpy(samples))
-    return embedding.numpy(), frames.numpy()
+@pytest.fixture(params=["float32", "eight bits"])
+def subject(request: pytest.FixtureRequest, network: WaveformEncoder) -> Subject:
+    if request.param == "float32":
+        path = request.getfixturevalue("model_path")
+
+        def one_pass_of(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            embedding, frames = one_pass(network, torch.from_numpy(samples))
+            return embedding.numpy(), frames.numpy()
+
+        return Subject(Encoder.open(path, threads=2), one_pass_of, 2e-5)
+    path = request.getfixturevalue("quantized_path")
+    session = ort.InferenceSession(path)
+
+    def one_run_of(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        inputs = {"waveform": samples[None], "length": np.array([len(samples)])}
+        embedding, frames = session.run(["embedding", "frames"], inputs)
+        return embedding[0], frames[0]
+
+    return Subject(Encoder.open(path, threads=2), one_run_of, QUANTIZED_GOLDEN_TOLERANCE)
 
 
 @pytest.mark.parametrize("seconds", SECONDS)
-def test_a_vector_is_that_of_one_pass(
-    encoder: Encoder, network: WaveformEncoder, seconds: float
-) -> None:
+def test_a_vector_is_that_of_one_pass(subject: Subject, seconds: float) -> None:
     samples = noise(seconds)
-    expected, expected_frames = reference(network, samples)
-    np.testing.assert_allclose(encoder.embed(samples), expected, atol=1e-4)
-    frames = encoder.frames(samples)
+    expected, expected_frames = subject.one_pass(samples)
+    subject.check(subject.encoder.embed(samples), expected)
+    frames = subject.encoder.frames(samples)
     assert frames.shape == expected_frames.shape
-    np.testing.assert_allclose(frames, expected_frames, atol=1e-4)
+    subject.check(frames, expected_frames)
 
 
-def test_mixed_lengths_in_a_batch_do_not_change_a_vector(
-    encoder: Encoder, network: WaveformEncoder
-) -> None:
+def test_mixed_lengths_in_a_batch_do_not_change_a_vector(subject: Subject) -> None:
     clips = [noise(seconds, seed) for seed, seconds in enumerate(SECONDS * 2)]
-    embeddings = encoder.embed_batch(clips)
+    embeddings = subject.encoder.embed_batch(clips)
     for clip, embedding in zip(clips, embeddings, strict=True):
-        np.testing.assert_allclose(embedding, reference(network, clip)[0], atol=1e-4)
+        subject.check(embedding, subject.one_pass(clip)[0])
 
 
-def test_tiles_of_any_phase_give_the_frames_of_one_pass(
-    encoder: Encoder, network: WaveformEncoder
+@pytest.mark.gpu
+def test_a_gpu_gives_the_vectors_of_the_cpu(model_path: Path, network: WaveformEncoder) -> None:
+    if modelfile.CUDA not in ort.get_available_providers():
+        pytest.skip("needs onnxruntime-gpu in place of onnxruntime")
+    encoder = Encoder.open(model_path)
+    assert encoder.device == "cuda"
+    for seconds in SECONDS:
+        expected = one_pass(network, torch.from_numpy(noise(seconds)))[0].numpy()
+        np.testing.assert_allclose(encoder.embed(noise(seconds)), expected, atol=1e-4)
+
+
+def test_a_runtime_for_gpus_is_told_to_compute_in_full_precision(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked: list[list[modelfile.Provider]] = []
+    session = ort.InferenceSession
+
+    def opened(path: str, options: object, providers: list[modelfile.Provider]) -> object:
+        asked.append(providers)
+        return session(path, options, providers=[modelfile.CPU])
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [modelfile.CUDA, modelfile.CPU])
+    monkeypatch.setattr(ort, "InferenceSession", opened)
+    assert Encoder.open(model_path).device == "cpu"  # what it is, not what it was to be
+    ((cuda, options), cpu) = asked[0]
+    assert (cuda, cpu) == (modelfile.CUDA, modelfile.CPU)
+    assert options["use_tf32"] == "0"
+
+
+def test_louder_neighbours_do_not_change_a_vector(subject: Subject) -> None:
+    quiet = noise(1.0, level=1e-3)
+    alone = subject.encoder.embed(quiet)
+    loud = [noise(1.0, seed, level=0.9) for seed in range(1, 8)]
+    np.testing.assert_allclose(subject.encoder.embed_batch([quiet, *loud])[0], alone, atol=1e-6)
+
+
+def test_tiles_of_any_phase_give_the_frames_of_one_pass(subject: Subject) -> None:
     tile = tiles.TILE_S * 16_000
     for extra in (1, 159, 160, 639, 1281, 2559, 2561):
         samples = noise((tile + extra) / 16_000, seed=extra)
-        expected = reference(network, samples)[1]
-        np.testing.assert_allclose(encoder.frames(samples), expected, atol=1e-4)
+        subject.check(subject.encoder.frames(samples), subject.one_pass(samples)[1])
 
 
 def test_a_stream_of_blocks_a_path_and_bytes_give_the_same_vector(

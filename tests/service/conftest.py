@@ -26,8 +26,8 @@ from models.audio import SAMPLE_RATE
 from models.modelfile import Card, Golden, Training
 from models.runtime import Encoder
 from service.app import create_app
-from service.connections import MAX_HEAD_BYTES, timed_protocol
 from service.settings import Settings
+from service.traffic.connections import bounded_protocol
 
 Serve = Callable[..., AbstractContextManager[httpx.Client]]
 
@@ -145,8 +145,7 @@ def serving(
         port=0,
         log_config=None,
         access_log=False,
-        http=timed_protocol(settings.head_timeout_s),
-        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        http=bounded_protocol(settings.head_timeout_s),
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.answers import NPY
-from service.arrow import ARROW
+from service.formats.answers import NPY
+from service.formats.arrow import ARROW
 
 SNAPSHOT = Path(__file__).with_name("openapi.json")
 PATH = "/v1/audio/embeddings"
@@ -74,6 +74,7 @@ def test_every_refusal_is_described_with_an_example(document: dict[str, Any]) ->
         NPY,
         ARROW,
         "application/x-ndjson",
+        "text/event-stream",
     }
     for status, response in responses.items():
         (media_type,) = response["content"]

@@ -22,15 +22,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from service import cli
-from service.auth import digest_of, new_key
-from service.catalogue import Catalogue, Refused, Served, ServedHead
-from service.drain import Drain
+from service.commands import cli
+from service.inference.catalogue import Catalogue, Refused, Served, ServedHead
+from service.inference.reloading import merged
 from service.problems import Problem
-from service.reloading import merged
+from service.traffic.auth import digest_of, new_key
+from service.traffic.drain import Drain
 from tests.service.conftest import encoded, tone, until, write_model
-from tests.service.test_metrics import scraped
+from tests.service.telemetry.test_metrics import scraped
 from tests.service.test_process import SERVE
+from tests.service.traffic.test_refusals import refused
 
 ROOT = Path(__file__).parent.parent.parent
 URL = "/v1/audio/embeddings"
@@ -91,6 +92,18 @@ def answers(client: httpx.Client) -> bool:
         return client.get("/readyz").is_success
     except httpx.TransportError:
         return False
+
+
+def test_a_request_on_one_connection_too_many_gets_a_problem(model_file: Path, port: int) -> None:
+    with running(port, models=model_file, max_connections=2) as it:
+        with socket.create_connection(("127.0.0.1", port)):
+            assert it.client.get("/livez").status_code == 200
+            with socket.create_connection(("127.0.0.1", port)):
+                until(lambda: it.client.get("/livez").status_code == 503)
+                problem = refused(it.client.get("/livez"), "overloaded")
+                assert (problem["limit"], problem["observed"]) == (2, 3)
+                assert problem["unit"] == "connections"
+        until(lambda: it.client.get("/livez").status_code == 200)
 
 
 def test_sigterm_finishes_what_is_in_hand_and_refuses_what_is_new(
@@ -289,7 +302,10 @@ def test_a_check_tells_what_would_be_served_by_its_exit_code_too(
     cli.register(app)
 
     def check(**env: str) -> Any:
-        code = "import typer, service.cli; app = typer.Typer(); service.cli.register(app); app()"
+        code = (
+            "import typer; from service.commands import cli; app = typer.Typer(); "
+            "cli.register(app); app()"
+        )
         return subprocess.run(
             [sys.executable, "-c", code, "serve", "--check"],
             env=os.environ | {"VIOLA_THREADS": "1"} | env,

@@ -12,9 +12,9 @@ import httpx
 import typer
 from typer.testing import CliRunner
 
-from service import cli
+from service.commands import cli
 
-SERVE = "import service.cli, typer; typer.run(service.cli.serve)"
+SERVE = "import service.commands.cli, typer; typer.run(service.commands.cli.serve)"
 
 
 def modules_after(imports: str) -> set[str]:
@@ -30,8 +30,8 @@ def test_importing_the_service_loads_nothing_of_training() -> None:
 
 
 def test_importing_the_command_loads_no_web_server() -> None:
-    loaded = modules_after("service.cli")
-    assert "service.cli" in loaded
+    loaded = modules_after("service.commands.cli")
+    assert "service.commands.cli" in loaded
     assert not loaded & {"fastapi", "starlette", "uvicorn", "structlog", "torch"}
 
 

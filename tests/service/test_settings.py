@@ -70,7 +70,7 @@ def row(name: str, field: FieldInfo) -> str:
     """A setting as the README has it."""
     default, text = field.default, ""
     if isinstance(default, Path):
-        text = "the default encoder"
+        text = "the models that ship"
     elif isinstance(default, bool):
         text = "on" if default else "off"
     elif isinstance(default, int) and default >= 2**20:

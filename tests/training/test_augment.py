@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from training.augment import (
     EPS,
     Draw,
+    GaussianNoise,
     Mixup,
     RandomLinearFader,
     RandomResizeCrop,
@@ -144,7 +145,7 @@ def test_the_fader_adds_a_line_over_time(draw: Draw) -> None:
 
 def test_augmentations_follow_their_generator() -> None:
     x = batch()
-    for augment in (RandomResizeCrop(), RandomLinearFader()):
+    for augment in (RandomResizeCrop(), RandomLinearFader(), GaussianNoise(0.2)):
         one, same, other = (augment(x, seeded(seed)) for seed in (1, 1, 2))
         assert torch.equal(one, same)
         assert not torch.equal(one, other)
@@ -161,3 +162,29 @@ def test_post_normalisation_takes_the_views_together() -> None:
 def test_pcm_becomes_samples_between_minus_one_and_one() -> None:
     pcm = torch.tensor([-32768, 0, 16384], dtype=torch.int16)
     assert pcm_to_float(pcm).tolist() == [-1.0, 0.0, 0.5]
+
+
+def test_noise_equals_mixing_one_sample_after_the_other() -> None:
+    x, numbers = batch(), seeded(7)
+    noisy = GaussianNoise(0.4)(x, seeded(7))
+    ratios, normal = numbers.uniform(8), numbers.normal(x.shape)
+    for b in range(8):
+        ratio = 0.4 * ratios[b]
+        noise = torch.exp(ratio * normal[b])
+        torch.testing.assert_close(noisy[b], torch.log((1 - ratio) * x[b].exp() + noise + EPS))
+
+
+def test_noise_has_a_deviation_of_its_own_for_each_sample(draw: Draw) -> None:
+    silent = torch.full((500, 64, 96), -40.0)  # nothing but the noise is left
+    noise = GaussianNoise(0.4)(silent, draw)
+    deviations = noise.std(dim=(1, 2))
+    assert deviations.max() < 0.41
+    assert deviations.mean().item() == pytest.approx(0.2, abs=0.02)
+    assert noise.mean(dim=(1, 2)).abs().max() < 0.05
+
+
+def test_processes_draw_the_noise_of_their_own_rows() -> None:
+    whole = seeded(3).normal(torch.Size([8, 2, 5]))
+    for rank in range(2):
+        draw = Draw(torch.Generator().manual_seed(3), World(rank, 2))
+        assert torch.equal(draw.normal(torch.Size([4, 2, 5])), whole[4 * rank : 4 * rank + 4])

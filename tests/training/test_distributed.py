@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from tests.training.methods import EVERY
+from tests.training.methods import settings as options_of
 from training.data.corpus import Corpus
 from training.distributed import World, sync_batch_norm
 from training.loop import train
@@ -34,6 +36,18 @@ from models.nn import encoder
 encoder.DROPOUT = 0.0  # each process drops for itself: equality needs none
 from viola import main
 main()
+"""
+METHODS = """
+import json
+from pathlib import Path
+from models.nn import encoder
+from tests.training.test_distributed import recorded
+from training.distributed import joined
+encoder.DROPOUT = 0.0
+with joined("cpu") as (world, device):
+    found = {name: recorded(name, Path("STORE"), world) for name in NAMES}
+    if world.is_main:
+        Path("found.json").write_text(json.dumps(found))
 """
 LAYERS = """
 import torch, torch.distributed as dist
@@ -66,8 +80,12 @@ def launch(program: str, arguments: list[str], folder: Path) -> subprocess.Compl
     )
 
 
+def values(folder: Path, name: str) -> list[float]:
+    return [line[name] for line in read_metrics(folder) if name in line]
+
+
 def losses(folder: Path) -> list[float]:
-    return [line["loss"] for line in read_metrics(folder) if "loss" in line]
+    return values(folder, "loss")
 
 
 def without_dropout(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Recipe:
@@ -95,6 +113,27 @@ def test_two_processes_train_as_one_and_one_goes_on_where_they_stopped(
         assert train(longer, Corpus(store), folder, CPU, resume=True, console=quiet)
     assert losses(two) == pytest.approx(losses(one), rel=1e-3)
     assert json.loads((two / "state.json").read_text())["step"] == 6
+
+
+def recorded(name: str, store: Path, world: World) -> list[dict[str, float]]:
+    """Loss and logs of each step of a method's run."""
+    run = Run(load("tiny", [*SETTINGS, *options_of(EVERY[name])]), Corpus(store), CPU, world)
+    run.start()
+    return [run.values(run.train_step()[0]) for _ in range(run.total_steps)]
+
+
+def test_every_method_trains_in_two_processes_as_in_one(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Covariances and pairs are those of all rows; one launch, which is what takes the time."""
+    names = ["tribyol A", "tribyol B", "stiefel", "neumann", "direct_pred", "ccsl", "cssl"]
+    program = METHODS.replace("NAMES", repr(names)).replace("STORE", str(store))
+    done = launch(program, [], tmp_path)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr("models.nn.encoder.DROPOUT", 0.0)
+    for name, found in json.loads((tmp_path / "found.json").read_text()).items():
+        for two, one in zip(found, recorded(name, store, World()), strict=True):
+            assert two == pytest.approx(one, rel=1e-3), name
 
 
 def test_synchronised_batch_norm_equals_one_batch_norm_over_all_rows(tmp_path: Path) -> None:

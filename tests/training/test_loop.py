@@ -13,6 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.training.methods import EVERY, settings
 from tests.training.stores import write_task
 from training import checkpoint, loop
 from training import recipe as recipes
@@ -62,6 +63,21 @@ def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(
     assert train(tiny("run.steps=3", chosen), corpus, parts, CPU, console=quiet)
     assert train(tiny("run.steps=6", chosen), corpus, parts, CPU, resume=True, console=quiet)
     assert len(losses(whole)) == 6
+    assert same(whole, parts)
+
+
+@pytest.mark.parametrize("method", [name for name in EVERY if name != "byol"])
+def test_every_method_resumes_exactly(
+    corpus: Corpus, tmp_path: Path, quiet: Console, method: str
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    chosen = [*settings(EVERY[method]), "run.precision=bfloat16", "run.views_every=100"]
+    for folder in (whole, parts):
+        recipe = tiny("run.steps=5", "run.checkpoint_every=3", *chosen)
+        assert train(recipe, corpus, folder, CPU, keep=9, console=quiet)
+    (parts / "step-00000003.pt").replace(parts / checkpoint.LAST)
+    assert train(recipe, corpus, parts, CPU, resume=True, console=quiet)
+    assert len(losses(whole)) == 5
     assert same(whole, parts)
 
 
@@ -280,13 +296,28 @@ def test_a_dry_run_tells_the_plan_and_keeps_nothing(
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("method", EVERY)
 @pytest.mark.parametrize("capture", ["on", "off"])
 def test_a_run_on_a_gpu_resumes_exactly(
-    corpus: Corpus, tmp_path: Path, quiet: Console, capture: str
+    corpus: Corpus, tmp_path: Path, quiet: Console, capture: str, method: str
 ) -> None:
     cuda = torch.device("cuda")
-    whole, parts, chosen = tmp_path / "whole", tmp_path / "parts", f"run.capture={capture}"
-    train(tiny("run.steps=6", chosen), corpus, whole, cuda, console=quiet)
-    train(tiny("run.steps=3", chosen), corpus, parts, cuda, console=quiet)
-    train(tiny("run.steps=6", chosen), corpus, parts, cuda, resume=True, console=quiet)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    chosen = [f"run.capture={capture}", *settings(EVERY[method])]
+    train(tiny("run.steps=6", *chosen), corpus, whole, cuda, console=quiet)
+    train(tiny("run.steps=3", *chosen), corpus, parts, cuda, console=quiet)
+    train(tiny("run.steps=6", *chosen), corpus, parts, cuda, resume=True, console=quiet)
     assert same(whole, parts)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", EVERY)
+def test_a_captured_step_computes_what_an_eager_one_does(
+    corpus: Corpus, tmp_path: Path, quiet: Console, method: str
+) -> None:
+    cuda = torch.device("cuda")
+    exact = ["run.precision=float32", "run.compile=off", *settings(EVERY[method])]
+    for capture in ("on", "off"):
+        recipe = tiny("run.steps=5", f"run.capture={capture}", *exact)
+        train(recipe, corpus, tmp_path / capture, cuda, console=quiet)
+    assert losses(tmp_path / "on") == pytest.approx(losses(tmp_path / "off"), rel=1e-4)

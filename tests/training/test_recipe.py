@@ -50,6 +50,10 @@ def test_settings_lie_over_the_file() -> None:
         (["run.epochs=inf"], "run.epochs"),
         (["run.steps"], "expected section.key=value"),
         (["name.x=1"], "name is a value"),
+        (["encoder.norm=instance"], "encoder.norm"),
+        (["encoder.norm=group", "encoder.n_channels=6"], "n_channels is 6; group norm needs"),
+        (["objective.norm=group", "objective.hidden_dim=100"], "needs a multiple of 16"),
+        (["augment.noise_ratio=2"], "augment.noise_ratio"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(settings: list[str], message: str) -> None:

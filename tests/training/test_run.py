@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 import torch
 
+from training import checkpoint
 from training.data.corpus import Corpus
 from training.device import DeviceError, choose_device, choose_precision
 from training.recipe import Recipe, load
@@ -51,6 +53,76 @@ def test_looking_at_the_stages_of_the_views_changes_no_step(corpus: Corpus) -> N
             assert {stage.shape[0] for stage in stages.values()} == {3}
         losses.append([run.train_step()[0].loss.item() for _ in range(2)])
     assert losses[0] == losses[1]
+
+
+BLOCKS = {
+    "augment.mixup_alpha=0": "mixup",
+    "augment.noise_ratio=0": "noise",
+    "augment.resize_crop=false": "resize crop",
+    "augment.fader_gain=0": "fader",
+    "augment.post_norm=false": "normalised",
+}
+
+
+@pytest.mark.parametrize("off", [*BLOCKS, "augment.pre_norm=false"])
+def test_each_block_of_the_augmentations_can_be_switched_off(corpus: Corpus, off: str) -> None:
+    run = Run(tiny("augment.noise_ratio=0.2", off), corpus, CPU)
+    run.start()
+    shown = [name.removeprefix("view 1: ") for name in run.view_stages(3) if "view 1: " in name]
+    assert shown == [name for setting, name in BLOCKS.items() if setting != off]
+    assert run.train_step()[0].loss.isfinite()
+
+
+def test_without_pre_normalisation_the_blocks_see_raw_log_mels(corpus: Corpus) -> None:
+    run, plain = (Run(tiny(s), corpus, CPU) for s in ("augment.pre_norm=false", "run.seed=42"))
+    for each in (run, plain):
+        each.start()
+    raw, normalized = (each.view_stages(3)["log-mel"] for each in (run, plain))
+    normalize = run.views.normalize
+    assert normalize.std == plain.views.normalize.std > 0.1  # as the encoder is served
+    np.testing.assert_allclose((raw - normalize.mean) / normalize.std, normalized, atol=1e-5)
+    views = run.views(run.batches.cut(run.batches.load(0)), torch.Generator().manual_seed(0))
+    assert torch.stack(views).std().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_without_post_normalisation_the_views_keep_their_level(corpus: Corpus) -> None:
+    run = Run(tiny("augment.post_norm=false", "augment.fader_gain=0"), corpus, CPU)
+    run.start()
+    views = torch.stack(run.views(run.batches.cut(run.batches.load(0)), run.generator))
+    assert abs(views.mean().item()) > 1e-3
+    neither = Run(tiny("augment.post_norm=false", "augment.pre_norm=false"), corpus, CPU)
+    neither.start()
+    assert (neither.views.normalize.mean, neither.views.normalize.std) == (0, 1)
+
+
+@pytest.mark.parametrize("norm", ["group", "layer", "none"])
+@pytest.mark.parametrize("standardize", ["true", "false"])
+def test_a_run_without_batch_norm_trains_and_keeps_its_encoder(
+    corpus: Corpus, norm: str, standardize: str
+) -> None:
+    parts = ("encoder", "objective")
+    settings = [f"{part}.norm={norm}" for part in parts]
+    settings += [f"{part}.weight_standardization={standardize}" for part in parts]
+    run = Run(tiny(*settings, "objective.hidden_dim=32"), corpus, CPU)
+    run.start()
+    before = {name: p.clone() for name, p in run.objective.named_parameters()}
+    for _ in range(2):
+        assert run.train_step()[0].loss.isfinite()
+    assert not any("running_mean" in name for name in run.objective.state_dict())
+    assert [n for n, p in run.objective.named_parameters() if torch.equal(p, before[n])] == []
+    network = checkpoint.encoder(run.checkpoint())
+    assert type(network.encoder.features[1]) is type(run.objective.online.encoder.features[1])
+
+
+def test_a_checkpoint_of_an_older_recipe_has_the_defaults_of_new_settings(
+    corpus: Corpus, run: Run
+) -> None:
+    saved = run.checkpoint()
+    del saved.recipe["augment"]["noise_ratio"]
+    del saved.recipe["encoder"]["norm"]
+    Run(tiny(), corpus, CPU).restore(saved)
+    with pytest.raises(TrainingError, match=r"encoder\.norm was batch, is layer"):
+        Run(tiny("encoder.norm=layer"), corpus, CPU).restore(saved)
 
 
 def test_a_gradient_is_cut_down_to_its_limit(corpus: Corpus) -> None:

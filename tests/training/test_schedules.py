@@ -1,12 +1,12 @@
 import pytest
 
-from training.recipe import Objective, Optimizer
+from training.recipe import Optimizer
 from training.schedules import ema_decay, learning_rate
 
 
 def test_a_constant_rate_and_decay_stay() -> None:
     assert {learning_rate(Optimizer(lr=0.1), step, 10) for step in range(10)} == {0.1}
-    assert {ema_decay(Objective(ema_decay=0.9), step, 10) for step in range(10)} == {0.9}
+    assert {ema_decay(0.9, "constant", step, 10) for step in range(10)} == {0.9}
 
 
 def test_the_rate_warms_up_linearly_then_falls_to_zero_along_a_cosine() -> None:
@@ -19,7 +19,6 @@ def test_the_rate_warms_up_linearly_then_falls_to_zero_along_a_cosine() -> None:
 
 
 def test_the_cosine_decay_goes_from_its_base_to_one() -> None:
-    settings = Objective(ema_decay=0.99, ema_schedule="cosine")
-    assert ema_decay(settings, 0, 100) == pytest.approx(0.99)
-    assert ema_decay(settings, 50, 100) == pytest.approx(0.995)
-    assert ema_decay(settings, 100, 100) == ema_decay(settings, 200, 100) == 1
+    assert ema_decay(0.99, "cosine", 0, 100) == pytest.approx(0.99)
+    assert ema_decay(0.99, "cosine", 50, 100) == pytest.approx(0.995)
+    assert ema_decay(0.99, "cosine", 100, 100) == ema_decay(0.99, "cosine", 200, 100) == 1

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.atomic import replacing
 from models.modelfile import DEFAULT_MODEL, Card
-from models.nn.encoder import ENCODERS
+from models.nn.encoder import ENCODERS, N_CHANNELS
 from models.nn.frontend import LogMel
 from models.nn.model import WaveformEncoder
 from models.runtime import Encoder
@@ -60,7 +60,7 @@ def subjects(
         name = encoder.card.name
         found.append(of_encoder(encoder, path, name if names[name] == 1 else str(path)))
     if untrained:
-        networks = {(e.card.encoder, e.card.embed_dim): e.card for _, e in opened}
+        networks = {_network(e.card): e.card for _, e in opened}
         found += [of_random_weights(card, seed) for card in networks.values()]
     return found + ([of_log_mels()] if log_mel else [])
 
@@ -85,15 +85,29 @@ def of_random_weights(card: Card, seed: int) -> Subject:
     """The network of a card with its first, random weights: what training has to beat."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = ENCODERS[card.encoder](embed_dim=card.embed_dim)
+        network = ENCODERS[card.encoder](
+            embed_dim=card.embed_dim,
+            n_channels=card.n_channels,
+            norm=card.norm,
+            weight_standardization=card.weight_standardization,
+        )
     model = WaveformEncoder(network, card.mean, card.std).eval()
-    key = f"untrained {card.encoder} {card.embed_dim} {card.mean} {card.std} {seed}"
+    name = _network(card)
     return Subject(
-        f"untrained {card.encoder}, {card.embed_dim}-d",
-        key,
+        f"untrained {name}",
+        f"untrained {name} {card.mean} {card.std} {seed}",
         lambda units: probe.embed(model, units),
         {"encoder": card.encoder, "seed": str(seed)},
     )
+
+
+def _network(card: Card) -> str:
+    """A card's network in words, all that its first weights depend on."""
+    parts = [f"{card.encoder}, {card.embed_dim}-d"]
+    parts += [f"{card.n_channels} channels"] if card.n_channels != N_CHANNELS else []
+    parts += [f"{card.norm} norm".replace("none", "no")] if card.norm != "batch" else []
+    parts += ["standardised weights"] if card.weight_standardization else []
+    return ", ".join(parts)
 
 
 def of_log_mels() -> Subject:

@@ -1,88 +1,49 @@
 """BYOL (arXiv 2006.07733) as BYOL-A trains it (arXiv 2103.06695): symmetrised loss, two networks.
 
-Letters: `B` batch, `F` mel bands, `T` frames, `D` embedding dim, `P` projection dim.
+Letters: `B` batch, `F` mel bands, `T` frames, `P` projection dim.
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
-from typing import NamedTuple
+from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.nn.encoder import ConvEncoder
-from models.nn.heads import mlp
-from models.nn.pooling import MaxMeanPool
-from training.recipe import Objective
+from training.distributed import World
+from training.objectives.objective import Objective, ObjectiveSettings, Outcome, regression_loss
 
 
-class Outcome(NamedTuple):
-    """The loss of a step, and what tells whether it collapses: (B, P) each, without a gradient."""
+class Settings(ObjectiveSettings):
+    """BYOL, with the paper's predictor or a linear one."""
 
-    loss: Tensor
-    projection: Tensor
-    prediction: Tensor
-    target: Tensor
+    paper: ClassVar[str] = "arXiv 2006.07733"
 
+    name: Literal["byol"] = "byol"
+    predictor: Literal["mlp", "linear"] = "mlp"
+    """`linear`: a trained matrix, what the closed forms of arXiv 2302.04817 are compared with."""
 
-class Branch(nn.Module):
-    """Encoder, pooling and projector: post-normalised log-mels (B, F, T) -> projections (B, P)."""
-
-    def __init__(self, encoder: ConvEncoder, hidden_dim: int, projection_dim: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.pool = MaxMeanPool()
-        self.projector = mlp(encoder.embed_dim, hidden_dim, projection_dim)
-
-    def forward(self, log_mel: Tensor) -> Tensor:
-        """Project a batch of one view."""
-        projection: Tensor = self.projector(self.pool(self.encoder(log_mel[:, None])))
-        return projection
+    def build(self, encoder: ConvEncoder, world: World) -> "BYOL":
+        """The method around an encoder."""
+        return BYOL(encoder, self, world)
 
 
-class BYOL(nn.Module):
-    """Predict the target's projection of one view from the online projection of the other.
+class BYOL(Objective):
+    """Predict the target's projection of one view from the online projection of the other."""
 
-    The target starts as a copy of the online branch, takes no gradient and runs in training mode
-    with batch statistics of its own; the EMA moves its parameters and leaves its running statistics
-    alone, as in the reference. There each view is a forward pass of its own, so that batch norm
-    sees one view at a time; with `joint_views` both views are one batch of 2 B.
-    """
-
-    n_views = 2
-
-    def __init__(self, encoder: ConvEncoder, settings: Objective) -> None:
-        super().__init__()
-        self.joint_views = settings.joint_views
-        self.online = Branch(encoder, settings.hidden_dim, settings.projection_dim)
-        self.predictor = mlp(settings.projection_dim, settings.hidden_dim, settings.projection_dim)
-        self.target = deepcopy(self.online).requires_grad_(False)
+    def __init__(self, encoder: ConvEncoder, settings: Settings, world: World = World()) -> None:
+        super().__init__(encoder, settings, world)
+        dim = settings.projection_dim
+        linear = settings.predictor == "linear"
+        self.predictor = nn.Linear(dim, dim, bias=False) if linear else settings.head(dim)
 
     def forward(self, views: Sequence[Tensor]) -> Outcome:
         """Two views (B, F, T) -> a loss in [0, 8], and the first view's projections."""
-        batches = [torch.cat(list(views))] if self.joint_views else views
-        projections = [self.online(batch) for batch in batches]
-        predictions = [self.predictor(projection) for projection in projections]
+        projections = self.each(self.online, views)
+        predictions = self.each(self.predictor, projections)
         with torch.no_grad():
-            targets = [self.target(batch) for batch in batches]
-        if self.joint_views:
-            projections, predictions, targets = (
-                list(both[0].chunk(2)) for both in (projections, predictions, targets)
-            )
+            targets = self.each(self.target, views)
         loss = regression_loss(predictions[0], targets[1]) + regression_loss(
             predictions[1], targets[0]
         )
-        return Outcome(loss, projections[0].detach(), predictions[0].detach(), targets[1])
-
-    @torch.no_grad()
-    def after_step(self, ema_decay: Tensor) -> None:
-        """EMA: target <- decay * target + (1 - decay) * online, with a decay of shape ()."""
-        target: list[Tensor] = list(self.target.parameters())
-        online: list[Tensor] = list(self.online.parameters())
-        torch._foreach_lerp_(target, online, [1 - ema_decay] * len(target))
-
-
-def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean of 2 - 2 cos over the batch, in [0, 4]: (B, P), (B, P) -> scalar. BYOL eq. 2."""
-    return 2 - 2 * F.cosine_similarity(prediction.float(), target.float(), dim=1).mean()
+        return Outcome(loss, projections[0].detach(), predictions[0].detach(), targets[1], {})

@@ -1,0 +1,375 @@
+"""What becomes of requests when files, clients, decoders and the service itself misbehave.
+
+    python benchmarks/faults.py [--mutations] [--attacks] [--kills] [--drain] [--files 10000]
+
+All tables unless some are named, in Markdown. The service is a process of its own; each table tells
+statuses, requests without any answer, deaths of the service, and decoders that were replaced.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from statistics import median
+
+import httpx
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+from serve import children_of, load, recording, viola
+from timing import spread
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.sync.client import connect
+
+sys.path.append(str(Path(__file__).parents[1]))  # the makers of broken files are those of the tests
+from tests import hostile
+from tests.mutations import kind_and_mutated
+
+URL = "/v1/audio/embeddings"
+JSON_URL = f"{URL}?output=base64"
+# Where mutated files go, and how often
+ROUTES = {
+    JSON_URL: 14,
+    "/v1/audio/analyze?output=base64": 2,
+    "/v1/audio/inspect?decode=true": 2,
+    f"{JSON_URL}&stream=true&window_s=0.2": 1,
+    "WebSocket": 1,
+}
+N_CLIENTS = 4
+KILL_EVERY_S = 0.2
+N_INFLIGHT = 100
+NO_ANSWER = 0
+
+
+class Outcomes(Counter[int]):
+    """How many requests had which status; 0 is none at all."""
+
+    def row(self) -> str:
+        """The cells of a table."""
+        classes = Counter(status // 100 for status in self.elements() if status != 503)
+        cells = [classes[2], classes[4], self[503], classes[5], self[NO_ANSWER]]
+        return " | ".join(map(str, cells))
+
+
+HEAD = "2xx | 4xx | 503 | other 5xx | no answer"
+LINE = "---|---|---|---|---"
+
+
+@contextmanager
+def service(**how: object) -> Iterator[tuple[httpx.Client, int]]:
+    """A service and a client of it; that the process has not died is part of the outcome."""
+    with viola(**how) as (port, pid):
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            yield client, pid
+            restarts = re.findall(
+                r'restarts_total\{cause="(\w+)"\} ([\d.]+)', client.get("/metrics").text
+            )
+        replaced = {cause: int(float(count)) for cause, count in restarts if float(count)}
+        print(f"\ndecoders replaced: {replaced or 'none'}; the service died: {not alive(pid)}")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def post(client: httpx.Client, path: str, **request: object) -> int:
+    """The status, or that there is none."""
+    try:
+        return client.post(path, **request).status_code  # type: ignore[arg-type]
+    except httpx.HTTPError:
+        return NO_ANSWER
+
+
+# Mutated files
+
+
+def mutations(n_files: int) -> None:
+    """Files of every format with bytes changed, cut out, put in, repeated, or the end cut off."""
+    results: list[tuple[str, str, int]] = []
+    distinct: set[int] = set()
+    routes, rng = [r for r, weight in ROUTES.items() for _ in range(weight)], random.Random(0)
+
+    with service() as (client, _), ThreadPoolExecutor(N_CLIENTS) as clients:
+        room = threading.BoundedSemaphore(2 * N_CLIENTS)
+
+        def one(kind: str, data: bytes, route: str) -> None:
+            is_live = route == "WebSocket"
+            status = live(client, data) if is_live else post(client, route, content=data)
+            results.append((route, kind, status))
+            room.release()
+
+        @settings(
+            max_examples=n_files,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(kind_and_mutated())
+        def send(drawn: tuple[str, bytes]) -> None:
+            kind, data = drawn
+            distinct.add(hash(data))
+            room.acquire()
+            clients.submit(one, kind, data, rng.choice(routes))
+
+        send()
+        clients.shutdown()
+        print(f"\n{len(results)} mutated files, {len(distinct)} of them different")
+        for column, what in enumerate(("to", "format")):
+            print(f"\n| {what} | {HEAD} |\n|---|{LINE}|")
+            for name in sorted({result[column] for result in results}):
+                counts = Outcomes(result[2] for result in results if result[column] == name)
+                print(f"| {re.sub('output=base64&?', '', name).rstrip('?')} | {counts.row()} |")
+
+
+def live(client: httpx.Client, data: bytes) -> int:
+    """A file's bytes as if they were PCM: the close code as a status."""
+    url = str(client.base_url.copy_with(scheme="ws", path="/v1/audio/stream"))
+    config = {"sample_rate": 16_000, "encoding": "f32le", "window_s": 0.2}
+    code = 0
+    with suppress(OSError, TimeoutError, WebSocketException), connect(url, max_size=None) as line:
+        with suppress(ConnectionClosed):
+            line.send(json.dumps(config))
+            line.send(data[: len(data) & ~3] if len(data) % 2 else data)
+            line.send(json.dumps({"end": True}))
+            while True:
+                line.recv(timeout=60)
+        code = line.close_code or 0
+    return 200 if code == 1000 else code - 4000 if code > 4000 else NO_ANSWER
+
+
+# Attacks
+
+
+def attacks(_: int) -> None:
+    """Every row of the table of attacks; the decoder's memory is its highest RSS."""
+    rows: dict[str, list[tuple[str, Callable[[httpx.Client], int]]]] = {}
+    for name, file in hostile.FILES.items():
+        data = file.make()
+        rows.setdefault(file.attack, []).append((name, _poster(URL, content=data)))
+    wav = hostile.second_of_flac()
+    rows["file name"] = [
+        (name[:20], _poster(URL, files={"file": (name, wav)})) for name in hostile.FILE_NAMES
+    ]
+    rows["form"] = [
+        (name, _poster(URL, content=body, headers=hostile.FORM))
+        for name, body in hostile.FORMS.items()
+    ]
+    chunked = "Transfer-Encoding: chunked\r\n"
+    rows["chunks that lie"] = [("", _wire(chunked, chunks)) for chunks in hostile.CHUNKS]
+    rows["lengths that contradict"] = [
+        (fields, _wire(fields, b"hello")) for fields in hostile.LENGTHS
+    ]
+    rows["a body that trickles"] = [("", _wire("Content-Length: 100000\r\n", b"x", wait=True))]
+    rows["a head that trickles"] = [("", _wire("", b"", whole=False, wait=True))]
+    rows["playlist, URL"] = [
+        ("", _poster(URL, content=text.format(url="http://127.0.0.1:1/a", port=1).encode()))
+        for text in hostile.PLAYLISTS
+    ] + [("", _poster(f"{URL}?url=file:///etc/passwd", content=wav))]
+    rows["compressed body"] = [
+        ("", _poster(URL, content=wav, headers={"Content-Encoding": "gzip"}))
+    ]
+    rows["a model by name"] = [
+        (name, _poster(URL, content=wav, params={"model": name}))
+        for name in ("../tiny", "/etc/passwd", "http://example.com/m.onnx")
+    ]
+    rows["words for the log"] = [
+        ("", _poster('/nowhere%0A{"event":"forged"}')),
+        ("", _poster(URL, content=wav, params={"model": 'x\n{"event":"forged"}'})),
+    ]
+    rows["a decoder that hangs"] = [("", _hanging)]
+    rows["a client that leaves"] = [("", _leaving)]
+    limits = {"decode_workers": 1, "decode_wall_s": 3, "head_timeout_s": 2, "body_grace_s": 1}
+    with service(**limits) as (client, pid):
+        print(f"\n| attack | cases | {HEAD} | slowest, s | decoder, MB |\n|---|---|{LINE}|---|---|")
+        for attack, cases in rows.items():
+            outcomes, took = Outcomes(), [0.0]
+            for _name, run in cases:
+                started = time.perf_counter()
+                outcomes[run(client)] += 1
+                took.append(time.perf_counter() - started)
+            grown = max((peak_mb(child) for child in children_of(pid)), default=0.0)
+            print(f"| {attack} | {len(cases)} | {outcomes.row()} | {max(took):.2f} | {grown:.0f} |")
+        good = post(client, URL, content=wav)
+        print(f"\nafter all of them a good file is answered with {good}")
+
+
+def _poster(path: str, **request: object) -> Callable[[httpx.Client], int]:
+    return lambda client: post(client, path, **request)
+
+
+def _wire(
+    fields: str, body: bytes, *, whole: bool = True, wait: bool = False
+) -> Callable[[httpx.Client], int]:
+    """What no client would send: a status, 400 also where the service hangs up without one."""
+    head = f"POST {URL} HTTP/1.1\r\nHost: x\r\n{fields}" + "\r\n" * whole
+
+    def send(client: httpx.Client) -> int:
+        address = (client.base_url.host, client.base_url.port or 80)
+        with socket.create_connection(address, 20) as line:
+            answer = b""
+            with suppress(ConnectionError):
+                line.sendall(head.encode() + body)
+                if not wait:
+                    line.shutdown(socket.SHUT_WR)
+                while received := line.recv(65_536):
+                    answer += received
+            return int(answer.split()[1]) if answer else 400
+
+    return send
+
+
+def _hanging(client: httpx.Client) -> int:
+    """The decoder stands still; its time is up before that of the request."""
+    for pid in decoders():
+        os.kill(pid, signal.SIGSTOP)
+    return post(client, URL, content=hostile.second_of_flac())
+
+
+def _leaving(client: httpx.Client) -> int:
+    """The client goes while its file is decoded; what it asked for must end with it."""
+    with suppress(httpx.TimeoutException):
+        client.post(URL, content=hostile.silence(500, 48_000, 1), timeout=0.3)
+    for _ in range(100):
+        if "viola_inflight_requests 0.0" in client.get("/metrics").text:
+            return 499
+        time.sleep(0.1)
+    return NO_ANSWER
+
+
+def peak_mb(pid: int) -> float:
+    with suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+        return int(found[1]) * 1024 / 1e6 if found else 0.0
+    return 0.0
+
+
+def decoders() -> list[int]:
+    """The decoders of the services that this process has started."""
+    return [pid for parent in children_of(os.getpid()) for pid in children_of(parent)]
+
+
+# Killed decoders
+
+
+def kills(_: int) -> None:
+    """A decoder killed every 200 ms under steady load, and what that costs the neighbours."""
+    print(f"\n| | {HEAD} | p50, ms | p99, ms |\n|---|{LINE}|---|---|")
+    p99: dict[bool, list[float]] = {False: [], True: []}
+    with service() as (client, pid), tempfile.TemporaryDirectory() as folder:
+        port, file = client.base_url.port, str(recording(Path(folder), 1, "FLAC"))
+        load(port, JSON_URL, 2, file=file)
+        found = load(port, JSON_URL, 5, file=file)
+        rate = sum(status == 200 for status, _ in found["results"]) / found["seconds"] / 4
+        for number in range(6):
+            killed = number % 2 == 1
+            with killing(pid) if killed else nullcontext([]) as victims:
+                found = load(port, JSON_URL, 15, file=file, rate=rate, seed=number)
+            outcomes = Outcomes(status for status, _ in found["results"])
+            times = np.array([s for status, s in found["results"] if status == 200]) * 1000
+            p50, high = np.percentile(times, [50, 99])
+            p99[killed].append(float(high))
+            name = f"{len(victims)} killed" if victims else "none killed"
+            print(f"| {name} | {outcomes.row()} | {p50:.1f} | {high:.1f} |")
+    change = median(p99[True]) / median(p99[False]) - 1
+    print(f"\n{rate:.0f} requests a second; p99 with kills against without: {change:+.0%}")
+
+
+@contextmanager
+def killing(pid: int) -> Iterator[list[int]]:
+    """One decoder after the other is killed meanwhile."""
+    victims: list[int] = []
+    stop, rng = threading.Event(), random.Random(0)
+
+    def kill() -> None:
+        while not stop.wait(KILL_EVERY_S):
+            if living := children_of(pid):
+                victims.append(rng.choice(living))
+                with suppress(ProcessLookupError):
+                    os.kill(victims[-1], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield victims
+    finally:
+        stop.set()
+        thread.join()
+
+
+# SIGTERM
+
+
+def drain(_: int) -> None:
+    """SIGTERM with a hundred requests in hand, ten times."""
+    print(f"\n{N_INFLIGHT} requests in hand, then SIGTERM")
+    print(f"\n| | {HEAD} | exit code | seconds to the end |\n|---|{LINE}|---|---|")
+    took = []
+    clip = hostile.silence(20, 16_000, 1)
+    for number in range(10):
+        outcomes, seconds, code = asyncio.run(_drained(clip))
+        took.append(seconds)
+        print(f"| {number + 1} | {outcomes.row()} | {code} | {seconds:.2f} |")
+    print(f"\nseconds to the end: {spread(took)}")
+
+
+async def _drained(clip: bytes) -> tuple[Outcomes, float, int]:
+    with viola(max_inflight=200, max_queue_s=10_000, drain_delay_s=0.2) as (port, pid):
+        base, pool = f"http://127.0.0.1:{port}", httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=base, timeout=60, limits=pool) as client:
+
+            async def one() -> int:
+                try:
+                    return (await client.post(JSON_URL, content=clip)).status_code
+                except httpx.HTTPError:
+                    return NO_ANSWER
+
+            tasks = [asyncio.create_task(one()) for _ in range(N_INFLIGHT)]
+            while f"inflight_requests {N_INFLIGHT}.0" not in (await client.get("/metrics")).text:
+                assert not all(task.done() for task in tasks), "too few were ever in hand at once"
+                await asyncio.sleep(0.01)
+            started = time.perf_counter()
+            os.kill(pid, signal.SIGTERM)
+            outcomes = Outcomes(await asyncio.gather(*tasks))
+        ended = await asyncio.to_thread(_ended, pid)
+        return outcomes, time.perf_counter() - started, ended
+
+
+def _ended(pid: int) -> int:
+    """The exit code; the process stays to be waited for by who has started it."""
+    info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert info is not None
+    return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+
+
+TABLES = {"mutations": mutations, "attacks": attacks, "kills": kills, "drain": drain}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, table in TABLES.items():
+        parser.add_argument(f"--{name}", action="store_true", help=table.__doc__)
+    parser.add_argument("--files", type=int, default=10_000, help="mutated ones")
+    asked = parser.parse_args()
+    for name in [name for name in TABLES if getattr(asked, name)] or TABLES:
+        TABLES[name](asked.files)
+
+
+if __name__ == "__main__":
+    main()

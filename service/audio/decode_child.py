@@ -1,0 +1,162 @@
+"""The process that decodes uploads: untrusted bytes meet C libraries here, and only here.
+
+`decode_process.py` starts it, sends it a file at a time, or the path of one, and may kill it
+whenever it likes. It has no secrets in its environment, writes no files, and has limits on memory
+and CPU time. Both ways a message is a byte for its kind, eight for its length, and its content. It
+waits while nobody takes its blocks.
+"""
+
+import json
+import math
+import os
+import resource
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from models import audio
+from models.audio import AudioError, Limits
+from models.quality import Meter
+
+HEAD = struct.Struct("<cQ")
+# Asked: samples of a file, those with their quality, headers alone; samples of an open file
+FILE, MEASURED, HEADERS, OPEN = b"F", b"Q", b"H", b"O"
+BLOCK, DONE, REFUSED, NO_MEMORY = b"B", b"D", b"R", b"M"
+MAX_OPEN_FILES = 64
+NICENESS = 5
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What decoding one file may take.
+
+    Attributes:
+        cpu_s: seconds of CPU time.
+        wall_s: seconds, the time to hand over the file and its samples included.
+        memory_bytes: beyond what the idle process has.
+    """
+
+    cpu_s: float = 10.0
+    wall_s: float = 20.0
+    memory_bytes: int = 512 << 20
+
+
+def main() -> None:
+    """Decode what comes until the pipe is closed."""
+    arguments = json.loads(sys.argv[1])
+    limits, guard = Limits(**arguments["limits"]), Guard(**arguments["guard"])
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a library that prints must not disturb the answers
+    os.set_blocking(2, False)  # nor block, if nobody reads what it has to say
+    os.nice(NICENESS)  # the event loop that it works for goes first
+    _warm_up()
+    _confine(guard)
+    while head := requests.read(HEAD.size):
+        asked, length = HEAD.unpack(head)
+        content = requests.read(length)
+        source = content.decode() if asked == OPEN else content
+        _limit_cpu(guard.cpu_s)
+        for kind, content in _answer(source, limits, asked):
+            answers.write(HEAD.pack(kind, len(content)))
+            answers.write(content)
+        answers.flush()
+
+
+def _answer(
+    source: str | bytes, limits: Limits, asked: bytes = FILE
+) -> Iterator[tuple[bytes, bytes | memoryview]]:
+    """Blocks of float32, then what else was asked and the memory in use; or what is wrong."""
+    try:
+        facts: dict[str, Any] = {}
+        if asked == HEADERS:
+            facts["header"] = _header(source, limits)
+        else:
+            meter = Meter() if asked == MEASURED else None
+            for block in audio.stream(source, limits, meter):
+                yield BLOCK, block.data.cast("B")
+            facts["quality"] = meter and asdict(meter.report())
+        yield DONE, json.dumps(facts | {"resident_bytes": _resident_bytes()}).encode()
+    except AudioError as error:
+        yield REFUSED, json.dumps(_refusal(error)).encode()
+    except MemoryError:
+        yield NO_MEMORY, b""
+
+
+def _header(source: str | bytes, limits: Limits) -> dict[str, Any]:
+    header = audio.read_header(source, limits)
+    return {**vars(header), "error": header.error and _refusal(header.error)}
+
+
+def _refusal(error: AudioError) -> dict[str, Any]:
+    return dict(zip(("reason", "message", "limit", "observed", "unit"), error.args, strict=True))
+
+
+def _warm_up() -> None:
+    """Load and allocate what every file needs, before memory is limited."""
+    meter = Meter()
+    for _ in audio.stream(silent_file(), meter=meter):
+        meter.report()
+
+
+def silent_file() -> bytes:
+    """A WAV file of 0.1 s at 48 kHz."""
+    silence = np.zeros(4_800, np.int16).tobytes()
+    header = struct.pack("<IHHIIHH", 16, 1, 1, 48_000, 96_000, 2, 16)
+    chunks = b"WAVEfmt " + header + b"data" + struct.pack("<I", len(silence)) + silence
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+
+
+def _confine(guard: Guard) -> None:
+    """No files, no core dumps, and no more memory than is granted."""
+    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_FSIZE, 0)
+    _lower(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
+    status = Path("/proc/self/status")
+    if status.exists():  # of Linux, whose RLIMIT_DATA counts all private memory
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        held = int(lines["VmData"].split()[0]) << 10
+        _lower(resource.RLIMIT_DATA, held + guard.memory_bytes)
+
+
+def _limit_cpu(seconds: float) -> None:
+    """From now on; the kernel ends the process then."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    allowed = math.ceil(used.ru_utime + used.ru_stime + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+def _lower(which: int, to: int) -> None:
+    hard = resource.getrlimit(which)[1]
+    to = to if hard == resource.RLIM_INFINITY else min(to, hard)
+    resource.setrlimit(which, (to, hard))
+
+
+def _resident_bytes() -> int:
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else 0
+
+
+def arguments(limits: Limits, guard: Guard) -> str:
+    """What the process is told when it starts."""
+    return json.dumps({"limits": asdict(limits), "guard": asdict(guard)})
+
+
+def receive(pipe: BinaryIO) -> tuple[bytes, bytes]:
+    """The next message; kind and content. EOFError where the other side is gone."""
+    head = pipe.read(HEAD.size)
+    if len(head) < HEAD.size:
+        raise EOFError
+    kind, length = HEAD.unpack(head)
+    content = pipe.read(length)
+    if len(content) < length:
+        raise EOFError
+    return kind, content
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Bytes of a file -> samples, in child processes that may die, a bounded number at a time."""
+
+import asyncio
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from queue import SimpleQueue
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from models.audio import AudioError, Header, Limits
+from models.quality import Quality
+from service.audio.decode_child import FILE, HEADERS, MEASURED, Guard
+from service.audio.decode_process import Answer, Cause, DecoderDied, DecoderProcess
+from service.problems import Problem
+from service.untrusted import printable
+
+LARGE_BYTES = 4 << 20  # a file that may keep a process busy for long
+
+log = structlog.get_logger()
+
+
+class Decoder:
+    """A pool of processes that decode uploads; what waits for one is bounded by the requests.
+
+    Large files leave one process to the others. A process that crashes, hangs or grows is replaced.
+    Where one died for no reason of its own (somebody killed it) the file is tried once more.
+
+    Attributes:
+        restarts: how many processes were replaced, by cause.
+    """
+
+    def __init__(self, limits: Limits, workers: int, guard: Guard = Guard()) -> None:
+        self.limits, self.guard = limits, guard
+        self.restarts: Counter[str] = Counter()
+        self._large = asyncio.Semaphore(max(1, workers - 1))
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._idle: SimpleQueue[DecoderProcess] = SimpleQueue()
+        self._all: set[DecoderProcess] = set()
+        for _ in range(workers):
+            self._start()
+
+    @property
+    def pids(self) -> list[int]:
+        """Numbers of the processes."""
+        return [process.pid for process in self._all]
+
+    async def decode(self, data: bytes) -> NDArray[np.float32]:
+        """The bytes of an audio file -> mono samples at 16 kHz (S,).
+
+        Raises:
+            AudioError: for anything that is wrong with the file.
+            Problem: the file crashes a decoder, or takes more than one may take.
+        """
+        return (await self._ask(data, FILE)).samples
+
+    async def measure(self, data: bytes) -> tuple[NDArray[np.float32], Quality]:
+        """As `decode`, and the quality of the recording before it became mono at 16 kHz."""
+        answer = await self._ask(data, MEASURED)
+        return answer.samples, Quality(**answer.facts["quality"])
+
+    async def read_header(self, data: bytes) -> Header:
+        """What a file claims to be, without decoding its stream; raises as `decode` does."""
+        header = (await self._ask(data, HEADERS)).facts["header"]
+        return Header(**header | {"error": header["error"] and AudioError(**header["error"])})
+
+    def close(self) -> None:
+        """Let the running files finish and drop those that wait."""
+        self._threads.shutdown(cancel_futures=True)
+        for process in self._all:
+            process.close()
+
+    async def _ask(self, data: bytes, asked: bytes) -> Answer:
+        loop = asyncio.get_running_loop()
+        async with self._large if len(data) > LARGE_BYTES else nullcontext():
+            return await loop.run_in_executor(self._threads, self._decode, data, asked)
+
+    def _decode(self, data: bytes, asked: bytes) -> Answer:
+        try:
+            return self._decode_once(data, asked)
+        except DecoderDied as death:
+            if death.cause in ("signal", "exit"):
+                return self._decode_again(data, asked)
+            raise death_problem(death.cause, self.guard) from None
+
+    def _decode_again(self, data: bytes, asked: bytes) -> Answer:
+        try:
+            return self._decode_once(data, asked)
+        except DecoderDied as death:
+            raise death_problem(death.cause, self.guard) from None
+
+    def _decode_once(self, data: bytes, asked: bytes) -> Answer:
+        process = self._living()
+        try:
+            return process.decode(data, asked)
+        except DecoderDied as death:
+            notes = printable(process.notes.decode("utf-8", "replace"), 400)
+            log.warning("decoder replaced", cause=death.cause, notes=notes)
+            self.restarts[death.cause] += 1
+            raise
+        finally:
+            self._return(process)
+
+    def _living(self) -> DecoderProcess:
+        """A process to ask; those that died between two files are replaced, and no file's fault."""
+        process = self._idle.get()
+        while not process.is_usable:
+            log.warning("decoder replaced", cause="signal", notes="it died while idle")
+            self.restarts["signal"] += 1
+            self._return(process)
+            process = self._idle.get()
+        return process
+
+    def _return(self, process: DecoderProcess) -> None:
+        if process.is_usable:
+            self._idle.put(process)
+            return
+        self._all.discard(process)
+        process.close()
+        self._start()
+
+    def _start(self) -> None:
+        process = DecoderProcess(self.limits, self.guard)
+        self._all.add(process)
+        self._idle.put(process)
+
+
+def death_problem(cause: Cause, guard: Guard) -> Problem:
+    """What a file that ends its decoder is told."""
+    match cause:
+        case "cpu" | "timeout":
+            limit = guard.cpu_s if cause == "cpu" else guard.wall_s
+            what = "CPU time" if cause == "cpu" else "time"
+            detail = f"Decoding the file takes more than {limit:g} s of {what}."
+            return Problem("decode-timeout", detail, limit=limit, unit="s")
+        case "memory":
+            detail = f"Decoding the file takes more than {guard.memory_bytes} bytes of memory."
+            return Problem("decoded-too-large", detail, limit=guard.memory_bytes, unit="bytes")
+        case "signal" | "exit":
+            return Problem("undecodable", "The decoder fails on this file.")

@@ -1,0 +1,71 @@
+"""Long recordings -> blocks of samples, each recording decoded by a child process of its own.
+
+A child of the pool would be held for as long as the recording is embedded, and clips would wait.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import BinaryIO
+
+import structlog
+
+from models.audio import AudioError, Limits
+from models.runtime import Floats
+from service.audio.decode_child import Guard
+from service.audio.decode_process import DecoderDied, DecoderProcess
+from service.audio.decoder import death_problem
+from service.errors import audio_problem
+from service.untrusted import printable
+
+log = structlog.get_logger()
+
+
+class Recordings:
+    """Decodes files of any length as far as their blocks are asked for.
+
+    `guard.wall_s` is what a block may take, everything else is for the recording as a whole.
+    """
+
+    def __init__(self, limits: Limits, guard: Guard, max_at_once: int) -> None:
+        self.limits, self.guard = limits, guard
+        self._threads = ThreadPoolExecutor(max_at_once, thread_name_prefix="recording")
+
+    async def blocks(self, file: BinaryIO) -> AsyncGenerator[Floats, None]:
+        """Blocks (S,) at 16 kHz of an open file; to be closed, which ends the child.
+
+        Raises:
+            Problem: for anything that is wrong with the file, perhaps after some blocks.
+        """
+        # On the loop, for a few ms: a thread's child would be nobody's if the client left meanwhile
+        process = DecoderProcess(self.limits, self.guard, file.fileno())
+        stream = process.stream(f"/dev/fd/{file.fileno()}")
+        try:
+            while (block := await self._next(process, stream)) is not None:
+                yield block
+        except AudioError as error:
+            raise audio_problem(error) from None
+        except DecoderDied as death:
+            notes = printable(process.notes.decode("utf-8", "replace"), 400)
+            log.warning("decoder died", cause=death.cause, notes=notes)
+            raise death_problem(death.cause, self.guard) from None
+        finally:
+            stream.close()
+            process.close()
+
+    def close(self) -> None:
+        """Let what runs finish."""
+        self._threads.shutdown(wait=False)
+
+    async def _next(self, process: DecoderProcess, stream: Iterator[Floats]) -> Floats | None:
+        """The next block; a thread waits for it, and is not left alone with a child that hangs."""
+        block = self._threads.submit(next, stream, None)
+        done = asyncio.wrap_future(block)
+        done.add_done_callback(lambda future: future.cancelled() or future.exception())
+        try:
+            await asyncio.wait([done], timeout=self.guard.wall_s)
+        finally:
+            if not (block.done() or block.cancel()):
+                process.expire()
+                wait([block])  # ms; awaiting would end at once where a request is cancelled again
+        return block.result()

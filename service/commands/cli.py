@@ -1,0 +1,262 @@
+"""The commands of the serving half."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from models.modelfile import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from service.commands.bulk import Tally
+    from service.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command()(serve)
+    app.command()(embed)
+    app.command()(classify)
+    app.command()(key)
+
+
+def serve(
+    models: Annotated[
+        Path | None, typer.Option(help="A model file, or a folder of *.onnx.", show_default=False)
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="The address to listen on.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The TCP port to listen on.", show_default=False)
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error.", show_default=False)
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Load and prove everything, say so, and end.")
+    ] = False,
+) -> None:
+    """Serve models over HTTP. Options override the environment's VIOLA_* settings.
+
+    SIGTERM finishes what is in hand and ends with 0; SIGHUP loads models and keys again. --check
+    ends with 0 if all would be served, with 1 if a file is refused or the default model is missing,
+    and with 2, as a start does, if the settings cannot be used.
+    """
+    # Here, not above: the other commands need no web server and start without one
+    from service.server import run
+    from service.settings import SettingsError, load_settings
+
+    try:
+        settings = load_settings(models=models, host=host, port=port, log_level=log_level)
+        if check:
+            _check(settings)
+        else:
+            run(settings)
+    except SettingsError as error:
+        typer.echo(f"viola serve: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _check(settings: "Settings") -> None:
+    from service.commands.check import check
+    from service.telemetry import logs
+
+    logs.configure(settings.log_level)
+    works, lines = check(settings)
+    typer.echo("\n".join(lines))
+    if not works:
+        raise typer.Exit(1)
+
+
+def embed(
+    files: Annotated[list[Path], typer.Argument(help="Audio files of any format and length.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Table to write: .npz, .npy, .parquet or .jsonl.")
+    ],
+    model: Annotated[
+        Path, typer.Option(help="A model file.", show_default="the default encoder")
+    ] = (DEFAULT_MODEL),
+    window_s: Annotated[
+        float | None, typer.Option(help="Seconds a vector spans, in whole frames; else one a file.")
+    ] = None,
+    hop_s: Annotated[
+        float | None,
+        typer.Option(help="Seconds from one vector to the next, in whole frames; else window-s."),
+    ] = None,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Frame features before pooling.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads; what this process may use if not given.")
+    ] = None,
+) -> None:
+    """Embed audio files into one table: a vector a file, or timed vectors.
+
+    Exits with 1 if a file failed; those that worked are in the table all the same. Timed vectors
+    are written as they come to .parquet and .jsonl, and are held in memory for .npz and .npy. Of a
+    file that breaks part way, those before the break are kept. Beside NAME.npy, NAME.npy.csv tells
+    the rows apart.
+    """
+    from rich.console import Console
+
+    from models.runtime import Encoder
+    from service.commands.bulk import Failure, embed_files
+    from service.commands.tables import writing
+
+    if frames and window_s is not None:
+        raise typer.BadParameter("choose --frames or --window-s, not both")
+    if hop_s is not None and window_s is None:
+        raise typer.BadParameter("--hop-s needs --window-s")
+    console = Console(stderr=True, soft_wrap=True)
+    failures: list[Failure] = []
+    n_rows = 0
+    try:
+        encoder = Encoder.open(model, threads=threads)
+        with writing(out, encoder.card) as table, _progress(console, len(files)) as tally:
+            rows = embed_files(
+                encoder, files, window_s=window_s, hop_s=hop_s, frames=frames, tally=tally
+            )
+            for row in rows:
+                if isinstance(row, Failure):
+                    failures.append(row)
+                else:
+                    table.add(row)
+                    n_rows += 1
+    except (OSError, ValueError) as error:  # of the disk, the model file, the table, the window
+        console.print(f"error: {error}", markup=False, style="red")
+        raise typer.Exit(2) from error
+    for failure in failures:
+        console.print(f"failed: {failure.file}: {failure.reason}", markup=False, style="red")
+    console.print(
+        f"{out}: {n_rows} vectors of {encoder.card.embed_dim} in space {encoder.card.space_id}; "
+        f"{len(files) - len(failures)} files embedded, {len(failures)} failed",
+        markup=False,
+    )
+    if failures:
+        raise typer.Exit(1)
+
+
+def classify(
+    files: Annotated[list[Path], typer.Argument(help="Audio files of any format and length.")],
+    head: Annotated[
+        Path, typer.Option(help="A classifier file, or the name of one that ships with Viola.")
+    ],
+    model: Annotated[
+        Path, typer.Option(help="The model file it belongs to.", show_default="the default encoder")
+    ] = DEFAULT_MODEL,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels of each file, best first.")] = 3,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="Labels over time, a row a window.")
+    ] = False,
+    window_s: Annotated[
+        float | None,
+        typer.Option(help="Seconds of a window; else those of the clips it was trained on."),
+    ] = None,
+    hop_s: Annotated[
+        float | None, typer.Option(help="Seconds from one window to the next; else window-s.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Table to write instead: .csv or .jsonl.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads; what this process may use if not given.")
+    ] = None,
+) -> None:
+    """Label audio files: a table on the screen, or CSV or JSONL in a file.
+
+    Scores are calibrated probabilities. "novel" marks what is unlike anything the classifier was
+    trained on: its labels are then worth nothing. Exits with 1 if a file failed; the others are
+    labelled all the same.
+    """
+    from rich.console import Console
+
+    from models.classifier import Classifier
+    from models.runtime import Encoder
+    from service.commands.bulk import Failure
+    from service.commands.labels import label_files, printing, shipped, writing
+
+    if not timeline and (window_s is not None or hop_s is not None):
+        raise typer.BadParameter("--window-s and --hop-s need --timeline")
+    console = Console(stderr=True, soft_wrap=True)
+    failures: list[Failure] = []
+    try:
+        classifier = Classifier.open(shipped(head))
+        encoder = Encoder.open(model, threads=threads)
+        classifier.check_space(encoder.card.space_id, encoder.card.name)
+        if timeline and window_s is None:
+            window_s = classifier.card.training.unit_s
+        table = writing(out, classifier.card, top_k) if out else printing(top_k, timeline=timeline)
+        with table as add, _progress(console, len(files)) as tally:
+            rows = label_files(
+                encoder, classifier, files, window_s=window_s, hop_s=hop_s, tally=tally
+            )
+            for row in rows:
+                if isinstance(row, Failure):
+                    failures.append(row)
+                else:
+                    add(row)
+    except (OSError, ValueError) as error:  # of the disk, the model files, the table, the window
+        console.print(f"error: {error}", markup=False, style="red")
+        raise typer.Exit(2) from error
+    for failure in failures:
+        console.print(f"failed: {failure.file}: {failure.reason}", markup=False, style="red")
+    if failures:
+        raise typer.Exit(1)
+
+
+def key(
+    name: Annotated[str, typer.Argument(help="Whose key it is: letters, digits, dots, dashes.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="What it opens; may be given again.", show_default="embed, classify"),
+    ] = None,
+    audio_seconds_per_minute: Annotated[
+        float | None, typer.Option(help="Its quota.", show_default="the setting")
+    ] = None,
+    max_inflight: Annotated[
+        int | None, typer.Option(help="Requests at once.", show_default="the setting")
+    ] = None,
+) -> None:
+    """Make an API key: the key itself on stderr, this once, and its line for the file on stdout.
+
+    viola key web >> keys.txt adds a line to the file that VIOLA_API_KEYS_FILE names.
+    """
+    from service.traffic.auth import Key, digest_of, new_key
+
+    secret = new_key()
+    quota = "" if audio_seconds_per_minute is None else repr(audio_seconds_per_minute)
+    share = "" if max_inflight is None else str(max_inflight)
+    fields = (name, digest_of(secret), ",".join(scope or ()), quota, share)
+    try:
+        made = Key.parse(":".join(fields))
+    except ValueError as error:
+        typer.echo(f"viola key: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(made.line())
+    typer.echo(f"{secret}    the key of {name}, which is not shown again", err=True)
+
+
+@contextmanager
+def _progress(console: "Console", n_files: int) -> Iterator["Tally"]:
+    """A bar over the files, with the audio so far and how much faster than real time that is."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from service.commands.bulk import Tally
+
+    status = TextColumn("{task.fields[status]}")
+    columns = ("embedding", BarColumn(), MofNCompleteColumn(), status)
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=n_files, status="")
+
+        def show(tally: Tally) -> None:
+            elapsed = progress.tasks[0].elapsed
+            speed = f"{tally.audio_s / elapsed:.0f} x real time" if elapsed else ""
+            status = f"{tally.audio_s / 3600:.2f} h  {speed}"
+            progress.update(task, completed=tally.files, status=status)
+
+        yield Tally(show)

@@ -1,0 +1,80 @@
+"""JSON in the body of a request: parsed once its size is known to be harmless."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from fastapi import Request
+
+from service.audio.uploads import in_time, refuse_encoding
+from service.problems import Problem, invalid_parameter
+from service.settings import Settings
+from service.untrusted import printable
+
+JSON = "application/json"
+MAX_NESTED = 10_000  # arrays and objects, each of which takes far more than its two bytes
+
+
+async def receive_json(request: Request, settings: Settings) -> bytes:
+    """The body, of a request that says that it is JSON.
+
+    Raises:
+        Problem: it is of another kind or compressed, or takes too long.
+    """
+    refuse_encoding(request)
+    declared = request.headers.get("content-type", "")
+    media_type = declared.partition(";")[0].strip().lower()
+    if media_type != JSON:
+        detail = f"Content-Type {printable(media_type)!r} is not accepted; send {JSON}."
+        headers = {"Accept-Post": JSON}
+        raise Problem("unsupported-media-type", detail, accepted=[JSON], headers=headers)
+    async with in_time(settings):
+        return await request.body()
+
+
+def parse_object(body: bytes | memoryview, max_values: int) -> dict[str, Any]:
+    """A JSON object with no more values than that: 25 MB of brackets would fill gigabytes.
+
+    Raises:
+        Problem: it holds more, or is no JSON object.
+    """
+    body = bytes(body)
+    _check_count("values", body.count(b","), max_values)
+    _check_count("arrays and objects", body.count(b"[") + body.count(b"{"), MAX_NESTED)
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        detail = f"The body is not JSON: it breaks at line {error.lineno}, column {error.colno}."
+        raise Problem("bad-request", detail) from None
+    if not isinstance(document, dict):
+        raise Problem("bad-request", f"The body is {kind_of(document)}; expected a JSON object.")
+    return document
+
+
+def _check_count(what: str, found: int, limit: int) -> None:
+    if found > limit:
+        raise Problem(
+            "body-too-large",
+            f"The JSON holds {found} {what} or more; at most {limit} are accepted.",
+            limit=limit,
+            observed=found,
+            unit=what,
+        )
+
+
+def member(document: Mapping[str, Any], name: str) -> Any:
+    """A member that has to be there.
+
+    Raises:
+        Problem: if it is not.
+    """
+    if document.get(name) is None:
+        raise invalid_parameter(name, f"{name} is missing.", value="null")
+    return document[name]
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in a word that is safe to echo."""
+    kinds: dict[type, str]
+    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
+    return "null" if value is None else kinds.get(type(value), "a number")

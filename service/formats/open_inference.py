@@ -1,0 +1,283 @@
+"""The Open Inference Protocol (KServe v2): requests -> files, vectors -> answers.
+
+https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol, with Triton's
+binary tensor extension. A file comes as an element of `audio`; samples come as rows of `waveform`
+and take the same way as a file does: as WAV. Letters: `B` batch, `S` samples, `D` embedding dim.
+"""
+
+import asyncio
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
+
+from models.audio import SAMPLE_RATE
+from service.audio.base64_audio import read_base64
+from service.audio.uploads import Body, Upload, in_time, refuse_encoding
+from service.formats.json_body import parse_object
+from service.problems import Problem
+from service.settings import Settings
+from service.untrusted import printable
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+OUTPUT = "embedding"
+MAX_VALUES = 2_000_000  # of a body's JSON, two minutes of samples; binary tensors take a quarter
+MAX_ELEMENTS = 1_024  # of a tensor of BYTES, before files are counted
+
+INPUTS = {"audio": "BYTES", "waveform": "FP32", "length": "INT64"}
+_NUMBERS = {"FP32": "<f4", "INT64": "<i8"}
+_EXPECTED = "one input `audio` (BYTES), or `waveform` (FP32) and, if rows are padded, `length`"
+
+
+class InferInput(BaseModel):
+    """A tensor that comes in, its values in `data` or behind the JSON."""
+
+    name: str
+    shape: list[int] = Field(max_length=8)
+    datatype: Literal["BYTES", "FP32", "INT64"]
+    parameters: dict[str, Any] = {}
+    data: list[Any] | None = Field(
+        default=None, description="Of BYTES, base64; without it `parameters.binary_data_size`."
+    )
+
+
+class InferOutput(BaseModel):
+    """A tensor that is asked for."""
+
+    name: Literal["embedding"]
+    parameters: dict[str, Any] = {}
+
+
+class InferRequest(BaseModel):
+    """A request for inference; members that are not listed are ignored, as the protocol wants."""
+
+    id: str | None = Field(default=None, max_length=128)
+    inputs: list[InferInput] = Field(min_length=1, max_length=len(INPUTS))
+    outputs: list[InferOutput] = Field(default=[], max_length=1)
+    parameters: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class InferBody(Body):
+    """The files of a request, and how the answer is to look."""
+
+    tensor: str = "audio"
+    id: str | None = None
+    is_binary: bool = False
+
+
+class NoParameters(BaseModel):
+    """Nothing stands in the query."""
+
+
+async def read_inference(request: Request, settings: Settings) -> InferBody:
+    """The files of a request.
+
+    Raises:
+        Problem: for a body that is malformed, too large or too slow.
+    """
+    refuse_encoding(request)
+    async with in_time(settings):
+        body = await request.body()
+    header = request.headers.get(HEADER_LENGTH)
+    return await asyncio.to_thread(_parse, body, header, settings.max_files)
+
+
+def _parse(body: bytes, header: str | None, max_files: int) -> InferBody:
+    n_json = _json_length(body, header)
+    asked = _validated(parse_object(memoryview(body)[:n_json], MAX_VALUES))
+    tensors = _tensors(asked, memoryview(body)[n_json:])
+    name = next(iter(tensors)) if len(tensors) == 1 else "waveform"
+    if set(tensors) not in ({"audio"}, {"waveform"}, {"waveform", "length"}):
+        raise Problem("bad-request", f"The inputs are {', '.join(tensors)}; expected {_EXPECTED}.")
+    files = _audio(tensors[name]) if name == "audio" else _waveforms(tensors)
+    if len(files) > max_files:
+        raise Problem(
+            "too-many-files",
+            f"{name} holds {len(files)} recordings; at most {max_files} are accepted.",
+            limit=max_files,
+            observed=len(files),
+            unit="files",
+            param=name,
+        )
+    uploads = [Upload(data) for data in files]
+    return InferBody(uploads, tensor=name, id=asked.id, is_binary=_wants_binary(asked))
+
+
+def _json_length(body: bytes, header: str | None) -> int:
+    """Where the JSON ends and binary tensors begin."""
+    if header is None:
+        return len(body)
+    if not (header.isascii() and header.isdigit() and len(header) < 12):
+        raise Problem("bad-request", f"{HEADER_LENGTH} is {printable(header)!r}: not a length.")
+    if int(header) > len(body):
+        detail = f"{HEADER_LENGTH} is {int(header)}, but the body has {len(body)} bytes."
+        raise Problem("bad-request", detail, limit=len(body), observed=int(header), unit="bytes")
+    return int(header)
+
+
+def _validated(document: dict[str, Any]) -> InferRequest:
+    try:
+        return InferRequest.model_validate(document)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False)) from None
+
+
+def _wants_binary(asked: InferRequest) -> bool:
+    chosen = asked.outputs[0].parameters if asked.outputs else {}
+    return bool(chosen.get("binary_data", asked.parameters.get("binary_data_output", False)))
+
+
+# Tensors
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor that came in: its shape, and its values in one row."""
+
+    shape: list[int]
+    values: NDArray[Any] | list[bytes]
+
+
+def _tensors(asked: InferRequest, binary: memoryview) -> dict[str, _Tensor]:
+    """The inputs by name; those in binary stand one behind the other in their order."""
+    tensors: dict[str, _Tensor] = {}
+    for given in asked.inputs:
+        if given.datatype != INPUTS.get(given.name) or given.name in tensors:
+            shown = printable(given.name)
+            detail = f"The input {shown!r} of {given.datatype} is not taken; expected {_EXPECTED}."
+            raise Problem("bad-request", detail, param=shown)
+        size = given.parameters.get("binary_data_size")
+        if size is None:
+            values = _from_json(given)
+        else:
+            raw, binary = _cut(binary, size, given.name)
+            values = _from_bytes(raw, given)
+        if len(values) != math.prod(given.shape) or min(given.shape, default=0) < 0:
+            raise _invalid(given.name, f"holds {len(values)} values in the shape {given.shape}")
+        tensors[given.name] = _Tensor(given.shape, values)
+    if len(binary):
+        detail = f"{len(binary)} bytes follow the last tensor; check each `binary_data_size`."
+        raise Problem("bad-request", detail)
+    return tensors
+
+
+def _cut(binary: memoryview, size: Any, name: str) -> tuple[memoryview, memoryview]:
+    if not isinstance(size, int) or not 0 <= size <= len(binary):
+        raise _invalid(
+            name, f"has the binary_data_size {printable(str(size))} of {len(binary)} bytes left"
+        )
+    return binary[:size], binary[size:]
+
+
+def _from_json(given: InferInput) -> NDArray[Any] | list[bytes]:
+    if given.data is None:
+        raise _invalid(given.name, "has neither `data` nor `parameters.binary_data_size`")
+    if given.datatype == "BYTES":
+        if not all(isinstance(item, str) for item in given.data):
+            raise _invalid(given.name, "holds something else than strings of base64")
+        return [read_base64(item, f"{given.name}[{i}]") for i, item in enumerate(given.data)]
+    try:
+        with np.errstate(over="ignore"):  # infinity is refused with the recording
+            return np.asarray(given.data, _NUMBERS[given.datatype]).ravel()
+    except (ValueError, TypeError, OverflowError):
+        raise _invalid(given.name, f"holds something else than {given.datatype}") from None
+
+
+def _from_bytes(raw: memoryview, given: InferInput) -> NDArray[Any] | list[bytes]:
+    if given.datatype == "BYTES":
+        return _elements(raw, given.name)
+    dtype = np.dtype(_NUMBERS[given.datatype])
+    if len(raw) % dtype.itemsize:
+        raise _invalid(given.name, f"ends within a value, after {len(raw)} bytes")
+    return np.frombuffer(raw, dtype)
+
+
+def _elements(raw: memoryview, name: str) -> list[bytes]:
+    """Each element is its length, four bytes little-endian, and its bytes."""
+    elements: list[bytes] = []
+    while len(raw):
+        size = int.from_bytes(raw[:4], "little")
+        if len(elements) == MAX_ELEMENTS:
+            raise _invalid(name, f"holds more than {MAX_ELEMENTS} elements")
+        if len(raw) < 4 + size:
+            raise _invalid(name, f"ends within element {len(elements)}")
+        elements.append(bytes(raw[4 : 4 + size]))
+        raw = raw[4 + size :]
+    return elements
+
+
+def _invalid(name: str, what: str) -> Problem:
+    return Problem("bad-request", f"The input {name} {what}.", param=name)
+
+
+# Recordings
+
+
+def _audio(tensor: _Tensor) -> list[bytes]:
+    files = [bytes(element) for element in tensor.values]
+    if not files:
+        raise _invalid("audio", "holds no file")
+    return files
+
+
+def _waveforms(tensors: Mapping[str, _Tensor]) -> list[bytes]:
+    """The rows (S,) of `waveform` (B, S), each as long as `length` (B,) says, as files."""
+    waveform = tensors["waveform"]
+    if len(waveform.shape) != 2 or waveform.shape[0] == 0:
+        raise _invalid("waveform", f"has the shape {waveform.shape}; expected [batch, samples]")
+    n_rows, n_samples = waveform.shape
+    rows = np.asarray(waveform.values).reshape(n_rows, n_samples)
+    lengths = [n_samples] * n_rows
+    if "length" in tensors:
+        lengths = np.asarray(tensors["length"].values).tolist()
+        if tensors["length"].shape != [n_rows]:
+            raise _invalid("length", f"has the shape {tensors['length'].shape}, not [{n_rows}]")
+        if not all(0 <= length <= n_samples for length in lengths):
+            raise _invalid("length", f"holds a value outside 0 to {n_samples}")
+    return [_as_wav(row[:length]) for row, length in zip(rows, lengths, strict=True)]
+
+
+def _as_wav(samples: NDArray[np.float32]) -> bytes:
+    """Samples (S,) at 16 kHz as a file of the same floats."""
+    data = samples.astype("<f4").tobytes()
+    layout = struct.pack("<IHHIIHH", 16, 3, 1, SAMPLE_RATE, 4 * SAMPLE_RATE, 4, 32)
+    chunks = b"WAVEfmt " + layout + b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+
+
+# Answers
+
+
+def model_metadata(name: str, version: str, embed_dim: int) -> dict[str, Any]:
+    """What a model takes and gives; `audio` alone, or `waveform` and `length`."""
+    shapes = {"audio": [-1], "waveform": [-1, -1], "length": [-1]}
+    return {
+        "name": name,
+        "versions": [version],
+        "platform": "onnxruntime_onnx",
+        "inputs": [
+            {"name": tensor, "datatype": datatype, "shape": shapes[tensor]}
+            for tensor, datatype in INPUTS.items()
+        ],
+        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, embed_dim]}],
+    }
+
+
+def output_tensor(
+    rows: Sequence[NDArray[np.float32]], *, is_binary: bool
+) -> tuple[dict[str, Any], bytes]:
+    """Vectors (B, D) as the answer's tensor, and what follows the JSON."""
+    matrix = np.stack(rows).astype("<f4")
+    tensor = {"name": OUTPUT, "datatype": "FP32", "shape": list(matrix.shape)}
+    if not is_binary:
+        return tensor | {"data": matrix.ravel()}, b""
+    raw = matrix.tobytes()
+    return tensor | {"parameters": {"binary_data_size": len(raw)}}, raw

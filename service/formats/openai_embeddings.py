@@ -1,0 +1,160 @@
+"""Embeddings in the shape of OpenAI's API: what a request may hold, and what the answer looks like.
+
+https://platform.openai.com/docs/api-reference/embeddings; in the place of text stands audio.
+"""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.audio import SAMPLE_RATE
+from models.modelfile import Card
+from service.audio.base64_audio import read_base64
+from service.audio.uploads import Body, Upload
+from service.engine import Embedded
+from service.formats.json_body import kind_of, member, parse_object, receive_json
+from service.problems import Problem, invalid_parameter
+from service.schemas import Vector
+from service.settings import Settings
+
+MAX_VALUES = 10_000  # of a body's JSON; the audio itself is few long strings
+
+
+class OpenAIParameters(BaseModel):
+    """What stands beside the input."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(
+        default=None, max_length=128, description="An id from `GET /v1/models`; else the default."
+    )
+    encoding_format: Literal["float", "base64"] = Field(
+        default="float", description="Numbers, or little-endian float32 in base64."
+    )
+    dimensions: int | None = Field(
+        default=None, description="If given, the model's own: vectors are not shortened."
+    )
+    user: str | None = Field(default=None, description="Ignored.")
+
+
+class AudioData(BaseModel):
+    """A file in base64; its bytes and not `format` tell what it is."""
+
+    data: str
+    format: str | None = None
+
+
+class InputAudio(BaseModel):
+    """A file as OpenAI's chat completions take it."""
+
+    type: Literal["input_audio"]
+    input_audio: AudioData
+
+
+class OpenAIRequest(OpenAIParameters):
+    """A request for embeddings in OpenAI's shape."""
+
+    input: str | InputAudio | list[str | InputAudio] = Field(
+        description="One audio file or more, each as base64, as a `data:` URI, or as `input_audio`."
+    )
+
+
+class OpenAIEmbedding(BaseModel):
+    """The vector of one file."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: Vector
+    duration_s: float
+
+
+class OpenAIUsage(BaseModel):
+    """What the request came to; a token is one of the model's frames, 40 ms for the default one."""
+
+    prompt_tokens: int
+    total_tokens: int
+    audio_seconds: float
+
+
+class OpenAIList(BaseModel):
+    """The answer to a request for embeddings in OpenAI's shape."""
+
+    object: Literal["list"] = "list"
+    model: str
+    space_id: str = Field(description="Compare only vectors with the same space id.")
+    data: list[OpenAIEmbedding]
+    usage: OpenAIUsage
+
+
+async def read_openai(request: Request, settings: Settings) -> Body:
+    """The files of a request, and the members beside them.
+
+    Raises:
+        Problem: for a body that is malformed, too large or too slow.
+    """
+    body = await receive_json(request, settings)
+    return await asyncio.to_thread(_parse, body, settings.max_files)
+
+
+def _parse(body: bytes, max_files: int) -> Body:
+    document = parse_object(body, MAX_VALUES)
+    given = member(document, "input")
+    items = given if isinstance(given, list) else [given]
+    if not items:
+        raise invalid_parameter("input", "input is empty: send an audio file.", value="[]")
+    if len(items) > max_files:
+        raise Problem(
+            "too-many-files",
+            f"input holds {len(items)} files; at most {max_files} are accepted.",
+            limit=max_files,
+            observed=len(items),
+            unit="files",
+            param="input",
+        )
+    files = [Upload(_file(item, f"input[{index}]")) for index, item in enumerate(items)]
+    return Body(files, {name: value for name, value in document.items() if name != "input"})
+
+
+def _file(item: Any, name: str) -> bytes:
+    if isinstance(item, str):
+        return read_base64(item, name)
+    audio = item.get("input_audio") if isinstance(item, dict) else None
+    data = audio.get("data") if isinstance(audio, dict) else None
+    if not isinstance(data, str):
+        reason = (
+            f"{name} is {kind_of(item)} without a file in it: expected base64, or "
+            '{"type": "input_audio", "input_audio": {"data": base64, "format": "wav"}}.'
+        )
+        raise invalid_parameter(name, reason, value=kind_of(item))
+    return read_base64(data, f"{name}.input_audio.data")
+
+
+def check_dimensions(asked: OpenAIParameters, card: Card) -> None:
+    """Refuse to shorten vectors.
+
+    Raises:
+        Problem: if another number of dimensions than the model's is asked for.
+    """
+    if asked.dimensions not in (None, card.embed_dim):
+        reason = (
+            f"dimensions = {asked.dimensions} is not accepted: {card.name} gives vectors of "
+            f"{card.embed_dim}, which are not shortened."
+        )
+        raise invalid_parameter("dimensions", reason, value=asked.dimensions, limit=card.embed_dim)
+
+
+def openai_usage(card: Card, files: Sequence[Embedded]) -> OpenAIUsage:
+    """Frames begun, and seconds."""
+    samples = [round(file.duration_s * SAMPLE_RATE) for file in files]
+    n_frames = sum(math.ceil(n / card.frame_hop) for n in samples)
+    return OpenAIUsage(
+        prompt_tokens=n_frames,
+        total_tokens=n_frames,
+        audio_seconds=sum(file.duration_s for file in files),
+    )

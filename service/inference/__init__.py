@@ -1,0 +1,1 @@
+"""From samples to vectors and labels: what is served, batches across requests, self-tests."""

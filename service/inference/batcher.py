@@ -1,0 +1,237 @@
+"""Batches across requests: tiles and clips of a like length share one inference.
+
+There is no waiting for a batch to fill: what has come while the last one ran makes the next one.
+Each piece has a due time, and the batch is built around the piece that is due first. A piece is due
+when the audio of its request up to its own end would be through at `PROMISED_RATE`: a second of
+sound is due after 0.1 s, the second tile of a recording after 2 s. So a short clip passes all but
+the first tile of a long recording that came with it, and the recording keeps moving
+however many short clips there are.
+
+Letters: `S` samples, `T` frames of features, `D` embedding dim, `N` rows of a batch.
+"""
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import structlog
+
+from models.audio import SAMPLE_RATE
+from models.runtime import Encoder, Floats, Output
+from models.tiles import TILE_S, Tile, batch_size
+from service.inference.lane import Lane
+from service.inference.watchdog import Pulse
+from service.problems import Problem
+
+PROMISED_RATE = 10.0  # seconds of audio a second that a request gets, however busy the service is
+TILES_AHEAD = 2  # of one recording in the queue or running
+RECORDING_TILE_S = 5.12  # a clip that comes meanwhile waits for half as long as for a whole batch
+
+log = structlog.get_logger()
+
+
+class Turn:
+    """One request's claim: until when it has used what it was promised."""
+
+    def __init__(self) -> None:
+        self._until_s = 0.0
+
+    def due_s(self, audio_s: float) -> float:
+        """When its next piece of so many seconds is due."""
+        self._until_s = max(self._until_s, time.monotonic()) + audio_s / PROMISED_RATE
+        return self._until_s
+
+
+class _Shape(NamedTuple):
+    """What the pieces of a batch have in common; `bucket` is in samples."""
+
+    encoder: Encoder
+    output: Output
+    bucket: int
+
+
+@dataclass(order=True)
+class _Piece:
+    """A clip or tile (S,) that waits."""
+
+    due_s: float
+    number: int
+    samples: Floats = field(compare=False)
+    row: "asyncio.Future[Floats]" = field(compare=False)
+
+    @property
+    def audio_s(self) -> float:
+        return len(self.samples) / SAMPLE_RATE
+
+
+class Batcher:
+    """The queue in front of the encoders; used on one event loop.
+
+    A piece whose request is cancelled leaves the queue at once. A batch that fails fails its own
+    pieces, and one that hangs is left behind with its thread.
+
+    Attributes:
+        queued_s: seconds of audio that wait; a request has at most `TILES_AHEAD` tiles of a
+            recording in here, so that it is bounded by the requests in hand.
+        pulse: whether what is asked for is also done.
+        hung: inferences that were given up and have not come back.
+        observe: is told of every batch: its rows, its seconds of audio, how long it took.
+    """
+
+    def __init__(self, lanes: int = 1, timeout_s: float = 30.0) -> None:
+        self.timeout_s = timeout_s
+        self.queued_s = 0.0
+        self.hung = 0
+        self.pulse = Pulse()
+        self.observe: Callable[[int, float, float], None] = lambda rows, audio_s, took_s: None
+        self._idle = [Lane(f"inference-{number}") for number in range(lanes)]
+        self._queues: dict[_Shape, list[_Piece]] = {}
+        self._numbers = itertools.count()
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def run(self, turn: Turn, encoder: Encoder, output: Output, samples: Floats) -> Floats:
+        """The row of one clip or tile (S,), no longer than a tile: -> (D,) or (T, D).
+
+        Raises:
+            Problem: the inference failed or hung.
+        """
+        loop = asyncio.get_running_loop()
+        shape = _Shape(encoder, output, encoder.tiling.bucket(len(samples)))
+        due_s = turn.due_s(len(samples) / SAMPLE_RATE)
+        piece = _Piece(due_s, next(self._numbers), samples, loop.create_future())
+        heapq.heappush(self._queues.setdefault(shape, []), piece)
+        self.queued_s += piece.audio_s
+        loop.call_soon(self._start)  # once all that comes in this round of the loop is here
+        try:
+            with self.pulse.beat():
+                return await piece.row
+        finally:
+            self._leave(shape, piece)
+
+    async def frames(
+        self, turn: Turn, encoder: Encoder, tiles: AsyncIterator[Tile], ahead: int = TILES_AHEAD
+    ) -> AsyncGenerator[Floats, None]:
+        """The frames (T, D) of one recording in order; so many tiles of it are here at a time."""
+        here: deque[tuple[Tile, asyncio.Task[Floats]]] = deque()
+
+        async def first() -> Floats:
+            tile, row = here.popleft()
+            return encoder.tiling.own_frames(tile, await row)
+
+        try:
+            async for tile in tiles:
+                row = asyncio.create_task(self.run(turn, encoder, "frames", tile.samples))
+                here.append((tile, row))
+                if len(here) == ahead:
+                    yield await first()
+            while here:
+                yield await first()
+        finally:
+            for _, row in here:
+                row.cancel()
+
+    def ahead_s(self) -> float:
+        """Seconds of audio that a clip of a tile's length would wait behind if it came now.
+
+        A recording that runs ahead of its promise is not among it: the clip would pass it.
+        """
+        due_s = time.monotonic() + TILE_S / PROMISED_RATE
+        pieces = (piece for queue in self._queues.values() for piece in queue)
+        return sum(piece.audio_s for piece in pieces if piece.due_s <= due_s)
+
+    def close(self) -> None:
+        """Let what runs finish."""
+        for lane in self._idle:
+            lane.close()
+
+    def _leave(self, shape: _Shape, piece: _Piece) -> None:
+        """Take out a piece that nobody waits for any more, unless it has been taken already."""
+        queue = self._queues.get(shape, [])
+        if piece in queue:
+            queue.remove(piece)
+            heapq.heapify(queue)
+            self._left(shape, [piece])
+
+    def _left(self, shape: _Shape, pieces: list[_Piece]) -> None:
+        self.queued_s -= sum(piece.audio_s for piece in pieces)
+        if not self._queues[shape]:
+            del self._queues[shape]
+        if not self._queues:
+            self.queued_s = 0.0  # without the rounding of many sums
+
+    def _start(self) -> None:
+        """Give every idle lane a batch, as long as anything waits."""
+        while self._idle and self._queues:
+            shape, pieces = self._next()
+            task = asyncio.create_task(self._compute(self._idle.pop(), shape, pieces))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    def _next(self) -> tuple[_Shape, list[_Piece]]:
+        """The piece that is due first, and those of its shape that are due next."""
+        shape, queue = min(self._queues.items(), key=lambda item: item[1][0])
+        size = batch_size(len(queue), shape.encoder.tiling.max_rows(shape.bucket))
+        pieces = [heapq.heappop(queue) for _ in range(size)]
+        self._left(shape, pieces)
+        return shape, pieces
+
+    async def _compute(self, lane: Lane, shape: _Shape, pieces: list[_Piece]) -> None:
+        started = time.monotonic()
+        clips = [piece.samples for piece in pieces]
+        work = lane.run(partial(shape.encoder.run_batch, shape.output, clips, shape.bucket))
+        try:
+            done, _ = await asyncio.wait([work], timeout=self.timeout_s)
+            if not done:
+                lane = self._give_up(work, lane)
+                raise _hung(self.timeout_s)
+            _settle(pieces, work.result())
+        except Problem as problem:
+            _fail(pieces, problem)
+        except Exception:
+            log.exception("inference failed", rows=len(pieces))
+            _fail(pieces, Problem("internal", "The model failed on this file."))
+        self._idle.append(lane)
+        audio_s = sum(piece.audio_s for piece in pieces)
+        self.observe(len(pieces), audio_s, time.monotonic() - started)
+        self._start()
+
+    def _give_up(self, work: "asyncio.Future[Floats]", lane: Lane) -> Lane:
+        """Go on with a new thread; should the old one come back, it ends."""
+        log.error("inference hangs", seconds=self.timeout_s)
+        self.hung += 1
+        lane.close()
+
+        def back(work: "asyncio.Future[Floats]") -> None:
+            self.hung -= 1
+            work.exception()
+
+        work.add_done_callback(back)
+        return Lane("inference")
+
+
+def _settle(pieces: list[_Piece], rows: Floats) -> None:
+    for piece, row in zip(pieces, rows, strict=True):
+        if not piece.row.done():
+            piece.row.set_result(row)
+
+
+def _fail(pieces: list[_Piece], problem: Problem) -> None:
+    for piece in pieces:
+        if not piece.row.done():
+            piece.row.set_exception(problem)
+
+
+def _hung(timeout_s: float) -> Problem:
+    return Problem(
+        "model-unavailable",
+        f"The model has not answered within {timeout_s:g} s.",
+        limit=timeout_s,
+        unit="s",
+        headers={"Retry-After": "5"},
+    )

@@ -1,0 +1,1 @@
+"""Answers that leave while the rest is still computed."""

@@ -1,0 +1,160 @@
+"""A long recording -> timed answers, as they are computed, then that of the whole.
+
+What is done does not depend on where the samples come from, nor on how the answers leave: an upload
+is answered in lines, a live stream in messages. Letters: `S` samples, `T` frames of features, `D`
+embedding dim, `N` windows.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from models.audio import SAMPLE_RATE
+from models.classifier import Classifier
+from models.runtime import Encoder, Floats
+from models.tiles import Cutter, Tile
+from models.windows import Pool, Timed
+from service.engine import Windowing, pooled, too_short
+from service.formats.answers import vector
+from service.inference.batcher import RECORDING_TILE_S, TILES_AHEAD, Batcher, Turn
+from service.inference.catalogue import Served, ServedHead
+from service.inference.scoring import Scored, describe
+from service.parameters import EmbeddingParameters, PredictionParameters
+from service.problems import Problem
+
+Members = dict[str, Any]
+Describe = Callable[[Floats], list[Members]]
+"""What an answer says of each of some vectors (N, D)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stream is asked for.
+
+    Attributes:
+        kind: the `object` of the last answer.
+        hop_frames: of a live stream, whose tiles add one hop each; None for what need not hurry.
+    """
+
+    model: Served
+    kind: str
+    windowing: Windowing | None
+    describe: Describe
+    hop_frames: int | None = None
+
+    @property
+    def opening(self) -> Members:
+        """What stands before the first answer."""
+        return {"object": "stream", "model": self.model.name, "space_id": self.model.space_id}
+
+
+async def answers(
+    batcher: Batcher, plan: Plan, blocks: AsyncIterator[Floats], spend: Callable[[float], None]
+) -> AsyncGenerator[list[Members], None]:
+    """The windows as they are complete, some at a time; then the whole; then what it came to.
+
+    Args:
+        batcher: where tiles are computed.
+        plan: what is asked for.
+        blocks: the recording.
+        spend: is told of each block's seconds.
+
+    Raises:
+        Problem: the recording is too short, or the model fails.
+    """
+    encoder, windowing = plan.model.encoder, plan.windowing
+    timeline = windowing.timeline(encoder) if windowing else None
+    source, whole, n_windows = _Counted(blocks, spend), Pool(), 0
+    new_frames = plan.hop_frames or encoder.tiling.new_frames(RECORDING_TILE_S)
+    ahead = TILES_AHEAD if plan.hop_frames is None else 1
+    async with (
+        aclosing(_tiles(encoder, source, new_frames)) as tiles,
+        aclosing(batcher.frames(Turn(), encoder, tiles, ahead)) as parts,
+    ):
+        async for frames in parts:
+            timed = await asyncio.to_thread(pooled, frames, whole, timeline)
+            if timed:
+                yield await asyncio.to_thread(_windows, plan, timed, n_windows)
+            n_windows += len(timed)
+    if timeline is not None and (timed := timeline.rest()):
+        yield await asyncio.to_thread(_windows, plan, timed, n_windows)
+        n_windows += len(timed)
+    (members,) = await asyncio.to_thread(plan.describe, whole.embedding()[None])
+    usage = {"audio_seconds": source.duration_s, "windows": n_windows}
+    yield [
+        {"object": plan.kind, "duration_s": source.duration_s, **members},
+        {"object": "done", "usage": usage},
+    ]
+
+
+def describe_vectors(asked: EmbeddingParameters) -> Describe:
+    """Each vector itself."""
+
+    def members(vectors: Floats) -> list[Members]:
+        _check(vectors)
+        return [{"embedding": vector(row, asked.output or "json")} for row in vectors]
+
+    return members
+
+
+def describe_predictions(head: ServedHead, asked: PredictionParameters) -> Describe:
+    """What a classifier says of each vector."""
+    return partial(_predictions, head.classifier, asked)
+
+
+def _predictions(
+    classifier: Classifier, asked: PredictionParameters, vectors: Floats
+) -> list[Members]:
+    _check(vectors)
+    scored = Scored(classifier.card, classifier.predict(vectors))
+    _check(scored.rows.logits)
+    rows = (describe(scored, row, asked) for row in range(len(vectors)))
+    return [row.model_dump(exclude_none=True) for row in rows]
+
+
+class _Counted:
+    """Blocks, and how much they came to."""
+
+    def __init__(self, blocks: AsyncIterator[Floats], spend: Callable[[float], None]) -> None:
+        self._blocks, self._spend = blocks, spend
+        self._n_samples = 0
+
+    @property
+    def duration_s(self) -> float:
+        return self._n_samples / SAMPLE_RATE
+
+    async def __aiter__(self) -> AsyncIterator[Floats]:
+        async for block in self._blocks:
+            self._n_samples += len(block)
+            self._spend(len(block) / SAMPLE_RATE)
+            yield block
+
+
+async def _tiles(encoder: Encoder, source: _Counted, new_frames: int) -> AsyncGenerator[Tile, None]:
+    cutter = Cutter(encoder.tiling, new_frames)
+    async for block in source:
+        for tile in cutter.add(block):
+            yield tile
+    if problem := too_short(source.duration_s):
+        raise problem
+    yield cutter.rest()
+
+
+def _windows(plan: Plan, timed: list[Timed], before: int) -> list[Members]:
+    described = plan.describe(np.stack([embedding for _, _, embedding in timed]))
+    return [
+        {"object": "window", "index": index, "start_s": start_s, "end_s": end_s, **members}
+        for index, ((start_s, end_s, _), members) in enumerate(
+            zip(timed, described, strict=True), start=before
+        )
+    ]
+
+
+def _check(values: np.typing.NDArray[Any]) -> None:
+    if not np.isfinite(values).all():
+        raise Problem("internal", "The model's answer for this recording is not finite.")

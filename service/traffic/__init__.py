@@ -1,0 +1,1 @@
+"""Who may come, how much at once, for how long."""

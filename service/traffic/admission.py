@@ -1,0 +1,64 @@
+"""How much may be in hand at once; one request more is refused at once, not kept waiting."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from service.problems import Problem
+
+RETRY_AFTER_S = 1
+
+
+class Admission:
+    """Counts requests in hand; used on the event loop alone, so a plain number does.
+
+    Args:
+        max_inflight: how many there may be.
+        max_queue_s: seconds of audio that one more may have to wait behind.
+        ahead_s: how many it would.
+    """
+
+    def __init__(
+        self,
+        max_inflight: int,
+        max_queue_s: float = math.inf,
+        ahead_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self.max_inflight, self.max_queue_s = max_inflight, max_queue_s
+        self.inflight = 0
+        self._ahead_s = ahead_s
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold one place while a request is read and answered.
+
+        Raises:
+            Problem: if every place is taken, or the queue is full.
+        """
+        if self.inflight >= self.max_inflight:
+            detail = f"{self.inflight} requests are in hand, as many as are accepted at once."
+            raise _overloaded(detail, self.max_inflight, self.inflight + 1, "requests")
+        if (ahead_s := self._ahead_s()) > self.max_queue_s:
+            detail = f"{ahead_s:.0f} s of audio wait already; at most {self.max_queue_s:g} s may."
+            raise _overloaded(detail, self.max_queue_s, ahead_s, "s")
+        self.inflight += 1
+        try:
+            yield
+        finally:
+            self.inflight -= 1
+
+
+def check_crowd(n_connections: int, max_connections: int) -> None:
+    """Refuse a request of one connection too many, so that none is left waiting.
+
+    Raises:
+        Problem: if more are open than may be.
+    """
+    if n_connections > max_connections:
+        detail = f"{n_connections} connections are open; at most {max_connections} may be."
+        raise _overloaded(detail, max_connections, n_connections, "connections")
+
+
+def _overloaded(detail: str, limit: float, observed: float, unit: str) -> Problem:
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return Problem("overloaded", detail, limit=limit, observed=observed, unit=unit, headers=headers)

@@ -1,0 +1,221 @@
+"""API keys: who may ask for what. Without any the service is open, as on a developer's machine.
+
+A line a key, in the file that `VIOLA_API_KEYS_FILE` names or in `VIOLA_API_KEYS` itself:
+
+    name:sha256[:scope,scope][:audio_seconds_per_minute][:max_inflight]
+
+Keys are 256 random bits, so a plain hash is enough: there is nothing to guess that a slow one would
+protect. `viola key NAME` makes one.
+"""
+
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Literal, cast, get_args
+
+from starlette.datastructures import Headers
+
+from service.problems import Problem
+from service.settings import Settings, SettingsError
+
+Scope = Literal["embed", "classify", "metrics"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+USUAL_SCOPES: tuple[Scope, ...] = ("embed", "classify")  # of a line that names none
+PREFIX = "viola_"  # tells people, and scanners of repositories, what they have found
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+# What anybody may read: health, and the documentation, which says nothing about this installation
+_OPEN = re.compile(
+    r"/|/livez|/readyz|/healthz|/v2/health/(live|ready)|/docs|/openapi\.json|/web/.*|/problems(/.*)?"
+)
+# What needs more than any key; the first that matches counts
+_NEEDS: tuple[tuple[re.Pattern[str], frozenset[Scope]], ...] = (
+    (re.compile(r"/metrics"), frozenset({"metrics"})),
+    (re.compile(r"/v1/audio/classifications.*"), frozenset({"classify"})),
+    (re.compile(r"/v1/audio/(analyze|stream).*"), frozenset({"embed", "classify"})),
+    (re.compile(r"/v1/audio/.*|/v1/embeddings.*|/v2/models/.*/infer"), frozenset({"embed"})),
+)
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key as it is stored: its hash, what it opens, how much it may send, how much at once."""
+
+    name: str
+    digest: str
+    scopes: frozenset[Scope] = frozenset(USUAL_SCOPES)
+    audio_seconds_per_minute: float | None = None
+    max_inflight: int | None = None
+
+    @classmethod
+    def parse(cls, line: str) -> "Key":
+        """Read a line of the file.
+
+        Raises:
+            ValueError: with what is wrong with it. The line itself may be a key, and is not shown.
+        """
+        fields = line.strip().split(":")
+        if len(fields) > 5:
+            raise ValueError(
+                "more than five fields; expected name:sha256[:scopes][:seconds][:requests]"
+            )
+        name, digest, scopes, quota, share = (*fields, "", "", "", "")[:5]
+        if not _NAME.fullmatch(name):
+            raise ValueError("the name must be 1 to 64 letters, digits, dots, dashes, underscores")
+        if not _DIGEST.fullmatch(digest):
+            raise ValueError("the second field must be a SHA-256 in 64 hexadecimal digits")
+        return cls(name, digest, _scopes(scopes), _quota(quota), _share(share))
+
+    def line(self) -> str:
+        """What `parse` reads."""
+        quota = self.audio_seconds_per_minute
+        scopes = ",".join(scope for scope in SCOPES if scope in self.scopes)
+        fields = [
+            f"{self.name}:{self.digest}:{scopes}",
+            "" if quota is None else f"{quota:g}",
+            "" if self.max_inflight is None else str(self.max_inflight),
+        ]
+        return fields[0] + ":".join(["", *fields[1:]]).rstrip(":")
+
+
+class Keyring:
+    """The keys that are known; none at all means that every request is let in."""
+
+    def __init__(self, keys: Iterable[Key] = ()) -> None:
+        self.keys = tuple(keys)
+
+    def __bool__(self) -> bool:
+        """Whether keys are asked for."""
+        return bool(self.keys)
+
+    def admit(self, path: str, headers: Headers) -> Key | None:
+        """Who asks, where that matters; None where anybody may.
+
+        Raises:
+            Problem: no key, an unknown one, or one that does not open this path.
+        """
+        if not self.keys or is_open(path):
+            return None
+        scheme, _, presented = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not presented.strip():
+            raise Problem(
+                "unauthorized", "This needs a key: Authorization: Bearer KEY.", headers=_CHALLENGE
+            )
+        key = self._find(presented.strip())
+        if key is None:
+            headers_ = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+            raise Problem("unauthorized", "The key is not known here.", headers=headers_)
+        if lacking := needed(path) - key.scopes:
+            scopes = ", ".join(sorted(lacking))
+            challenge = f'Bearer error="insufficient_scope", scope="{" ".join(sorted(lacking))}"'
+            raise Problem(
+                "forbidden",
+                f"The key {key.name} lacks the scope {scopes}.",
+                headers={"WWW-Authenticate": challenge},
+            )
+        return key
+
+    def _find(self, presented: str) -> Key | None:
+        """Compare with every key, in a time that tells nothing about how close it came."""
+        digest = digest_of(presented)
+        found = None
+        for key in self.keys:
+            if hmac.compare_digest(digest, key.digest):
+                found = key
+        return found
+
+
+def new_key() -> str:
+    """A key: 256 random bits."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def digest_of(key: str) -> str:
+    """What is stored of a key."""
+    return sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def is_open(path: str) -> bool:
+    """Whether anybody may ask for it."""
+    return _OPEN.fullmatch(path) is not None
+
+
+def needed(path: str) -> frozenset[Scope]:
+    """The scopes that a path needs beyond a known key."""
+    return next((scopes for path_, scopes in _NEEDS if path_.fullmatch(path)), frozenset())
+
+
+def load_keys(settings: Settings) -> list[Key]:
+    """The keys of the environment and of the file together.
+
+    Raises:
+        SettingsError: the file cannot be read, a line is none, or two keys are called the same.
+    """
+    keys: list[Key] = []
+    if settings.api_keys is not None:
+        lines = settings.api_keys.get_secret_value().split()
+        keys += _parsed("VIOLA_API_KEYS", lines)
+    if settings.api_keys_file is not None:
+        where = f"VIOLA_API_KEYS_FILE={settings.api_keys_file}"
+        try:
+            lines = settings.api_keys_file.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise SettingsError(f"{where} cannot be read: {reason}") from None
+        found = _parsed(where, lines)
+        if not found:
+            raise SettingsError(f"{where} holds no key; without the setting the service is open")
+        keys += found
+    for field in ("name", "digest"):
+        values = [getattr(key, field) for key in keys]
+        twice = next((key.name for key in keys if values.count(getattr(key, field)) > 1), None)
+        if twice is not None:
+            raise SettingsError(f"two API keys have the {field} of {twice}; each needs its own")
+    return keys
+
+
+def _parsed(where: str, lines: Iterable[str]) -> list[Key]:
+    keys = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            try:
+                keys.append(Key.parse(line))
+            except ValueError as error:
+                raise SettingsError(f"{where}, line {number}: {error}") from None
+    return keys
+
+
+def _scopes(text: str) -> frozenset[Scope]:
+    if not text:
+        return frozenset(USUAL_SCOPES)
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in SCOPES]
+    if unknown:
+        raise ValueError(f"there is no such scope; known are {', '.join(SCOPES)}")
+    return frozenset(cast("list[Scope]", names))
+
+
+def _quota(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ValueError("the fourth field must be audio seconds a minute, a number above 0")
+    return seconds
+
+
+def _share(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError("the fifth field must be requests in hand at once, a whole number above 0")
+    return int(text)

@@ -1,0 +1,149 @@
+"""Connections: a bound in bytes and seconds on what they may send that is no request.
+
+Uvicorn's HTTP/1.1 on llhttp (`httptools`), which answers several times as many requests a second as
+its parser in Python: under overload most answers are refusals, and what they cost is missing from
+the work that was accepted.
+"""
+
+import asyncio
+import uuid
+from enum import Enum, auto
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.errors import problem_response
+from service.problems import Problem
+
+MAX_HEAD_BYTES = 16 * 1024  # request line and headers
+
+
+class _Part(Enum):
+    """Which part of a request comes next."""
+
+    HEAD = auto()
+    BODY = auto()
+    NOTHING = auto()  # before the answer to what has come
+
+
+def bounded_protocol(head_timeout_s: float) -> type[HttpToolsProtocol]:
+    """Uvicorn's protocol, which hangs up on a head that has not come whole in so many seconds.
+
+    Between requests uvicorn's own keep-alive timeout counts, but only until the first byte of the
+    next one: a client that sends a byte now and then (slowloris) would stay for ever. So would one
+    that goes on sending a body that was refused before it was read. A head of more than 16 KiB and
+    what is no HTTP at all are answered with a problem document.
+    """
+
+    class BoundedProtocol(HttpToolsProtocol):
+        """A connection that has to say what it wants."""
+
+        _timer: asyncio.TimerHandle | None = None
+        _next = _Part.HEAD
+        _head_bytes = 0
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            is_head = self._next is _Part.HEAD
+            super().data_received(data)
+            if is_head and self._next is _Part.HEAD:  # the parser keeps it until a line is whole
+                self._head_bytes += len(data)
+                if self._head_bytes > MAX_HEAD_BYTES:
+                    self.send_400_response("")
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._forget()
+            super().connection_lost(exc)
+
+        # What the parser finds
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._next, self._head_bytes = _Part.HEAD, 0
+
+        def on_url(self, url: bytes) -> None:
+            self._head_bytes += len(url)
+            super().on_url(url)
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            self._head_bytes += len(name) + len(value) + len(b": \r\n")
+            super().on_header(name, value)
+
+        def on_headers_complete(self) -> None:
+            if self._head_bytes > MAX_HEAD_BYTES:
+                raise ValueError("the head is too long")  # comes back as `send_400_response`
+            self._next = _Part.BODY
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._next = _Part.NOTHING
+            super().on_message_complete()
+
+        def handle_websocket_upgrade(self) -> None:
+            self._next = _Part.NOTHING  # a protocol of its own from here on
+            super().handle_websocket_upgrade()
+
+        def send_400_response(self, msg: str) -> None:
+            """Answer what is no request, or too long a head, and hang up."""
+            if self.transport.is_closing():
+                return
+            if (
+                self.cycle is None
+                or not self.cycle.response_started
+                or self.cycle.response_complete
+            ):
+                is_long = self._head_bytes > MAX_HEAD_BYTES
+                problem = _head_too_large(self._head_bytes) if is_long else _NO_HTTP
+                self.transport.write(_bytes(problem))
+            self.transport.close()
+
+        # The clock
+
+        def _only_talks(self) -> bool:
+            """Whether what comes is the beginning of a head, or a body nobody waits for."""
+            is_answered = self.cycle is not None and self.cycle.response_complete
+            return self._next is _Part.HEAD or (self._next is _Part.BODY and is_answered)
+
+        def _watch(self) -> None:
+            """Keep one timer running for as long as that is so."""
+            if not self._only_talks():
+                self._forget()
+            elif self._timer is None:
+                self._timer = self.loop.call_later(head_timeout_s, self._hang_up)
+
+        def _forget(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        def _hang_up(self) -> None:
+            self._timer = None
+            if self._only_talks() and not self.transport.is_closing():
+                self.transport.close()
+
+    return BoundedProtocol
+
+
+_NO_HTTP = Problem("bad-request", "What was sent is not an HTTP/1.1 request.")
+
+
+def _head_too_large(n_bytes: int) -> Problem:
+    return Problem(
+        "head-too-large",
+        f"The head has {n_bytes} bytes or more; at most {MAX_HEAD_BYTES} are read.",
+        limit=MAX_HEAD_BYTES,
+        observed=n_bytes,
+        unit="bytes",
+    )
+
+
+def _bytes(problem: Problem) -> bytes:
+    """A problem as a whole HTTP answer, for what never became a request of the application."""
+    response = problem_response(problem, uuid.uuid4().hex)
+    fields = [*response.raw_headers, (b"connection", b"close")]
+    lines = [b"%b: %b\r\n" % field for field in fields]
+    return b"".join([STATUS_LINE[problem.status_code], *lines, b"\r\n", response.body])

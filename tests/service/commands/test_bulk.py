@@ -1,0 +1,154 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile as sf
+from typer.testing import CliRunner, Result
+
+import viola
+from models.runtime import Encoder
+from service.commands.bulk import Failure, Tally, embed_files
+from service.commands.tables import Row, TableError, writing
+from tests.signals import noise
+
+
+@pytest.fixture
+def encoder(model_path: Path) -> Encoder:
+    return Encoder.open(model_path, threads=1)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Short, broken, long, missing, short."""
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    paths = [folder / name for name in ("a.wav", "b.flac", "c.wav", "d.wav", "e.wav")]
+    sf.write(paths[0], noise(1.0), 16_000)
+    sf.write(paths[1], noise(1.0), 16_000)
+    paths[1].write_bytes(paths[1].read_bytes()[:-5000])
+    sf.write(paths[2], noise(12.0), 16_000)
+    sf.write(paths[4], noise(0.5), 16_000)
+    return paths
+
+
+def embed(*arguments: object) -> Result:
+    return CliRunner().invoke(viola.build(), ["embed", *map(str, arguments)])
+
+
+def test_every_file_gives_its_vector_or_its_failure_in_order(
+    encoder: Encoder, files: list[Path]
+) -> None:
+    tally = Tally()
+    results = list(embed_files(encoder, files, tally=tally))
+    assert [result.file for result in results] == [str(path) for path in files]
+    assert [type(result) for result in results] == [Row, Failure, Row, Failure, Row]
+    for result in results:
+        if isinstance(result, Row):
+            expected = encoder.embed(Path(result.file))
+            np.testing.assert_allclose(result.embedding, expected, atol=1e-5)
+            assert result.end_s == sf.info(result.file).duration
+    assert tally.files == 5
+    assert tally.audio_s >= 13.5
+
+
+def test_timed_rows_are_those_of_the_encoder(encoder: Encoder, files: list[Path]) -> None:
+    rows = list(embed_files(encoder, files[2:3], window_s=2.0, hop_s=1.0))
+    windows = encoder.windows(files[2], 2.0, 1.0)
+    np.testing.assert_array_equal([row.embedding for row in rows], windows.embedding)
+    np.testing.assert_array_equal([row.start_s for row in rows], windows.start_s)
+
+
+def test_frames_come_one_a_row(encoder: Encoder, files: list[Path]) -> None:
+    rows = list(embed_files(encoder, files[:1], frames=True))
+    np.testing.assert_array_equal([row.embedding for row in rows], encoder.frames(files[0]))
+    assert rows[1].start_s == encoder.card.frame_hop / 16_000
+
+
+def test_a_name_that_cannot_be_opened_stops_nothing(encoder: Encoder, files: list[Path]) -> None:
+    results = list(embed_files(encoder, [Path("x" * 300), Path("\udcff.wav"), files[0]]))
+    assert [type(result) for result in results] == [Failure, Failure, Row]
+    assert results[1].file == "\\xff.wav"
+
+
+def test_a_folder_among_the_files_is_a_failure(encoder: Encoder, tmp_path: Path) -> None:
+    (failure,) = embed_files(encoder, [tmp_path])
+    assert isinstance(failure, Failure)
+    assert "folder" in failure.reason
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".jsonl", ".parquet"])
+def test_every_format_holds_the_same_vectors(
+    encoder: Encoder, model_path: Path, files: list[Path], tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / f"table{suffix}"
+    result = embed(*files, "-o", out, "--model", model_path)
+    assert result.exit_code == 1
+    for failed in (files[1], files[3]):
+        assert f"failed: {failed}: " in result.output
+    vectors, names = read(out)
+    assert names == [str(files[i]) for i in (0, 2, 4)]
+    np.testing.assert_allclose(vectors, [encoder.embed(Path(n)) for n in names], atol=1e-5)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def read(path: Path) -> tuple[np.ndarray, list[str]]:
+    if path.suffix == ".npz":
+        content = np.load(path)
+        return content["embedding"], content["file"].tolist()
+    if path.suffix == ".npy":
+        with path.with_name(path.name + ".csv").open() as listing:
+            return np.load(path), [row["file"] for row in csv.DictReader(listing)]
+    if path.suffix == ".jsonl":
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        return np.array([row["embedding"] for row in rows]), [row["file"] for row in rows]
+    table = pq.read_table(path)
+    return np.array(table["embedding"].to_pylist()), table["file"].to_pylist()
+
+
+def test_all_files_well_exits_with_0(model_path: Path, files: list[Path], tmp_path: Path) -> None:
+    result = embed(files[0], files[4], "-o", tmp_path / "t.npz", "--model", model_path)
+    assert result.exit_code == 0, result.output
+    assert "2 files embedded, 0 failed" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-o", "table.txt"), "expected one of .npz, .npy, .parquet, .jsonl"),
+        (("-o", "gone/table.npz"), "does not exist"),
+        (("-o", "folder.npz"), "is a folder"),
+        (("-o", "table.npz", "--window-s", "1", "--hop-s", "2"), "expected 0 < hop_s <= window_s"),
+        (("-o", "table.npz", "--hop-s", "2"), "--hop-s needs --window-s"),
+        (("-o", "table.npz", "--frames", "--window-s", "2"), "not both"),
+    ],
+)
+def test_what_cannot_be_asked_is_an_error_of_use(
+    model_path: Path,
+    files: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder.npz").mkdir()
+    result = embed(files[0], "--model", model_path, *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert not list(tmp_path.glob("table*"))
+
+
+def test_a_table_that_is_given_up_leaves_nothing(encoder: Encoder, tmp_path: Path) -> None:
+    for name in ("t.npz", "t.npy", "t.jsonl", "t.parquet"):
+        with pytest.raises(KeyboardInterrupt), writing(tmp_path / name, encoder.card) as table:  # noqa: PT012
+            table.add(Row("f", 0, 1, np.zeros(encoder.card.embed_dim, np.float32)))
+            raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_format_is_refused(encoder: Encoder, tmp_path: Path) -> None:
+    with pytest.raises(TableError), writing(tmp_path / "t.xlsx", encoder.card):
+        pass

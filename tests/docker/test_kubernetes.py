@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from service.metrics import Metrics
 from service.settings import ENV_PREFIX, Settings
+from service.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "docker" / "kubernetes"

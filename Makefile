@@ -61,8 +61,9 @@ image-check: $(VENV)/.serve  ## build the service's image, run it, and prove wha
 lock: $(VENV)/.lock  ## write docker/locks anew
 	docker/lock $(BIN)/uv
 
+# --strict: what cannot be asked about is no pass
 audit: $(VENV)/.lock  ## known vulnerabilities of what the images install
-	for lock in docker/locks/*.txt; do $(BIN)/pip-audit --disable-pip --require-hashes -r $$lock || exit 1; done
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes $(addprefix -r ,$(wildcard docker/locks/*.txt))
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage

@@ -1,6 +1,8 @@
 """The `viola` command: the service's commands, and the training half's where torch is installed."""
 
 import importlib.util
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -17,12 +19,29 @@ def build() -> typer.Typer:
     has_torch = importlib.util.find_spec("torch") is not None
     epilog = None if has_torch else WITHOUT_TORCH
     app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, epilog=epilog)
+    app.callback()(_options)
     service_cli.register(app)
     if has_torch:
         from training import cli as training_cli
 
         training_cli.register(app)
     return app
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(version("viola-audio"))
+        raise typer.Exit
+
+
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and end.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None: ...
 
 
 def main() -> None:

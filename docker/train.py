@@ -27,8 +27,20 @@ class Stopped(Exception):
 
 
 def main(arguments: list[str], sounds: Path = SOUNDS, work: Path = WORK) -> None:
-    """Prepare, train, export; each step is skipped as far as it is done."""
+    """Prepare, train, export; exits with the code of the step that failed or was stopped."""
     _check(sounds, work)
+    try:
+        run_steps(arguments, sounds, work)
+    except Stopped as stopped:
+        sys.exit(stopped.code if stopped.code > 0 else 128 - stopped.code)
+
+
+def run_steps(arguments: list[str], sounds: Path, work: Path) -> None:
+    """Each step does what is left to do.
+
+    Raises:
+        Stopped: a step ended otherwise than with 0.
+    """
     own_recipe = arguments[:1] and not arguments[0].startswith("-")
     recipe, options = (arguments[0], arguments[1:]) if own_recipe else ("default", arguments)
     store, run, model = work / "store", work / "run", work / "model.onnx"
@@ -73,7 +85,7 @@ def _n_gpus() -> int:
 
 
 def _step(command: list[str | Path]) -> None:
-    """Run one command; SIGTERM and Ctrl-C reach it, and it saves what it has."""
+    """Run one command; SIGTERM and Ctrl-C are passed on, and it saves what it has."""
     process = subprocess.Popen(command)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda given, _: process.send_signal(given))
@@ -82,7 +94,4 @@ def _step(command: list[str | Path]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except Stopped as stopped:
-        sys.exit(stopped.code if stopped.code > 0 else 128 - stopped.code)
+    main(sys.argv[1:])

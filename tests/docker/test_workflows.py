@@ -1,8 +1,8 @@
 """The workflows of continuous integration and of a release."""
 
 import re
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,7 @@ def steps(path: Path) -> list[dict[str, Any]]:
 
 @each_file
 def test_it_is_a_workflow(path: Path) -> None:
-    validator = shutil.which("check-jsonschema")
-    if validator is None:
-        pytest.skip("check-jsonschema is not installed: pip install check-jsonschema")
+    validator = Path(sys.executable).with_name("check-jsonschema")
     schema = ["--builtin-schema", "vendor.github-workflows"]
     run = subprocess.run([validator, *schema, path], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout

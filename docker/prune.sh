@@ -26,5 +26,6 @@ find . -type f \( -name '*.pyi' -o -name '*.px[di]' -o -name '*.pyx' -o -name '*
 # Colours for other languages than Python's, in whose tracebacks alone they are used
 find pygments/lexers -name '*.py' ! -name '__init__.py' ! -name '_mapping.py' ! -name 'python.py' -delete
 
-# Debugging symbols
+# Debugging symbols, and of Arrow those that are for linking
 find av -name '*.so' -exec strip --strip-debug {} +
+strip --strip-unneeded pyarrow/*.so*

@@ -136,8 +136,7 @@ def write(
     out: Path, plan: Plan, protocol: Protocol, about: Mapping[str, Any], rows: Sequence[Row]
 ) -> None:
     """The results and the table made of them."""
-    made = {"commit": git_commit(), "command": sys.argv[1:]}
-    content = {"protocol": {**about, **made}, "rows": [asdict(row) for row in rows]}
+    content = {"protocol": {**about, "commit": git_commit()}, "rows": [asdict(row) for row in rows]}
     texts = {"json": json.dumps(content, indent=1) + "\n", "md": markdown(plan, protocol, rows)}
     out.mkdir(parents=True, exist_ok=True)
     for suffix, text in texts.items():

@@ -4,7 +4,8 @@ import asyncio
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from queue import SimpleQueue
+from itertools import count
+from queue import PriorityQueue
 
 import numpy as np
 import structlog
@@ -37,7 +38,9 @@ class Decoder:
         self.restarts: Counter[str] = Counter()
         self._large = asyncio.Semaphore(max(1, workers - 1))
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        self._idle: SimpleQueue[DecoderProcess] = SimpleQueue()
+        # Those that have answered before those that may still be starting, then the longest idle
+        self._idle: PriorityQueue[tuple[bool, int, DecoderProcess]] = PriorityQueue()
+        self._numbers = count()
         self._all: set[DecoderProcess] = set()
         for _ in range(workers):
             self._start()
@@ -105,17 +108,17 @@ class Decoder:
 
     def _living(self) -> DecoderProcess:
         """A process to ask; those that died between two files are replaced, and no file's fault."""
-        process = self._idle.get()
+        _, _, process = self._idle.get()
         while not process.is_usable:
             log.warning("decoder replaced", cause="signal", notes="it died while idle")
             self.restarts["signal"] += 1
             self._return(process)
-            process = self._idle.get()
+            _, _, process = self._idle.get()
         return process
 
     def _return(self, process: DecoderProcess) -> None:
         if process.is_usable:
-            self._idle.put(process)
+            self._idle.put((False, next(self._numbers), process))
             return
         self._all.discard(process)
         process.close()
@@ -124,7 +127,7 @@ class Decoder:
     def _start(self) -> None:
         process = DecoderProcess(self.limits, self.guard)
         self._all.add(process)
-        self._idle.put(process)
+        self._idle.put((True, next(self._numbers), process))
 
 
 def death_problem(cause: Cause, guard: Guard) -> Problem:

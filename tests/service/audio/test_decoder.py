@@ -149,6 +149,17 @@ def test_processes_that_died_between_two_files_are_no_files_fault(make: Make) ->
     assert not set(dead) & set(decoder.pids)
 
 
+def test_a_process_that_is_still_starting_is_asked_last(make: Make) -> None:
+    decoder = make(workers=2, wall_s=2)
+    first = min(decoder._idle.queue)[2].pid
+    (starting,) = set(decoder.pids) - {first}
+    os.kill(starting, signal.SIGSTOP)
+    for _ in range(3):
+        assert len(decode(decoder, encoded(tone()))) == 16_000
+    os.kill(starting, signal.SIGCONT)
+    assert not decoder.restarts
+
+
 def test_a_file_that_costs_too_much_cpu_time_is_given_up(make: Make) -> None:
     decoder = make()
     (pid,) = decoder.pids

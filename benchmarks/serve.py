@@ -1,6 +1,7 @@
 """What the service carries: throughput, latency, overload, fairness, start, memory.
 
     python benchmarks/serve.py [--throughput] [--latency] [--mixed] [--start] [--memory] [--quick]
+        [--lengths SECONDS ...]
 
 All tables unless some are named. The service, the load (`load.py`) and the authors' way
 (`authors_server.py`) are processes of their own on the same cores, so what the client takes is
@@ -58,6 +59,8 @@ class Plan:
     seconds: float
     quick: bool
     concurrency: int
+    lengths: tuple[int, ...] = ()
+    """Of the recordings, in seconds; empty: those of the table."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ def throughput(plan: Plan) -> None:
     """Audio seconds a second, all ways in turn in every round."""
     cpus = available_cpus()
     apart, together = Encoder.open(DEFAULT_MODEL, threads=1), Encoder.open(DEFAULT_MODEL)
-    lengths = (1, 10) if plan.quick else (1, 10, 60)
+    lengths = plan.lengths or ((1, 10) if plan.quick else (1, 10, 60))
     authors = [str(HERE / "authors_server.py"), "--threads", str(cpus)]
     print(f"\nseconds of audio a second, {plan.concurrency} requests at a time")
     columns = f"{'of bare':>8} {'of authors':>11} {'per core-second':>16}"
@@ -328,7 +331,7 @@ def start(plan: Plan) -> None:
 
 def memory(plan: Plan) -> None:
     """The highest RSS of the service and its children while one recording is streamed."""
-    lengths = (10, 60, 600) if plan.quick else (10, 60, 600, 3600, 36_000)
+    lengths = plan.lengths or ((10, 60, 600) if plan.quick else (10, 60, 600, 3600, 36_000))
     print("\none recording, ?stream=true&window_s=1: peak RSS, MB")
     columns = f"{'service':>8} {'children':>9} {'seconds':>8} {'x real time':>12}"
     print(f"{'length':>8} {'format':>6} {columns} {'first line, s':>14}")
@@ -416,12 +419,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of one measurement")
     parser.add_argument("--concurrency", type=int, default=8, help="of the closed loops")
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=(), help="in s, of --throughput and --memory"
+    )
     asked = parser.parse_args()
     rounds, seconds = (2, 1.0) if asked.quick else (asked.rounds, asked.seconds)
     chosen = [name for name in TABLES if getattr(asked, name)] or list(TABLES)
     print(f"{available_cpus()} CPUs for service and client together")
     with tempfile.TemporaryDirectory() as folder:
-        plan = Plan(Path(folder), rounds, seconds, asked.quick, asked.concurrency)
+        plan = Plan(
+            Path(folder), rounds, seconds, asked.quick, asked.concurrency, tuple(asked.lengths)
+        )
         for name in chosen:
             TABLES[name](plan)
 

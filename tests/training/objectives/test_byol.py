@@ -91,3 +91,11 @@ def test_the_outcome_holds_a_prediction_and_the_target_that_it_is_for(byol: BYOL
     torch.testing.assert_close(outcome.prediction, byol.predictor(byol.online(a)))
     torch.testing.assert_close(outcome.target, byol.target(b))
     assert not any(t.requires_grad for t in outcome[1:4])
+
+
+def test_a_checkpoint_holds_the_networks_and_no_number_of_the_plan(byol: BYOL) -> None:
+    assert {name.partition(".")[0] for name in byol.state_dict()} == {
+        "online",
+        "predictor",
+        "target",
+    }

@@ -124,6 +124,8 @@ def test_direct_predictors_are_those_of_the_steps_before(predictor: str) -> None
     expected = torch.zeros(8, 8)
     for step, batch in enumerate((first, second)):
         objective.before_step(step, 10)
+        is_first = torch.equal(objective.predictor.matrix, torch.eye(8))
+        assert is_first == (step == 0)  # overwritten from the second step on
         objective(batch)
         z = torch.cat([objective.online(view) for view in batch]).detach()
         expected = 0.4 * expected + 0.6 * z.T @ z / 12

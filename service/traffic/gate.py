@@ -36,19 +36,19 @@ class Guards:
     shares: Shares = field(default_factory=Shares)
     n_connections: Callable[[], int] = lambda: 0
 
-    def admit(self, path: str, headers: Headers, address: str | None) -> Caller:
-        """Who asks.
+    def admit(self, path: str, audio: bool, headers: Headers, address: str | None) -> Caller:
+        """Who asks; `audio`: for what costs audio seconds.
 
         Raises:
             Problem: too many are connected, the service is leaving, the key does not fit, or its
                 quota is used up.
         """
         check_crowd(self.n_connections(), self.max_connections)
-        if takes_audio(path):
+        if audio:
             self.drain.check()
         key = self.keyring.admit(path, headers)
         caller = Caller.of(key, address, self.quotas.usual)
-        if takes_audio(path):
+        if audio:
             self.quotas.check(caller)
         return caller
 
@@ -65,12 +65,13 @@ class Gate:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         path = path_within(scope)
+        audio = takes_audio(path)
         address = scope["client"][0] if scope.get("client") else None
         state = scope.setdefault("state", {})
         with ExitStack() as held:
             try:
-                caller = self.guards.admit(path, Headers(scope=scope), address)
-                if takes_audio(path):
+                caller = self.guards.admit(path, audio, Headers(scope=scope), address)
+                if audio:
                     held.enter_context(self.guards.shares.slot(caller))
             except Problem as problem:
                 return await self._refuse(problem, scope, receive, send)
@@ -78,7 +79,7 @@ class Gate:
 
             async def marked(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    self._mark(MutableHeaders(scope=message), caller, path)
+                    self._mark(MutableHeaders(scope=message), caller, audio)
                 await send(message)
 
             await self.app(scope, receive, marked)
@@ -93,8 +94,8 @@ class Gate:
             response.headers["Connection"] = "close"
         await response(scope, receive, send)
 
-    def _mark(self, headers: MutableHeaders, caller: Caller, path: str) -> None:
-        if takes_audio(path):
+    def _mark(self, headers: MutableHeaders, caller: Caller, audio: bool) -> None:
+        if audio:
             headers.update(self.guards.quotas.headers(caller))
         if self.guards.drain.has_begun:  # so that the next request opens one to another instance
             headers["Connection"] = "close"

@@ -1,24 +1,18 @@
 """Every method and variant, as settings over a recipe and as objectives of tiny networks."""
 
+from typing import get_args
+
 import torch
 from pydantic import TypeAdapter
 from torch import nn
 
 from models.nn.encoder import AudioNTT2020
 from training.distributed import World
+from training.objectives import closed_form
 from training.objectives.methods import Method
 from training.objectives.objective import Objective
 
-CLOSED_FORMS = [
-    "stiefel",
-    "neumann",
-    "visser",
-    "newton_schulz",
-    "newton_schulz_twice",
-    "optimal",
-    "direct_pred",
-    "direct_copy",
-]
+CLOSED_FORMS = get_args(closed_form.Settings.model_fields["predictor"].annotation)
 EVERY = {
     "byol": {},
     "byol, linear": {"predictor": "linear"},

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.nn.encoder import ConvEncoder
 from training.distributed import World
-from training.objectives.objective import Objective, ObjectiveSettings, Outcome, regression_loss
+from training.objectives.objective import Objective, ObjectiveSettings, Outcome, symmetric_loss
 
 
 class Settings(ObjectiveSettings):
@@ -43,7 +43,5 @@ class BYOL(Objective):
         predictions = self.each(self.predictor, projections)
         with torch.no_grad():
             targets = self.each(self.target, views)
-        loss = regression_loss(predictions[0], targets[1]) + regression_loss(
-            predictions[1], targets[0]
-        )
+        loss = symmetric_loss(predictions, targets)
         return Outcome(loss, projections[0].detach(), predictions[0].detach(), targets[1], {})

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models.nn.encoder import ConvEncoder
 from training.distributed import World
 from training.objectives import predictor_matrices as matrices
-from training.objectives.objective import Objective, ObjectiveSettings, Outcome, regression_loss
+from training.objectives.objective import Objective, ObjectiveSettings, Outcome, symmetric_loss
 
 ITERATIONS = {"stiefel": 9, "newton_schulz": 9, "newton_schulz_twice": 7, "visser": 60}
 RIDGES = {"optimal": 0.0, "direct_pred": 0.01, "direct_copy": 0.01}
@@ -108,22 +108,17 @@ class ClosedForm(Objective):
 
     def forward(self, views: Sequence[Tensor]) -> Outcome:
         """Two views (B, F, T) -> a loss in [0, 8], and the first view's projections."""
-        first, second = self.each(self.online, views)
+        projections = self.each(self.online, views)
         with torch.no_grad():
-            first_target, second_target = self.each(self.target, views)
+            targets = self.each(self.target, views)
         # In float32: a root of a matrix has no use for the digits of bfloat16
-        with torch.autocast(first.device.type, enabled=False):
-            first, second = first.float(), second.float()
-            self.predictor.update(
-                torch.cat([first, second]).detach(),
-                torch.cat([second_target, first_target]).float(),
-            )
-            prediction = self.predictor(first)
-            loss = regression_loss(prediction, second_target) + regression_loss(
-                self.predictor(second), first_target
-            )
+        with torch.autocast(views[0].device.type, enabled=False):
+            projections = [projection.float() for projection in projections]
+            self.predictor.update(torch.cat(projections).detach(), torch.cat(targets[::-1]).float())
+            predictions = [self.predictor(projection) for projection in projections]
+            loss = symmetric_loss(predictions, targets)
         logs = {"predictor_rank": matrices.stable_rank(self.predictor.matrix)}
-        return Outcome(loss, first.detach(), prediction.detach(), second_target, logs)
+        return Outcome(loss, projections[0].detach(), predictions[0].detach(), targets[1], logs)
 
 
 class MatrixPredictor(nn.Module):

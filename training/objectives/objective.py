@@ -168,3 +168,12 @@ def follow(target: nn.Module, online: nn.Module, decay: Tensor) -> None:
 def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean of 2 - 2 cos over the batch, in [0, 4]: (B, P), (B, P) -> scalar. BYOL eq. 2."""
     return 2 - 2 * F.cosine_similarity(prediction.float(), target.float(), dim=1).mean()
+
+
+def symmetric_loss(predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """Each view's target from the other's prediction, in [0, 8]: two of (B, P) each -> scalar.
+
+    BYOL, sec. 3.1: the loss of both directions, summed.
+    """
+    first, second = predictions
+    return regression_loss(first, targets[1]) + regression_loss(second, targets[0])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.nn.encoder import ConvEncoder
 from training.distributed import World
-from training.objectives.objective import Objective, ObjectiveSettings, Outcome, regression_loss
+from training.objectives.objective import Objective, ObjectiveSettings, Outcome, symmetric_loss
 
 
 class Settings(ObjectiveSettings):
@@ -134,9 +134,7 @@ class SelfLabeling(Objective):
         predictions = self.each(self.predictor, projections)
         with torch.no_grad():
             targets = self.each(self.target, views)
-        plain = regression_loss(predictions[0], targets[1]) + regression_loss(
-            predictions[1], targets[0]
-        )
+        plain = symmetric_loss(predictions, targets)
         # In float32: a cosine of bfloat16 has two digits to pass a threshold with
         with torch.autocast(plain.device.type, enabled=False):
             first, found = self.refine(predictions[0], targets[0], targets[1])

@@ -62,12 +62,12 @@ def test_an_unknown_setting_is_an_error_in_code_too() -> None:
         Settings(max_file=1)
 
 
-README = Path(__file__).parent.parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "deploy.md"
 TABLE = re.compile(r"(?<=\| `VIOLA_` \| default \| \|\n\|---\|---\|---\|\n)(?:\|.*\n)+")
 
 
 def row(name: str, field: FieldInfo) -> str:
-    """A setting as the README has it."""
+    """A setting as the page has it."""
     default, text = field.default, ""
     if isinstance(default, Path):
         text = "the models that ship"
@@ -80,13 +80,13 @@ def row(name: str, field: FieldInfo) -> str:
     return f"| `{name.upper()}` | {text} | {field.description} |\n"
 
 
-def test_the_readme_lists_every_setting_with_its_default() -> None:
-    """After a change that is meant run `UPDATE_README=1 pytest tests/service/test_settings.py`."""
+def test_the_documentation_lists_every_setting_with_its_default() -> None:
+    """After a change that is meant run `UPDATE_DOCS=1 pytest tests/service/test_settings.py`."""
     table = "".join(row(name, field) for name, field in Settings.model_fields.items())
-    text = README.read_text()
-    if os.environ.get("UPDATE_README"):
+    text = PAGE.read_text()
+    if os.environ.get("UPDATE_DOCS"):
         text = TABLE.sub(lambda _: table, text)
-        README.write_text(text)
+        PAGE.write_text(text)
     (found,) = TABLE.findall(text)
     assert found == table
 

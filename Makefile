@@ -3,7 +3,7 @@ PYTHON ?= python3
 PROVIDER ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 .PHONY: serve test check fmt bench pretrained-int8 pretrained-heads image image-check training-image lock audit clean
 
@@ -70,11 +70,11 @@ clean:  ## remove the virtual environment and caches
 
 # The service's environment never needs torch; the developer's has everything.
 $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable ".[service,media]"
+	$(PIP) --editable ".[serve,fit,media]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable ".[service,media,training,dev]"
+	$(PIP) --editable ".[serve,media,train,dev]"
 	touch $@ $(VENV)/.serve
 
 $(VENV)/.lock: pyproject.toml constraints.txt | $(BIN)/python

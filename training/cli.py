@@ -1,4 +1,4 @@
-"""The commands of the training half: prepare, train, report, evaluate, fit, export, quantize."""
+"""The commands of the training half: prepare, train, report, evaluate, export, quantize."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from training.classifiers.cli import fit
+from models.terminal import console
 from training.evaluation.cli import evaluate
-from training.terminal import clear_errors, console
+from training.terminal import clear_errors
 
 if TYPE_CHECKING:
     from models.modelfile import Card
 
-# The `viola` command imports this module whenever torch is installed, also to serve: commands
-# import what they need when they run, and serving never loads torch.
+# The `viola` command imports this module also to serve, and where torch is not installed: commands
+# import what they need when they run.
 
 
 def prepare(
@@ -268,18 +268,6 @@ def quantize_(
     )
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands to the `viola` command."""
-    app.command()(prepare)
-    app.command()(train)
-    app.command("report")(report_)
-    app.command("export")(export_)
-    app.command("import")(import_)
-    app.command("quantize")(quantize_)
-    app.command()(evaluate)
-    app.command()(fit)
-
-
 def _probe(text: str) -> tuple[str, float]:
     """`task=accuracy` as a name and a number in [0, 1]."""
     task, _, accuracy = text.partition("=")
@@ -297,3 +285,6 @@ def _report(out: Path, card: "Card", difference: float) -> None:
         f"{out}: {card.encoder}, {card.embed_dim} dimensions, space {card.space_id}; the graph is "
         f"within {difference:.1e} of the network"
     )
+
+
+COMMANDS = (prepare, train, report_, evaluate, export_, import_, quantize_)

@@ -16,14 +16,6 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-    app.command()(serve)
-    app.command()(embed)
-    app.command()(classify)
-    app.command()(key)
-
-
 def serve(
     models: Annotated[
         Path | None, typer.Option(help="A model file, or a folder of *.onnx.", show_default=False)
@@ -178,14 +170,14 @@ def classify(
     from models.classifier import Classifier
     from models.runtime import Encoder
     from service.commands.bulk import Failure
-    from service.commands.labels import label_files, printing, shipped, writing
+    from service.commands.labels import label_files, printing, writing
 
     if not timeline and (window_s is not None or hop_s is not None):
         raise typer.BadParameter("--window-s and --hop-s need --timeline")
     console = Console(stderr=True, soft_wrap=True)
     failures: list[Failure] = []
     try:
-        classifier = Classifier.open(shipped(head))
+        classifier = Classifier.open(head)
         encoder = Encoder.open(model, threads=threads)
         classifier.check_space(encoder.card.space_id, encoder.card.name)
         if timeline and window_s is None:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from models.atomic import replacing
 from models.classifier import Classifier, ClassifierCard
-from models.modelfile import PRETRAINED
 from models.runtime import Encoder
 from service.commands.bulk import Failure, Tally, embed_files
 from service.commands.tables import check_target
@@ -72,13 +71,6 @@ class Labelled:
 
 
 Add = Callable[[Labelled], None]
-
-
-def shipped(head: Path) -> Path:
-    """A classifier file, which may be named as one of those that ship with the project."""
-    ours = PRETRAINED / f"{head.name}.onnx"
-    bare = head.parent == Path() and not head.suffix
-    return ours if bare and ours.is_file() and not head.exists() else head
 
 
 def label_files(

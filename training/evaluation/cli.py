@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from training.terminal import clear_errors, console
+from models.terminal import console
+from training.terminal import clear_errors
 
 
 def evaluate(

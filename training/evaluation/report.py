@@ -13,11 +13,11 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from models.atomic import replacing
+from models.labelled.tasks import Task
 from training import page
 from training.evaluation import figures
 from training.evaluation.evaluate import SEARCH_DEPTH, SHOTS, Measure, Result, Settings
 from training.evaluation.neighbours import N_NEIGHBOURS
-from training.evaluation.tasks import Task
 
 TITLES = {
     "linear": "linear probe",

@@ -10,12 +10,12 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import viola
+from models.labelled.tasks import Task
+from tests.labelled import clip, table_of_folds, write_clip
 from tests.signals import noise
-from tests.training.labelled import clip, table_of_folds, write_clip
 from training.evaluation import figures, report, tasks
 from training.evaluation.embeddings import Subject
 from training.evaluation.evaluate import Settings, evaluate
-from training.evaluation.tasks import Task
 
 MEASURES = ["linear", "knn", "shots-1", "shots-5", "shots-10", "search"]
 

@@ -8,16 +8,16 @@ from typer.testing import CliRunner, Result
 
 import viola
 from models.classifier import Classifier
+from models.classifiers import crossfit, graph
+from models.classifiers.card import Notes
+from models.classifiers.estimators import LOGISTIC, MLP, Kind
+from models.classifiers.fit import Embedded, FitError, check_task, fit_embedded
+from models.labelled import splits
+from models.labelled.splits import Clues
+from models.labelled.tasks import Task
 from models.runtime import Encoder
+from tests.labelled import table_of_folds, write_table
 from tests.service.conftest import write_model
-from tests.training.labelled import table_of_folds, write_table
-from training.classifiers import crossfit, graph
-from training.classifiers.card import Notes
-from training.classifiers.estimators import LOGISTIC, MLP, Kind
-from training.classifiers.fit import Embedded, FitError, check_task, fit_embedded
-from training.evaluation import splits
-from training.evaluation.splits import Clues
-from training.evaluation.tasks import Task
 
 NAMES = ("a", "b", "c")
 DIM = 4  # of the tiny encoder

@@ -18,13 +18,13 @@ from models.classifier import (
     Source,
     TrainingData,
 )
+from models.classifiers import calibration, crossfit, estimators, novelty
+from models.classifiers.calibration import Labels, Scaling
+from models.classifiers.crossfit import HeldOut, Judged
+from models.classifiers.estimators import Kind
+from models.commit import git_commit
+from models.labelled.tasks import Task
 from models.modelfile import Card
-from training.checkpoint import git_commit
-from training.classifiers import calibration, crossfit, estimators, novelty
-from training.classifiers.calibration import Labels, Scaling
-from training.classifiers.crossfit import HeldOut, Judged
-from training.classifiers.estimators import Kind
-from training.evaluation.tasks import Task
 
 
 @dataclass(frozen=True)

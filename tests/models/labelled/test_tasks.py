@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.labelled import tasks
+from models.labelled.tasks import TaskError
+from tests.labelled import clip, pack, table_of_folds, write_clip, write_table
 from tests.signals import noise
-from tests.training.labelled import clip, pack, table_of_folds, write_clip, write_table
-from training.evaluation import tasks
-from training.evaluation.tasks import TaskError
 
 
 def test_a_table_with_folds_becomes_a_round_a_fold(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from models.modelfile import DEFAULT_MODEL
-from training.terminal import clear_errors, console
+from models.terminal import clear_errors, console
 
 if TYPE_CHECKING:
     from models.classifier import Source
@@ -49,16 +49,18 @@ def fit(
     Each clip is embedded at its own length. Accuracy, calibration and novelty are measured on clips
     held out, by the task's folds or groups, and stand in the file's card.
     """
+    from models.classifiers import estimators
+    from models.classifiers.card import Notes
+    from models.classifiers.fit import fit as fit_classifier
+    from models.labelled import tasks
+    from models.labelled.tasks import TaskError
+    from models.modelfile import ModelFileError
     from models.runtime import Encoder
-    from training.classifiers import estimators
-    from training.classifiers.card import Notes
-    from training.classifiers.fit import fit as fit_classifier
-    from training.evaluation import tasks
 
     if out.suffix != ".onnx" or out.is_dir():
         raise typer.BadParameter(f"-o {out}: expected a file NAME.onnx; NAME is what it is called")
     notes = Notes(licence, description, tuple(_source(text) for text in sources or []))
-    with clear_errors():
+    with clear_errors(TaskError, ModelFileError):
         task = tasks.load(
             path, root=root, separator=separator, seed=seed, allow_leakage=allow_leakage
         )

@@ -7,8 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from models import classifier
-from training.classifiers import calibration, estimators, graph, novelty
-from training.classifiers.estimators import LOGISTIC, MLP, Kind
+from models.classifiers import calibration, estimators, graph, novelty
+from models.classifiers.estimators import LOGISTIC, MLP, Kind
 
 DIM = 24
 KINDS = pytest.mark.parametrize("kind", [LOGISTIC, MLP], ids=lambda kind: kind.parameter)

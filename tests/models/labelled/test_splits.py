@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.evaluation import splits
-from training.evaluation.splits import Clues, Round
+from models.labelled import splits
+from models.labelled.splits import Clues, Round
 
 
 def clues(classes: list[int], groups: list[str] | None = None, seed: int = 0) -> Clues:

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.audio import SAMPLE_RATE
-from training.data.corpus import CorpusError
-from training.data.decoders import Item
-from training.evaluation import clips, labels, splits
-from training.evaluation.clips import Pcm
-from training.evaluation.labels import LabelError, Row, some
-from training.evaluation.splits import Clues, Round
+from models.labelled import clips, labels, splits
+from models.labelled.clips import Pcm
+from models.labelled.labels import LabelError, Row, some
+from models.labelled.splits import Clues, Round
+from models.sources import Item, SourceError
 
 MIN_SECONDS = 0.05  # unit length
 log = logging.getLogger(__name__)
@@ -235,7 +234,7 @@ def _files(name: str, rows: Sequence[Row], root: Path) -> tuple[Item, ...]:
         raise TaskError(f"{name}: files that are listed twice: {some(twice)}")
     try:
         found = clips.locate(root, names)
-    except CorpusError as error:
+    except SourceError as error:
         raise TaskError(f"{name}: {error}") from error
     missing = [n for n, item in zip(names, found, strict=True) if item is None]
     if missing:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
 from models.classifier import ClassScores
-from training.classifiers import calibration, estimators, novelty
-from training.classifiers.calibration import Array, Labels
-from training.classifiers.estimators import Floats, Kind
-from training.evaluation import splits
-from training.evaluation.splits import Clues, Round
-from training.evaluation.tasks import Task
+from models.classifiers import calibration, estimators, novelty
+from models.classifiers.calibration import Array, Labels
+from models.classifiers.estimators import Floats, Kind
+from models.labelled import splits
+from models.labelled.splits import Clues, Round
+from models.labelled.tasks import Task
 
 N_INNER = 3  # parts of the training clips that choose a regularisation
 LOSS_WEIGHT = 1e-4  # decides between regularisations of the same accuracy

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.corpus import CorpusError
-from training.data.sources import list_sources
+from models.sources import SourceError, items
 
 SEPARATORS = re.compile(r"[,;|](?!\s)")
 """What joins several labels; with a space behind it, it is part of a name: "Violin, fiddle"."""
@@ -63,10 +62,9 @@ def of_folder(folder: Path) -> list[Row]:
         LabelError: no audio, or audio outside of a class folder.
     """
     try:
-        (source,) = list_sources([folder])
-    except CorpusError as error:
+        names = [item.name for item in items(folder)]
+    except SourceError as error:
         raise LabelError(str(error)) from error
-    names = [item.name for item in source.items()]
     loose = [name for name in names if "/" not in name]
     if loose:
         raise LabelError(

@@ -12,9 +12,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from training.classifiers.calibration import Scaling
-from training.classifiers.estimators import Fitted
-from training.classifiers.novelty import EPS, References
+from models.classifiers.calibration import Scaling
+from models.classifiers.estimators import Fitted
+from models.classifiers.novelty import EPS, References
 
 OPSET = 20
 IR_VERSION = 10  # what ONNX Runtime 1.20 reads

@@ -12,24 +12,24 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
+from threadpoolctl import threadpool_limits
 
 from models import classifier, modelfile
 from models.audio import SAMPLE_RATE
 from models.classifier import ClassifierCard, Predictions
+from models.classifiers import calibration, crossfit, estimators, graph, novelty
+from models.classifiers.calibration import Scaling
+from models.classifiers.card import Notes, describe
+from models.classifiers.crossfit import HeldOut
+from models.classifiers.estimators import Fitted, Floats, Kind
+from models.classifiers.novelty import References
+from models.labelled.tasks import Task, TaskError
+from models.pcm import samples
 from models.runtime import Encoder
-from training.classifiers import calibration, crossfit, estimators, graph, novelty
-from training.classifiers.calibration import Scaling
-from training.classifiers.card import Notes, describe
-from training.classifiers.crossfit import HeldOut
-from training.classifiers.estimators import Fitted, Floats, Kind
-from training.classifiers.novelty import References
-from training.evaluation.tasks import Task, TaskError
-from training.evaluation.threads import one_thread
 
 MIN_CLIPS = 5  # of each class; with fewer there is nothing to hold out
 BATCH = 32
 PARITY_TOLERANCE = 1e-4
-FULL_SCALE = 32_768.0
 
 
 class FitError(TaskError):
@@ -99,7 +99,7 @@ def fit_embedded(
     """`fit` for a task whose vectors are known."""
     task, x = embedded.task, embedded.vectors
     learnt = _learnt(task)
-    with one_thread():
+    with threadpool_limits(1):  # small problems: several threads would wait for each other
         held = hold_out(embedded, kind, seed, console)
         fitted = estimators.fit(kind, held.regularisation, x[learnt], task.labels[learnt], seed)
     head = Head(
@@ -172,7 +172,7 @@ def embed(task: Task, encoder: Encoder, console: Console, *, skip_broken: bool =
     held: dict[int, Floats] = {}
     decoded = task.decode(broken if skip_broken else None)
     for index, pcm in track(decoded, "embedding", task.n_clips, console=console, transient=True):
-        held[index] = pcm.astype(np.float32) / np.float32(FULL_SCALE)
+        held[index] = samples(pcm)
         seconds[index] = len(pcm) / SAMPLE_RATE
         if len(held) == BATCH:
             vectors[list(held)] = encoder.embed_batch(list(held.values()))

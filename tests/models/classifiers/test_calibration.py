@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from training.classifiers import calibration
-from training.classifiers.calibration import (
+from models.classifiers import calibration
+from models.classifiers.calibration import (
     best_thresholds,
     calibration_error,
     log_loss,

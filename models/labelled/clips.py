@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from models import audio
 from models.audio import SAMPLE_RATE
+from models.pcm import pcm16
 from models.runtime import available_cpus
-from training.data.decoders import Item, pcm16
-from training.data.sources import list_sources
+from models.sources import Item, items
 
 Pcm = NDArray[np.int16]
 AHEAD = 64  # clips that are decoded before they are asked for
@@ -26,7 +26,7 @@ def locate(root: Path, names: Sequence[str]) -> list[Item | None]:
     A first folder that is missing may be a tar of its name instead.
 
     Raises:
-        CorpusError: a tar that cannot be listed.
+        SourceError: a tar that cannot be listed.
     """
     members: dict[str, dict[str, Item]] = {}
     found: list[Item | None] = []
@@ -35,8 +35,7 @@ def locate(root: Path, names: Sequence[str]) -> list[Item | None]:
         tar = root / f"{first}.tar"
         if first not in members:
             in_tar = tar.is_file() and not (root / first).exists()
-            (source,) = list_sources([tar]) if in_tar else (None,)
-            members[first] = {item.name: item for item in source.items()} if source else {}
+            members[first] = {item.name: item for item in items(tar)} if in_tar else {}
         path = root / name
         if members[first]:
             found.append(members[first].get(name))
@@ -45,25 +44,18 @@ def locate(root: Path, names: Sequence[str]) -> list[Item | None]:
     return found
 
 
-def read(item: Item) -> bytes:
-    """A file as it is."""
-    with open(item.path, "rb") as file:
-        file.seek(item.offset)
-        return file.read(item.size)
-
-
-def survey(items: Sequence[Item]) -> tuple[list[str], list[float]]:
+def survey(files: Sequence[Item]) -> tuple[list[str], list[float]]:
     """The hash of each file's content, and the seconds that its header tells (0: none)."""
     with ThreadPoolExecutor(available_cpus()) as pool:
         digests, seconds = [], []
-        for digest, length in pool.map(_survey, items):
+        for digest, length in pool.map(_survey, files):
             digests.append(digest)
             seconds.append(length)
     return digests, seconds
 
 
 def _survey(item: Item) -> tuple[str, float]:
-    content = read(item)
+    content = item.read()
     return hashlib.sha256(content).hexdigest(), _seconds(content)
 
 
@@ -78,21 +70,21 @@ def _seconds(content: bytes) -> float:
         return 0.0
 
 
-def decode(items: Sequence[Item]) -> Iterator[tuple[int, Pcm | str]]:
+def decode(files: Sequence[Item]) -> Iterator[tuple[int, Pcm | str]]:
     """Index and samples of each file at 16 kHz, or in words why it has none; in order.
 
     In threads, since decoders release the interpreter, and since a person's own script may load a
     task without the guard that other processes need; a few clips ahead of what is taken.
     """
     with ThreadPoolExecutor(available_cpus()) as pool:
-        for first in range(0, len(items), AHEAD):
-            window = items[first : first + AHEAD]
+        for first in range(0, len(files), AHEAD):
+            window = files[first : first + AHEAD]
             yield from enumerate(pool.map(_decode, window), first)
 
 
 def _decode(item: Item) -> Pcm | str:
     try:
-        return pcm16(audio.decode(read(item) if item.size >= 0 else Path(item.path)))
+        return pcm16(audio.decode(item.read() if item.size >= 0 else Path(item.path)))
     except audio.AudioError as error:
         return str(error)
 

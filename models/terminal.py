@@ -1,0 +1,24 @@
+"""What commands say on a terminal, and how they fail."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+
+console = Console(stderr=True, soft_wrap=True)
+
+
+@contextmanager
+def clear_errors(*expected: type[Exception]) -> Iterator[None]:
+    """What a person can put right is one line, not a traceback; then the command ends with 1.
+
+    Args:
+        expected: kinds of errors that are such; an `OSError`, as of a full disk, always is.
+    """
+    mendable: tuple[type[Exception], ...] = (OSError, *expected)
+    try:
+        yield
+    except mendable as error:
+        console.print(f"error: {error}", markup=False, style="red")
+        raise typer.Exit(1) from error

@@ -33,17 +33,17 @@ bench: $(VENV)/.dev  ## the benchmarks that need no data of their own
 pretrained-int8: $(VENV)/.dev  ## the default encoder in eight bits; AUDIO="a store, or folders and tars"
 	@test -n "$(AUDIO)" || { echo "name the audio to calibrate on: AUDIO=stores/mine"; exit 1; }
 	$(BIN)/viola quantize models/pretrained/default.onnx $(addprefix --audio ,$(AUDIO)) \
-	    -o models/pretrained/default-int8.onnx
+	    -o models/pretrained/default-int8.onnx --force
 
 pretrained-heads: $(VENV)/.dev  ## train the classifiers that ship; TASKS=folder of esc10.csv, fsdd.csv
 	@test -f "$(TASKS)/esc10.csv" || { echo "TASKS=$(TASKS) has no esc10.csv: name the folder"; exit 1; }
 	for kind in "" -int8; do \
 	    $(BIN)/viola fit $(TASKS)/esc10.csv --model models/pretrained/default$$kind.onnx \
-	        -o models/pretrained/sounds-10$$kind.onnx --licence CC-BY-3.0 \
+	        -o models/pretrained/sounds-10$$kind.onnx --licence CC-BY-3.0 --force \
 	        --description "Ten environmental sounds" \
 	        --source "ESC-10 (K. J. Piczak, 2015), github.com/karolpiczak/ESC-50=CC-BY-3.0" || exit 1; \
 	done
-	$(BIN)/viola fit $(TASKS)/fsdd.csv -o models/pretrained/spoken-digits.onnx --licence CC-BY-SA-4.0 \
+	$(BIN)/viola fit $(TASKS)/fsdd.csv -o models/pretrained/spoken-digits.onnx --licence CC-BY-SA-4.0 --force \
 	    --description "English digits, spoken one at a time" \
 	    --source "FSDD, github.com/Jakobovski/free-spoken-digit-dataset=CC-BY-SA-4.0"
 

@@ -147,7 +147,7 @@ class Card(Part):
     kind: Literal["encoder"] = "encoder"
     name: str
     description: str = ""
-    licence: str = "Apache-2.0"
+    licence: str = "unknown"
     encoder: str
     embed_dim: int = Field(gt=0)
     n_channels: int = Field(64, gt=0)

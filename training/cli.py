@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from models.terminal import console
+from models.terminal import Force, console, keep_existing
 from training.evaluation.cli import evaluate
 from training.terminal import clear_errors
 
 if TYPE_CHECKING:
     from models.modelfile import Card
+
+UNKNOWN = "unknown"  # a licence is never assumed
 
 # The `viola` command imports this module also to serve, and where torch is not installed: commands
 # import what they need when they run.
@@ -150,7 +152,9 @@ def export_(
     path: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A run's checkpoint.pt.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The model file, NAME.onnx.")],
     description: Annotated[str, typer.Option(help="A sentence for the card.")] = "",
-    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "Apache-2.0",
+    licence: Annotated[
+        str, typer.Option(help="Licence of the weights, which is yours to state.")
+    ] = UNKNOWN,
     manifest: Annotated[
         Path | None,
         typer.Option(
@@ -162,11 +166,13 @@ def export_(
         list[str] | None,
         typer.Option("--probe", help="TASK=ACCURACY in [0, 1], for the card; may be repeated."),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write a checkpoint's encoder as one ONNX file and check that it computes the same vectors."""
     from models.nn.export import export
     from training import checkpoint
 
+    keep_existing(out, force=force)
     with clear_errors():
         saved = checkpoint.load(path)
         model = checkpoint.encoder(saved)
@@ -189,7 +195,8 @@ def import_(
     mean: Annotated[float, typer.Option(help="Mean of the log-mels the weights expect.")],
     std: Annotated[float, typer.Option(help="Their standard deviation.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The model file, NAME.onnx.")],
-    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "unknown",
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = UNKNOWN,
+    force: Force = False,
 ) -> None:
     """Write weights that the BYOL-A authors' code saved as one ONNX file."""
     from models.modelfile import Training
@@ -197,6 +204,7 @@ def import_(
     from models.nn.model import WaveformEncoder
     from models.nn.official import load_official
 
+    keep_existing(out, force=force)
     if not std > 0:
         raise typer.BadParameter(f"--std {std:g}: expected a number above 0")
     with clear_errors():
@@ -233,6 +241,7 @@ def quantize_(
         list[str] | None,
         typer.Option("--probe", help="TASK=ACCURACY in [0, 1], for the card; may be repeated."),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write an encoder with its heavy layers in eight bits: twice as fast, a quarter of the size.
 
@@ -245,6 +254,7 @@ def quantize_(
 
     if out.suffix != ".onnx" or out.is_dir():
         raise typer.BadParameter(f"-o {out}: expected a file NAME.onnx; NAME is what it is called")
+    keep_existing(out, force=force)
     scores = dict(_probe(text) for text in probes or [])
     with clear_errors():
         card = quantize(
@@ -285,6 +295,8 @@ def _report(out: Path, card: "Card", difference: float) -> None:
         f"{out}: {card.encoder}, {card.embed_dim} dimensions, space {card.space_id}; the graph is "
         f"within {difference:.1e} of the network"
     )
+    if card.licence == UNKNOWN:
+        console.print("its card says that the licence is unknown; --licence states it")
 
 
 COMMANDS = (prepare, train, report_, evaluate, export_, import_, quantize_)

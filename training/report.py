@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from models import page
 from models.atomic import replacing
-from training import page, pictures
+from training import pictures
 from training.collapse import MAX_COSINE, MAX_POSITIVE_SHARE, MIN_RANK, MIN_STD
 from training.pictures import Curve
 from training.record import VIEWS_NAME, read_metrics

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from models.modelfile import DEFAULT_MODEL
-from models.terminal import clear_errors, console
+from models.terminal import Force, clear_errors, console, keep_existing
 
 if TYPE_CHECKING:
     from models.classifier import Source
@@ -37,12 +37,13 @@ def fit(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave out clips that cannot be decoded.")
     ] = False,
-    licence: Annotated[str, typer.Option(help="Of the classifier, for its card.")] = "not stated",
+    licence: Annotated[str, typer.Option(help="Of the classifier, for its card.")] = "unknown",
     description: Annotated[str, typer.Option(help="A sentence for the card.")] = "",
     sources: Annotated[
         list[str] | None,
         typer.Option("--source", help="NAME=LICENCE of a collection of clips; may be repeated."),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Train a classifier of labelled clips, for viola classify and the service.
 
@@ -59,6 +60,7 @@ def fit(
 
     if out.suffix != ".onnx" or out.is_dir():
         raise typer.BadParameter(f"-o {out}: expected a file NAME.onnx; NAME is what it is called")
+    keep_existing(out, force=force)
     notes = Notes(licence, description, tuple(_source(text) for text in sources or []))
     with clear_errors(TaskError, ModelFileError):
         task = tasks.load(

@@ -146,17 +146,17 @@ def printing(top_k: int, *, timeline: bool) -> Iterator[Add]:
         seconds = [f"{item.start_s:.2f}-{item.end_s:.2f}"] if timeline else []
         others = [one for one in best if one not in holding]
         mark = "[yellow]novel[/]" if item.is_novel else ""
-        table.add_row(_plain(item.file), *seconds, _shown(holding), _shown(others), mark)
+        table.add_row(plain(item.file), *seconds, _shown(holding), _shown(others), mark)
 
     yield add
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 def _shown(labels: Iterable[Label]) -> str:
-    return _plain(", ".join(f"{one.label} {one.score:.2f}" for one in labels))
+    return plain(", ".join(f"{one.label} {one.score:.2f}" for one in labels))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text in which nothing is taken for markup, nor moves a terminal's cursor."""
     from rich.markup import escape
 

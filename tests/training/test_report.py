@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training import page, report
+from models import page
+from training import report
 from training.recipe import load
 from training.record import Record
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from models import page
 from models.atomic import replacing
 from models.labelled.tasks import Task
-from training import page
 from training.evaluation import figures
 from training.evaluation.evaluate import SEARCH_DEPTH, SHOTS, Measure, Result, Settings
 from training.evaluation.neighbours import N_NEIGHBOURS

@@ -36,8 +36,9 @@ class Method(Part):
 class Calibration(Part):
     """How logits became honest probabilities, and the expected calibration error it left."""
 
-    method: Literal["temperature", "platt"]
-    """`temperature` divides all logits by one number, `platt` scales and shifts each label's."""
+    method: Literal["temperature", "platt", "none"]
+    """`temperature` divides all logits by one number, `platt` scales and shifts each label's;
+    `none` where neither made held-out probabilities more honest."""
 
     temperature: float | None = None
     ece_before: float

@@ -31,6 +31,11 @@ class Scaling:
         return logits * self.scale + self.shift
 
 
+def unchanged(n_classes: int) -> Scaling:
+    """The logits of K classes as they are."""
+    return Scaling(np.ones(n_classes), np.zeros(n_classes))
+
+
 def fit(logits: Array, labels: Labels) -> Scaling:
     """Calibrate on held-out logits (N, K): a temperature where one label holds, else Platt's way.
 
@@ -106,6 +111,26 @@ def log_loss(logits: Array, labels: Labels) -> float:
     shifted = logits - logits.max(axis=1, keepdims=True)
     of_label = shifted[np.arange(len(labels)), labels.astype(np.int64)]
     return float((np.log(np.exp(shifted).sum(axis=1)) - of_label).mean())
+
+
+def helps(before: Array, after: Array, labels: Labels) -> bool:
+    """Whether probabilities (N, K) of held-out clips were made more honest, or stayed as they were.
+
+    Neither the calibration error nor the log loss may rise: of few, easy clips a temperature is
+    learnt that makes things worse.
+    """
+    errors = [calibration_error(p, labels) for p in (before, after)]
+    losses = [_surprise(p, labels) for p in (before, after)]
+    return errors[1] <= errors[0] and losses[1] <= losses[0]
+
+
+def _surprise(probabilities: Array, labels: Labels) -> float:
+    """Mean negative log of the probability that was given to what holds."""
+    if labels.ndim == 2:
+        given = np.where(labels, probabilities, 1 - probabilities)
+    else:
+        given = probabilities[np.arange(len(labels)), labels.astype(np.int64)]
+    return float(-np.log(np.maximum(given, 1e-12)).mean())
 
 
 def calibration_error(probabilities: Array, labels: Labels) -> float:

@@ -40,10 +40,11 @@ def describe(
     task: Task,
     encoder: Card,
     held: HeldOut,
+    judged: Judged,
     *,
     name: str,
     kind: Kind,
-    scaling: Scaling,
+    scaling: Scaling | None,
     n_references: int,
     learnt: NDArray[np.int64],
     unit_s: float,
@@ -51,9 +52,11 @@ def describe(
     notes: Notes,
     golden: GoldenScores,
 ) -> ClassifierCard:
-    """The card of a classifier that was trained on the clips `learnt`."""
+    """The card of a classifier that was trained on the clips `learnt`; no `scaling`: uncalibrated.
+
+    `judged` is what it says of clips held out.
+    """
     labels = task.labels[held.index]
-    judged = crossfit.judge(held, labels)
     return ClassifierCard(
         name=name,
         description=notes.description,
@@ -88,18 +91,20 @@ def describe(
     )
 
 
-def _thresholds(scaling: Scaling, held: HeldOut, labels: Labels) -> list[float]:
+def _thresholds(scaling: Scaling | None, held: HeldOut, labels: Labels) -> list[float]:
     if labels.ndim == 1:
         return []
-    answers = calibration.sigmoid(scaling(held.logits))
+    logits = held.logits if scaling is None else scaling(held.logits)
+    answers = calibration.sigmoid(logits)
     return calibration.best_thresholds(answers, labels.astype(bool))
 
 
-def _calibration(scaling: Scaling, judged: Judged, labels: Labels) -> Calibration:
-    single = labels.ndim == 1
+def _calibration(scaling: Scaling | None, judged: Judged, labels: Labels) -> Calibration:
+    single = labels.ndim == 1 and scaling is not None
+    kept = "temperature" if single else "platt"
     return Calibration(
-        method="temperature" if single else "platt",
-        temperature=float(1 / scaling.scale[0]) if single else None,
+        method="none" if scaling is None else kept,
+        temperature=float(1 / scaling.scale[0]) if scaling is not None and single else None,
         ece_before=calibration.calibration_error(judged.raw, labels),
         ece_after=calibration.calibration_error(judged.probabilities, labels),
     )

@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from models import shipped
 from models.modelfile import DEFAULT_MODEL
 from models.terminal import Force, clear_errors, console, keep_existing
 
 if TYPE_CHECKING:
-    from models.classifier import Source
+    from models.classifier import ClassifierCard, Source
+    from models.classifiers.fit import Made
 
 
 def fit(
-    path: Annotated[
+    task_path: Annotated[
         Path,
         typer.Argument(metavar="TASK", help="A CSV file_name,label,..., or a folder of classes."),
     ],
@@ -48,11 +50,13 @@ def fit(
     """Train a classifier of labelled clips, for viola classify and the service.
 
     Each clip is embedded at its own length. Accuracy, calibration and novelty are measured on clips
-    held out, by the task's folds or groups, and stand in the file's card.
+    held out, by the task's folds or groups, and stand in the file's card and in the report beside
+    it, NAME.report.html and NAME.report.json: confusion, and the clips that went wrong.
     """
-    from models.classifiers import estimators
+    from models.classifiers import estimators, report
     from models.classifiers.card import Notes
     from models.classifiers.fit import fit as fit_classifier
+    from models.classifiers.tested import verdict
     from models.labelled import tasks
     from models.labelled.tasks import TaskError
     from models.modelfile import ModelFileError
@@ -60,13 +64,15 @@ def fit(
 
     if out.suffix != ".onnx" or out.is_dir():
         raise typer.BadParameter(f"-o {out}: expected a file NAME.onnx; NAME is what it is called")
-    keep_existing(out, force=force)
+    pages = [out.with_suffix(".report.html"), out.with_suffix(".report.json")]
+    for path in (out, *pages):
+        keep_existing(path, force=force)
     notes = Notes(licence, description, tuple(_source(text) for text in sources or []))
     with clear_errors(TaskError, ModelFileError):
         task = tasks.load(
-            path, root=root, separator=separator, seed=seed, allow_leakage=allow_leakage
+            task_path, root=root, separator=separator, seed=seed, allow_leakage=allow_leakage
         )
-        card = fit_classifier(
+        made = fit_classifier(
             task,
             Encoder.open(model),
             out,
@@ -76,13 +82,35 @@ def fit(
             skip_broken=skip_broken,
             console=console,
         )
-    scores, errors, novelty = card.scores, card.calibration, card.novelty
-    console.print(
-        f"{out}: {len(card.labels)} labels in space {card.space_id}; {card.method.estimator}, "
-        f"{card.method.regularisation}; {scores.metric} {100 * scores.mean:.1f} +- "
-        f"{100 * scores.deviation:.1f} % held out; calibration error {errors.ece_before:.3f} -> "
-        f"{errors.ece_after:.3f}; {100 * novelty.passing:.0f} % of held-out clips pass as known",
-        markup=False,
+        tests = [("clips held out", made.tested)]
+        report.write_html(tests, made.card, pages[0])
+        report.write_json(tests, made.card, pages[1])
+    for sentence in [*verdict(made.tested), _calibration(made), f"report: {pages[0]}"]:
+        console.print(sentence, markup=False, highlight=False)
+    console.print(_next_steps(out, made.card, model), markup=False, highlight=False)
+
+
+def _calibration(made: "Made") -> str:
+    """What became of the scores, in words."""
+    before, after = made.uncalibrated_error, made.calibrated_error
+    if made.card.calibration.method == "none":
+        return (
+            f"Its scores were left as they are (calibration error {before:.3f}): on clips held "
+            f"out calibrating them did not help ({after:.3f})."
+        )
+    return f"Calibration took the error of its scores from {before:.3f} to {after:.3f}."
+
+
+def _next_steps(out: Path, card: "ClassifierCard", model: Path) -> str:
+    """What was written, and what to do with it."""
+    ships = model == DEFAULT_MODEL or str(model) in shipped.names()
+    option = "" if ships else f" --model {model}"
+    serve = f"viola serve --models {out}"
+    if not ships:
+        serve = f"put {out.name} into the folder of {model} and: viola serve --models FOLDER"
+    return (
+        f"{out}: {len(card.labels)} labels in space {card.space_id}, licence {card.licence}. Next: "
+        f"viola classify new.wav --head {out}{option}; to serve it, {serve}"
     )
 
 

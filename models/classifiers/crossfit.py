@@ -50,13 +50,18 @@ class Judged:
         raw: (M, K) probabilities before calibration.
         probabilities: (M, K) after it.
         predicted: (M,) the class, or (M, K) which labels hold.
-        passing: share of clips that are not called novel.
+        is_known: (M,) whether a clip is not called novel.
     """
 
     raw: Array
     probabilities: Array
     predicted: Labels
-    passing: float
+    is_known: NDArray[np.bool_]
+
+    @property
+    def passing(self) -> float:
+        """Share of clips that are not called novel."""
+        return float(self.is_known.mean())
 
 
 def hold_out(
@@ -128,18 +133,20 @@ def _validate(
     return scores
 
 
-def judge(held: HeldOut, labels: Labels) -> Judged:
+def judge(held: HeldOut, labels: Labels, *, calibrated: bool = True) -> Judged:
     """Calibrate, decide and call novel the clips of each part by the others': labels are (M, ...).
 
-    So that no figure in a card is of clips that it was fitted to.
+    So that no figure in a card is of clips that it was fitted to. Not `calibrated`: probabilities
+    stay as they are.
     """
     multi_label = labels.ndim == 2
     answers = np.empty_like(held.logits)
     predicted = np.empty_like(labels)
-    passing = np.empty(len(held.part), bool)
+    is_known = np.empty(len(held.part), bool)
+    as_is = calibration.unchanged(held.logits.shape[1])
     for part in np.unique(held.part):
         mine = held.part == part
-        scaling = calibration.fit(held.logits[~mine], labels[~mine])
+        scaling = calibration.fit(held.logits[~mine], labels[~mine]) if calibrated else as_is
         answers[mine] = calibration.probabilities(
             scaling(held.logits[mine]), multi_label=multi_label
         )
@@ -148,9 +155,9 @@ def judge(held: HeldOut, labels: Labels) -> Judged:
             predicted[mine] = answers[mine] >= calibration.best_thresholds(others, labels[~mine])
         else:
             predicted[mine] = answers[mine].argmax(axis=1)
-        passing[mine] = held.distance[mine] <= novelty.threshold(held.distance[~mine])
+        is_known[mine] = held.distance[mine] <= novelty.threshold(held.distance[~mine])
     raw = calibration.probabilities(held.logits, multi_label=multi_label)
-    return Judged(raw, answers, predicted, float(passing.mean()))
+    return Judged(raw, answers, predicted, is_known)
 
 
 def round_scores(held: HeldOut, judged: Judged, labels: Labels) -> list[float]:

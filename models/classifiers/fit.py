@@ -17,12 +17,13 @@ from threadpoolctl import threadpool_limits
 from models import classifier, modelfile
 from models.audio import SAMPLE_RATE
 from models.classifier import ClassifierCard, Predictions
-from models.classifiers import calibration, crossfit, estimators, graph, novelty
+from models.classifiers import calibration, crossfit, estimators, graph, novelty, tested
 from models.classifiers.calibration import Scaling
 from models.classifiers.card import Notes, describe
-from models.classifiers.crossfit import HeldOut
+from models.classifiers.crossfit import HeldOut, Judged
 from models.classifiers.estimators import Fitted, Floats, Kind
 from models.classifiers.novelty import References
+from models.classifiers.tested import Tested
 from models.labelled.tasks import Task, TaskError
 from models.pcm import samples
 from models.runtime import Encoder
@@ -43,6 +44,19 @@ class Embedded:
     vectors: Floats
     seconds: NDArray[np.float64]
     task: Task
+
+
+@dataclass(frozen=True)
+class Made:
+    """A classifier that was written, and what it says of clips held out.
+
+    `uncalibrated_error` and `calibrated_error` are what calibration was decided by.
+    """
+
+    card: ClassifierCard
+    tested: Tested
+    uncalibrated_error: float
+    calibrated_error: float
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,7 @@ def fit(
     seed: int = 0,
     skip_broken: bool = False,
     console: Console | None = None,
-) -> ClassifierCard:
+) -> Made:
     """Train a classifier of `task` on the encoder's vectors and write it to `out`.
 
     Raises:
@@ -95,16 +109,21 @@ def fit_embedded(
     kind: Kind = estimators.LOGISTIC,
     seed: int = 0,
     console: Console,
-) -> ClassifierCard:
+) -> Made:
     """`fit` for a task whose vectors are known."""
     task, x = embedded.task, embedded.vectors
     learnt = _learnt(task)
     with threadpool_limits(1):  # small problems: several threads would wait for each other
         held = hold_out(embedded, kind, seed, console)
         fitted = estimators.fit(kind, held.regularisation, x[learnt], task.labels[learnt], seed)
+    labels = task.labels[held.index]
+    calibrated = crossfit.judge(held, labels)
+    keeps = calibration.helps(calibrated.raw, calibrated.probabilities, labels)
+    judged = calibrated if keeps else crossfit.judge(held, labels, calibrated=False)
+    scaling = calibration.fit(held.logits, labels) if keeps else None
     head = Head(
         fitted=fitted,
-        scaling=calibration.fit(held.logits, task.labels[held.index]),
+        scaling=scaling or calibration.unchanged(held.logits.shape[1]),
         references=novelty.choose(x[learnt], task.one_hot[learnt], seed),
         multi_label=task.is_multilabel,
     )
@@ -116,9 +135,10 @@ def fit_embedded(
         task,
         encoder.card,
         held,
+        judged,
         name=out.stem,
         kind=kind,
-        scaling=head.scaling,
+        scaling=scaling,
         n_references=len(head.references.vectors),
         learnt=learnt,
         unit_s=float(np.median(embedded.seconds[learnt])),
@@ -127,7 +147,25 @@ def fit_embedded(
         golden=classifier.golden_scores(offset, scale, head.expected(reference[None])),
     )
     modelfile.write(proto, card, out)
-    return card
+    errors = (
+        calibration.calibration_error(found, labels)
+        for found in (calibrated.raw, calibrated.probabilities)
+    )
+    return Made(card, _tested(out.stem, task, held, judged), *errors)
+
+
+def _tested(name: str, task: Task, held: HeldOut, judged: Judged) -> Tested:
+    """What the classifiers of all rounds said of the clips held out."""
+    return Tested(
+        name=name,
+        labels=task.classes,
+        multi_label=task.is_multilabel,
+        files=tested.names([item.name for item in task.files], held.index),
+        truth=task.one_hot[held.index],
+        probabilities=judged.probabilities,
+        predicted=tested.one_hot(judged.predicted, len(task.classes)),
+        is_known=judged.is_known,
+    )
 
 
 def check_task(task: Task) -> None:

@@ -1,3 +1,5 @@
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 import viola
 from models.classifier import Classifier
-from models.classifiers import crossfit, graph
+from models.classifiers import calibration, crossfit, graph
 from models.classifiers.card import Notes
 from models.classifiers.estimators import LOGISTIC, MLP, Kind
 from models.classifiers.fit import Embedded, FitError, check_task, fit_embedded
@@ -86,8 +88,26 @@ def test_what_can_be_told_apart_is_learnt_and_the_card_says_so(
     )
     assert card.training.classes == dict.fromkeys(NAMES, 20)
     assert (card.training.clips, card.training.unit_s) == (60, 0.5)
-    assert card.calibration.temperature is not None
+    assert card.calibration.ece_after <= card.calibration.ece_before
     assert 0.8 < card.novelty.passing <= 1
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.2, 1.0, 2.0])
+@pytest.mark.parametrize("n", [15, 60])
+def test_calibration_is_kept_only_where_held_out_scores_get_no_worse(
+    encoder: Encoder, tmp_path: Path, n: int, spread: float
+) -> None:
+    embedded = clusters(n, spread)
+    made = fit_embedded(embedded, encoder, tmp_path / "abc.onnx", notes=NOTES, console=QUIET)
+    errors, kept = made.card.calibration, made.card.calibration.method != "none"
+    assert errors.ece_before == made.uncalibrated_error
+    assert errors.ece_after <= errors.ece_before
+    assert not kept or made.calibrated_error <= made.uncalibrated_error
+    assert (errors.temperature is not None) == kept
+    if not kept:  # the file answers what was judged
+        found = Classifier.open(tmp_path / "abc.onnx").predict(embedded.vectors)
+        raw = calibration.softmax(found.logits.astype(np.float64))
+        np.testing.assert_allclose(found.probabilities, raw, atol=1e-5)
 
 
 def test_a_direction_that_was_never_seen_is_novel(encoder: Encoder, tmp_path: Path) -> None:
@@ -113,7 +133,8 @@ def test_labels_that_hold_together_have_thresholds_and_a_map(
     embedded = overlapping()
     head = write(embedded, encoder, tmp_path / "several.onnx")
     card = head.card
-    assert (card.multi_label, card.calibration.method) == (True, "platt")
+    assert card.multi_label
+    assert card.calibration.method in ("platt", "none")
     assert card.scores.metric == "mAP"
     assert card.scores.mean > 0.95
     chosen = head.predict(embedded.vectors).probabilities >= np.array(card.thresholds)
@@ -264,3 +285,71 @@ def test_what_a_person_can_put_right_is_one_line(tmp_path: Path) -> None:
     assert run("fit", few, "-o", head, "--source", "nameless").exit_code == 2
     assert run("fit", few, "-o", tmp_path / "head").exit_code == 2
     assert not head.exists()
+
+
+@pytest.fixture
+def fitted(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A task, a classifier of it, and the model of both."""
+    model, task, head = write_model(tmp_path / "tiny.onnx"), table_of_folds(tmp_path), tmp_path
+    result = run("fit", task, "-o", head / "pitch.onnx", "--model", model)
+    assert result.exit_code == 0, result.output
+    return task, head / "pitch.onnx", model
+
+
+def test_a_report_tells_what_went_wrong_and_how_to_go_on(
+    fitted: tuple[Path, Path, Path],
+) -> None:
+    task, head, _ = fitted
+    text = head.with_suffix(".report.html").read_text()
+    content = json.loads(head.with_suffix(".report.json").read_text())
+    (test,) = content["tests"].values()
+    assert np.array(test["confusion"]).sum() == test["clips"] == 30
+    wrong = round(30 * (1 - test["accuracy"]))
+    assert len(test["mistakes"]) == wrong
+    assert all(m["file"] in text for m in test["mistakes"])
+    assert "clips that it was not trained on" in text
+    assert "average confidence" in text
+    assert "viola serve --models pitch.onnx" in text
+    assert "license" not in text
+    assert "unknown" in text
+    assert not re.search(r"(src|href)=['\"](?!data:)", text)
+
+
+def test_nothing_of_an_earlier_fit_is_replaced_unasked(fitted: tuple[Path, Path, Path]) -> None:
+    task, head, model = fitted
+    before = head.read_bytes()
+    refused = run("fit", task, "-o", head, "--model", model, "--seed", 5)
+    assert (refused.exit_code, "--force" in refused.output) == (2, True)
+    assert head.read_bytes() == before
+    assert run("fit", task, "-o", head, "--model", model, "--seed", 5, "--force").exit_code == 0
+
+
+def test_a_classifier_is_put_to_other_clips(
+    fitted: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    task, head, model = fitted
+    renamed = head.rename(tmp_path / "renamed.onnx")
+    asked = ("evaluate", renamed, model, task, "--out", tmp_path / "out")
+    result = run(*asked, "--cache", tmp_path / "cache")
+    assert result.exit_code == 0, result.output
+    assert "renamed, tones:" in result.output
+    (test,) = json.loads((tmp_path / "out" / "renamed.json").read_text())["tests"].values()
+    assert test["clips"] == 30
+    assert test["accuracy"] > 0.5
+    assert "renamed" in (tmp_path / "out" / "renamed.html").read_text()
+    again = run(*asked, "--cache", tmp_path / "cache")
+    assert (again.exit_code, "--force" in again.output) == (2, True)
+
+
+def test_a_classifier_is_not_put_to_what_it_cannot_answer(
+    fitted: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    task, head, model = fitted
+    alone = run("evaluate", head, task)
+    assert alone.exit_code == 1
+    assert "name its model file too" in " ".join(alone.output.split())
+    rows = [f"x/{i}.wav,{'low' if i % 2 else 'thunder'},{i % 3}" for i in range(12)]
+    other = write_table(tmp_path / "other", "file_name,label,fold", rows)
+    unknown = run("evaluate", head, model, other)
+    assert unknown.exit_code == 1
+    assert "does not know: thunder" in " ".join(unknown.output.split())

@@ -111,7 +111,7 @@ def train(
     # Read when torch loads OpenMP: threads that spin while they wait take a processor from those
     # that work
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from training import distributed, loop
+    from training import distributed, loop, verdict
     from training import recipe as recipes
     from training.data.corpus import Corpus
     from training.device import choose_device
@@ -121,7 +121,9 @@ def train(
         chosen = choose_device(device_name)
         shown = console if world.is_main else Console(quiet=True)
         if out is None or dry_run:
-            shown.print(loop.dry_run(loaded, Corpus(store), chosen, world))
+            with shown.status("taking some steps, to tell what the run would take ..."):
+                planned = loop.dry_run(loaded, Corpus(store), chosen, world)
+            shown.print(planned)
             return
         finished = loop.train(
             loaded,
@@ -137,7 +139,9 @@ def train(
     if not finished:
         shown.print(f"stopped; saved {path}. Go on with the same command and --resume")
         raise typer.Exit(130)
-    shown.print(f"done: {path}. Next: viola export {path} -o NAME.onnx")
+    for sentence in verdict.of_folder(out):
+        shown.print(sentence, markup=False, highlight=False)
+    shown.print(f"done: {path}. Next: viola export {path} -o NAME.onnx", highlight=False)
 
 
 def report_(

@@ -26,6 +26,14 @@ def test_an_option_wins_over_the_environment_unless_it_is_none(
     assert (settings.port, settings.host) == (9001, "0.0.0.0")
 
 
+def test_a_variable_that_is_like_none_gets_no_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIOLA_FOO", "1")
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert "mean" not in str(refused.value)
+    assert "VIOLA_FOO is not a setting; known are, behind VIOLA_: MODELS," in str(refused.value)
+
+
 def test_a_misspelt_variable_is_refused_with_the_likely_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -76,8 +76,10 @@ def map_of(result: Result, seed: int) -> bytes:
     few = len(task.classes) <= 10
     figure = Figure(figsize=(3.8, 4.4 if few else 3.8), layout="constrained")
     axes = figure.subplots()
+    x, y = project(result.embeddings[chosen], seed).T
     shown = axes.scatter(
-        *project(result.embeddings[chosen], seed).T,
+        x,
+        y,
         c=kinds,
         cmap="tab10" if few else "gist_ncar",
         s=9,

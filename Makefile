@@ -5,10 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: serve test check fmt bench pretrained-int8 pretrained-heads image image-check training-image lock audit clean
+.DEFAULT_GOAL := help
+.PHONY: help serve train test check fmt bench pretrained-int8 pretrained-heads image image-check training-image lock audit clean
 
-serve: $(VENV)/.serve  ## start the service on the default encoder
+help:  ## list these targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
+
+serve: $(VENV)/.serve  ## start the service on the default encoder; also sets up viola embed, classify and fit
 	$(BIN)/viola serve
+
+train: $(VENV)/.train  ## set up viola prepare, train, evaluate, export, quantize (torch: some gigabytes)
+	@echo "ready: $(BIN)/viola train --help"
 
 test: $(VENV)/.dev  ## run the tests
 	$(BIN)/pytest --cov --cov-report=term:skip-covered
@@ -70,16 +77,25 @@ clean:  ## remove the virtual environment and caches
 
 # The service's environment never needs torch; the developer's has everything.
 $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable ".[serve,fit,media]"
-	touch $@
+	@echo "installing what the service and viola fit need into $(VENV): some 600 MB, half a minute ..."
+	@$(PIP) --editable ".[serve,fit,media]"
+	@touch $@
+
+$(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing what training needs into $(VENV): some 2.5 GB, minutes ..."
+	@$(PIP) --editable ".[serve,media,train]"
+	@touch $@ $(VENV)/.serve
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable ".[serve,media,train,dev]"
-	touch $@ $(VENV)/.serve
+	@echo "installing everything, torch and test tools among it, into $(VENV): some 2.5 GB, minutes ..."
+	@$(PIP) --editable ".[serve,media,train,dev]"
+	@touch $@ $(VENV)/.serve $(VENV)/.train
 
 $(VENV)/.lock: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) pip-audit uv
-	touch $@
+	@echo "installing pip-audit and uv into $(VENV) ..."
+	@$(PIP) pip-audit uv
+	@touch $@
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	@echo "making $(VENV) with $(PYTHON) ..."
+	@$(PYTHON) -m venv $(VENV)

@@ -46,6 +46,7 @@ def serve(
 
     try:
         settings = load_settings(models=models, host=host, port=port, log_level=log_level)
+        _check_models(settings.models)
         if check:
             _check(settings)
         else:
@@ -53,6 +54,25 @@ def serve(
     except SettingsError as error:
         typer.echo(f"viola serve: {error}", err=True)
         raise typer.Exit(2) from None
+
+
+def _check_models(path: Path) -> None:
+    """Refuse a path from which nothing could be served, before a service starts that is of no use.
+
+    Raises:
+        SettingsError: there is no file, or a folder holds no model.
+    """
+    from service.settings import SettingsError
+
+    if not path.exists():
+        raise SettingsError(f"--models {path}: there is no such file or folder")
+    if path.is_dir() and not any(path.glob("*.onnx")):
+        below = sorted({str(file.parent) for file in path.glob("*/*.onnx")})
+        hint = f"; there are some in {', '.join(below)}" if below else ""
+        raise SettingsError(
+            f"--models {path}: the folder holds no *.onnx{hint}. Without --models (and "
+            "VIOLA_MODELS) what ships is served"
+        )
 
 
 def _check(settings: "Settings") -> None:

@@ -196,7 +196,7 @@ class Card(Part):
     kind: Literal["encoder"] = "encoder"
     name: str
     description: str = ""
-    licence: str = "Apache-2.0"
+    licence: str = "unknown"
     encoder: str
     embed_dim: int = Field(gt=0)
     """Values of a vector."""
@@ -318,6 +318,7 @@ def open_as(
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
         raise ModelFileError(f"the card of {path} is not valid: {fields}") from error
+    named = card.model_copy(update={"name": Path(path).stem})  # a file that is renamed is too
     found_in = {tensor.name for tensor in session.get_inputs()}
     found_out = {tensor.name for tensor in session.get_outputs()}
     if found_in != set(inputs) or not set(outputs) <= found_out:
@@ -325,7 +326,7 @@ def open_as(
             f"{path} has inputs {sorted(found_in)} and outputs {sorted(found_out)}; "
             f"of kind {kind}, it has inputs {sorted(inputs)} and outputs {sorted(outputs)}"
         )
-    return session, card
+    return session, named
 
 
 def packed(values: NDArray[np.float32]) -> str:

@@ -20,9 +20,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models import audio, modelfile
+from models import audio, modelfile, shipped
 from models.audio import SAMPLE_RATE, Limits
-from models.modelfile import PROJECTION, Card
+from models.modelfile import DEFAULT_MODEL, PROJECTION, Card
 from models.tiles import TILE_S, Tiling, checked, groups
 from models.windows import Pool, Pooling, Timed, Timeline, shortened
 
@@ -61,7 +61,7 @@ class Encoder:
     and `models.windows.Pool` pool.
 
     Example:
-        `Encoder.open("default.onnx").embed("dog.wav")` is a vector of `card.embed_dim` float32
+        `Encoder.open().embed("dog.wav")` is a vector of `card.embed_dim` float32
         values.
     """
 
@@ -72,8 +72,10 @@ class Encoder:
         self.pooling = self._pooling()
 
     @classmethod
-    def open(cls, path: str | Path, *, threads: int | None = None) -> Self:
-        """Open a model file on `threads` threads, on all that this process may use if None.
+    def open(cls, path: str | Path = DEFAULT_MODEL, *, threads: int | None = None) -> Self:
+        """Open a model file, or by name one that ships; the default encoder if not given.
+
+        Threads are as many as this process may use, if `threads` is None.
 
         Raises:
             ModelFileError: the file is missing, broken or not an encoder.
@@ -83,7 +85,7 @@ class Encoder:
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # patterns are kept for each shape ever seen
         options.log_severity_level = 3
-        session, card = modelfile.open_session(path, options)
+        session, card = modelfile.open_session(shipped.find(path), options)
         return cls(session, card)
 
     @property

@@ -37,7 +37,7 @@ def export(
     *,
     training: Training,
     description: str = "",
-    licence: str = "Apache-2.0",
+    licence: str = "unknown",
     probes: dict[str, float] | None = None,
 ) -> tuple[Card, float]:
     """Write `model` as the model file `path`; its name is the file's stem.

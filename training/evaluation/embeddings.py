@@ -15,14 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from models.atomic import replacing
+from models.labelled import clips
+from models.labelled.tasks import Task, TaskError
 from models.modelfile import DEFAULT_MODEL, Card
 from models.nn.encoder import ENCODERS
 from models.nn.frontend import LogMel
 from models.nn.model import WaveformEncoder
 from models.nn.readout import LayeredReadout
 from models.runtime import Encoder
-from training.evaluation import clips, probe
-from training.evaluation.tasks import Task, TaskError
+from training.evaluation import probe
 
 BATCH = 64  # clips that are embedded at a time
 CACHE_VERSION = 1  # another one where the same clips would get other vectors

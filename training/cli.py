@@ -93,6 +93,12 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")
     ] = False,
+    other_store: Annotated[
+        bool,
+        typer.Option(
+            "--other-store", help="With --resume: STORE may be another, say a larger one."
+        ),
+    ] = False,
     keep: Annotated[
         int, typer.Option(min=0, help="Checkpoints to keep beside the last and the best.")
     ] = 0,
@@ -132,6 +138,7 @@ def train(
             chosen,
             world=world,
             resume=resume,
+            other_store=other_store,
             keep=keep,
             console=shown,
         )

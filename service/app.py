@@ -11,6 +11,7 @@ from anyio.to_thread import run_sync
 from fastapi import FastAPI
 from opentelemetry.trace import Tracer
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
 
 from models.audio import Limits
 from service import errors, openapi
@@ -43,11 +44,13 @@ from service.routes import (
 from service.settings import Settings, load_settings
 from service.telemetry import tracing
 from service.telemetry.metrics import Metrics
+from service.traffic import doors
 from service.traffic.admission import Admission
 from service.traffic.auth import Keyring, load_keys
 from service.traffic.drain import Drain
 from service.traffic.gate import Gate, Guards
 from service.traffic.middleware import BodyLimit, RequestContext
+from service.traffic.origins import Origins
 from service.traffic.pace import BodyPace
 from service.traffic.quotas import Quotas
 from service.traffic.shares import Shares
@@ -84,13 +87,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         Keyring(load_keys(settings)),
         Quotas(settings.audio_seconds_per_minute),
         Drain(settings.drain_delay_s, settings.shutdown_timeout_s),
-        settings.max_connections,
         Shares(settings.max_inflight_per_key),
+        Origins(settings.cors_origins),
     )
     counts, spans = Metrics(), tracing.provider(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        doors.check(app)
         context = await _context(settings, guards, counts, tracing.tracer(spans))
         app.state.context = context
         counts.watch(context)
@@ -109,9 +113,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=_DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         openapi_tags=_TAGS,
-        docs_url=None,  # FastAPI's pages load their scripts from elsewhere
-        redoc_url=None,
-        generate_unique_id_function=lambda route: route.name,  # what generated clients call it
+        openapi_url=None,  # of our own, as its page: FastAPI's loads scripts from elsewhere
         redirect_slashes=False,  # it would echo the Host header
         lifespan=lifespan,
         telemetry=tracing.telemetry(spans),
@@ -119,14 +121,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.guards = guards
     _wrap(app, settings, guards, counts)
     errors.install(app)
+    routes = _routes(settings)
+    doors.install(app, routes, Gate(guards))
+    openapi.install(app, routes)
+    counts.know(routes)
+    return app
+
+
+def _routes(settings: Settings) -> list[BaseRoute]:
+    """All that can be asked for."""
     audio = (embeddings, openai, classifications, analyses, live, inspections, open_inference)
     scraped = (metrics,) if settings.metrics else ()
-    for route in (*audio, models, classifiers, limits, health, selftest, problems, *scraped):
-        app.include_router(route.router)
-        counts.know(route.router.routes)
-    docs.install(app)
-    openapi.install(app)
-    return app
+    modules = (*audio, models, classifiers, limits, health, selftest, problems, *scraped, docs)
+    return [route for module in modules for route in module.router.routes]
 
 
 def _wrap(app: FastAPI, settings: Settings, guards: Guards, counts: Metrics) -> None:
@@ -135,8 +142,7 @@ def _wrap(app: FastAPI, settings: Settings, guards: Guards, counts: Metrics) -> 
     app.add_middleware(
         BodyPace, bytes_per_s=settings.min_body_bytes_per_s, grace_s=settings.body_grace_s
     )
-    app.add_middleware(Gate, guards=guards)
-    if settings.cors_origins:  # outside the gate: a browser asks first, and without the key
+    if settings.cors_origins:  # around the routes: a browser asks first, and without the key
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
@@ -144,7 +150,7 @@ def _wrap(app: FastAPI, settings: Settings, guards: Guards, counts: Metrics) -> 
             allow_headers=_CORS_REQUEST,
             expose_headers=_CORS_ANSWER,
         )
-    app.add_middleware(RequestContext, metrics=counts)
+    app.add_middleware(RequestContext, metrics=counts, drain=guards.drain)
 
 
 async def _context(settings: Settings, guards: Guards, counts: Metrics, tracer: Tracer) -> Context:

@@ -96,7 +96,9 @@ class Settings(BaseSettings):
     )
 
     max_connections: int = Field(
-        default=1024, ge=1, description="open connections, beyond which requests get 503"
+        default=1024,
+        ge=1,
+        description="open connections; on one beyond them only health checks are answered",
     )
     head_timeout_s: float = Field(
         default=10.0, gt=0, description="seconds for the head of a request to arrive"

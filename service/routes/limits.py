@@ -12,11 +12,13 @@ from service.engine import MAX_OVERLAP, MIN_DURATION_S
 from service.formats import json_body, open_inference, openai_embeddings
 from service.parameters import MAX_TOP_K, FunctionToApply, Granularity, Output
 from service.schemas import LimitList
+from service.traffic.access import needs_key
 
 router = APIRouter(tags=["limits"])
 
 
 @router.get("/v1/limits", summary="List the limits")
+@needs_key()
 async def list_limits(request: Request, shared: Shared) -> LimitList:
     """Every limit by the name that its refusal and its setting have."""
     settings, audio = shared.settings, shared.engine.decoder.limits

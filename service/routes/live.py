@@ -11,6 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from service.context import Context
 from service.streams.lines import failure
 from service.streams.live import CLOSE_NORMAL, CLOSE_PROBLEM, converse
+from service.traffic.access import needs_key
 from service.traffic.middleware import request_id_of
 
 router = APIRouter()
@@ -19,6 +20,7 @@ log = structlog.get_logger()
 
 
 @router.websocket("/v1/audio/stream")
+@needs_key("embed", "classify", metered=True)
 async def stream_audio(socket: WebSocket) -> None:
     """Answer every hop of a live stream; what goes wrong is the last message and the close code."""
     shared: Context = socket.app.state.context

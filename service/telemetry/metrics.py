@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 STAGES = ("receive", "decode", "queue", "infer", "classify", "render")
 RESULTS = ("decoded", "embedded")
 RELOADS = ("done", "refused")
-METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "WEBSOCKET")
 NO_ROUTE = "none"  # what was answered before the routes, and what is at no route
 HUNG_UP = 499  # in place of a status, where the client was gone before there was one
 

@@ -14,32 +14,20 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Literal, cast, get_args
+from typing import cast
 
 from starlette.datastructures import Headers
 
 from service.problems import Problem
 from service.settings import Settings, SettingsError
+from service.traffic.access import SCOPES, Access, Scope
 
-Scope = Literal["embed", "classify", "metrics"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
 USUAL_SCOPES: tuple[Scope, ...] = ("embed", "classify")  # of a line that names none
 PREFIX = "viola_"  # tells people, and scanners of repositories, what they have found
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
-# What anybody may read: health, and the documentation, which says nothing about this installation
-_OPEN = re.compile(
-    r"/|/livez|/readyz|/healthz|/v2/health/(live|ready)|/docs|/openapi\.json|/web/.*|/problems(/.*)?"
-)
-# What needs more than any key; the first that matches counts
-_NEEDS: tuple[tuple[re.Pattern[str], frozenset[Scope]], ...] = (
-    (re.compile(r"/metrics"), frozenset({"metrics"})),
-    (re.compile(r"/v1/audio/classifications.*"), frozenset({"classify"})),
-    (re.compile(r"/v1/audio/(analyze|stream).*"), frozenset({"embed", "classify"})),
-    (re.compile(r"/v1/audio/.*|/v1/embeddings.*|/v2/models/.*/infer"), frozenset({"embed"})),
-)
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
@@ -94,13 +82,13 @@ class Keyring:
         """Whether keys are asked for."""
         return bool(self.keys)
 
-    def admit(self, path: str, headers: Headers) -> Key | None:
+    def admit(self, access: Access, headers: Headers) -> Key | None:
         """Who asks, where that matters; None where anybody may.
 
         Raises:
-            Problem: no key, an unknown one, or one that does not open this path.
+            Problem: no key, an unknown one, or one without the scopes that the route needs.
         """
-        if not self.keys or is_open(path):
+        if not self.keys or not access.needs_key:
             return None
         scheme, _, presented = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not presented.strip():
@@ -111,7 +99,7 @@ class Keyring:
         if key is None:
             headers_ = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
             raise Problem("unauthorized", "The key is not known here.", headers=headers_)
-        if lacking := needed(path) - key.scopes:
+        if lacking := access.scopes - key.scopes:
             scopes = ", ".join(sorted(lacking))
             challenge = f'Bearer error="insufficient_scope", scope="{" ".join(sorted(lacking))}"'
             raise Problem(
@@ -139,16 +127,6 @@ def new_key() -> str:
 def digest_of(key: str) -> str:
     """What is stored of a key."""
     return sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def is_open(path: str) -> bool:
-    """Whether anybody may ask for it."""
-    return _OPEN.fullmatch(path) is not None
-
-
-def needed(path: str) -> frozenset[Scope]:
-    """The scopes that a path needs beyond a known key."""
-    return next((scopes for path_, scopes in _NEEDS if path_.fullmatch(path)), frozenset())
 
 
 def load_keys(settings: Settings) -> list[Key]:

@@ -40,6 +40,7 @@ from service.routes import (
     openai,
     problems,
     selftest,
+    usage,
 )
 from service.settings import Settings, load_settings
 from service.telemetry import tracing
@@ -54,6 +55,7 @@ from service.traffic.origins import Origins
 from service.traffic.pace import BodyPace
 from service.traffic.quotas import Quotas
 from service.traffic.shares import Shares
+from service.traffic.usage import Usage
 
 _DESCRIPTION = """Sound to vectors and labels: send audio files, get embeddings, or what they hold.
 
@@ -83,9 +85,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         SettingsError: if the settings, or the API keys that they name, cannot be used.
     """
     settings = settings or load_settings()
+    keyring, used = Keyring(load_keys(settings)), Usage()
+    used.know(key.name for key in keyring.keys)
     guards = Guards(
-        Keyring(load_keys(settings)),
-        Quotas(settings.audio_seconds_per_minute),
+        keyring,
+        Quotas(settings.audio_seconds_per_minute, observe=used.heard),
         Drain(settings.drain_delay_s, settings.shutdown_timeout_s),
         Shares(settings.max_inflight_per_key),
         Origins(settings.cors_origins),
@@ -95,7 +99,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         doors.check(app)
-        context = await _context(settings, guards, counts, tracing.tracer(spans))
+        context = await _context(settings, guards, counts, used, tracing.tracer(spans))
         app.state.context = context
         counts.watch(context)
         watching = asyncio.create_task(context.watchdog.watch(partial(probe, context)))
@@ -119,7 +123,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry=tracing.telemetry(spans),
     )
     app.state.guards = guards
-    _wrap(app, settings, guards, counts)
+    _wrap(app, settings, guards, counts, used)
     errors.install(app)
     routes = _routes(settings)
     doors.install(app, routes, Gate(guards))
@@ -132,11 +136,22 @@ def _routes(settings: Settings) -> list[BaseRoute]:
     """All that can be asked for."""
     audio = (embeddings, openai, classifications, analyses, live, inspections, open_inference)
     scraped = (metrics,) if settings.metrics else ()
-    modules = (*audio, models, classifiers, limits, health, selftest, problems, *scraped, docs)
+    modules = (
+        *audio,
+        models,
+        classifiers,
+        limits,
+        usage,
+        health,
+        selftest,
+        problems,
+        *scraped,
+        docs,
+    )
     return [route for module in modules for route in module.router.routes]
 
 
-def _wrap(app: FastAPI, settings: Settings, guards: Guards, counts: Metrics) -> None:
+def _wrap(app: FastAPI, settings: Settings, guards: Guards, counts: Metrics, usage: Usage) -> None:
     """Put around the routes what every request passes, from the inner to the outer."""
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(
@@ -150,10 +165,12 @@ def _wrap(app: FastAPI, settings: Settings, guards: Guards, counts: Metrics) -> 
             allow_headers=_CORS_REQUEST,
             expose_headers=_CORS_ANSWER,
         )
-    app.add_middleware(RequestContext, metrics=counts, drain=guards.drain)
+    app.add_middleware(RequestContext, metrics=counts, drain=guards.drain, usage=usage)
 
 
-async def _context(settings: Settings, guards: Guards, counts: Metrics, tracer: Tracer) -> Context:
+async def _context(
+    settings: Settings, guards: Guards, counts: Metrics, usage: Usage, tracer: Tracer
+) -> Context:
     limits = Limits(settings.max_duration_s, settings.max_decoded_bytes)
     guard = Guard(settings.decode_cpu_s, settings.decode_wall_s, settings.decode_memory_bytes)
     decoder = Decoder(limits, settings.decode_workers, guard)
@@ -189,6 +206,8 @@ async def _context(settings: Settings, guards: Guards, counts: Metrics, tracer: 
         tracer,
         _recordings(settings, limits, guard),
         Admission(settings.max_streams, *queue),
+        Admission(settings.max_live_streams, *queue),
+        usage,
     )
 
 

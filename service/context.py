@@ -17,6 +17,7 @@ from service.traffic.admission import Admission
 from service.traffic.drain import Drain
 from service.traffic.latest import Latest
 from service.traffic.quotas import Caller, Quotas
+from service.traffic.usage import Usage
 
 SELF_TEST_KEPT_S = 5.0  # whoever asks for a self-test more often gets the same report
 
@@ -39,6 +40,8 @@ class Context:
     tracer: Tracer
     recordings: Recordings
     streams: Admission
+    live: Admission
+    usage: Usage
     self_test: Latest[SelfTestReport] = field(default_factory=lambda: Latest(SELF_TEST_KEPT_S))
 
     def spend(self, caller: Caller, audio_s: float) -> None:

@@ -45,7 +45,7 @@ def run(settings: Settings) -> None:
         log_config=None,  # uvicorn's messages take the way of ours
         access_log=False,  # the request's own line says more
         server_header=False,
-        http=bounded_protocol(settings.head_timeout_s, settings.max_connections),
+        http=bounded_protocol(settings.head_timeout_s, max_connections=settings.max_connections),
         ws_max_size=MAX_MESSAGE_BYTES,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=CANCEL_S,

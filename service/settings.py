@@ -64,7 +64,8 @@ class Settings(BaseSettings):
         "the `otel` extra",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="web pages that may call: `https://a.example,https://b.example`"
+        default=(),
+        description="origins of web pages that may call: `https://a.example,https://b.example`",
     )
 
     api_keys_file: Path | None = Field(
@@ -101,7 +102,9 @@ class Settings(BaseSettings):
         description="open connections; on one beyond them only health checks are answered",
     )
     head_timeout_s: float = Field(
-        default=10.0, gt=0, description="seconds for the head of a request to arrive"
+        default=10.0,
+        gt=0,
+        description="seconds for the head of a request to arrive, or a live stream's configuration",
     )
     keep_alive_s: int = Field(
         default=5, ge=1, description="seconds that a connection may wait for its next request"
@@ -167,8 +170,9 @@ class Settings(BaseSettings):
     )
     max_windows: int = Field(default=4096, ge=1, description="windows in one request")
 
-    max_streams: int = Field(
-        default=4, ge=1, description="answers in lines and live streams at the same time"
+    max_streams: int = Field(default=4, ge=1, description="answers in lines at the same time")
+    max_live_streams: int = Field(
+        default=16, ge=1, description="live streams with audio at the same time"
     )
     max_stream_duration_s: float = Field(
         default=6 * 3600.0, gt=0, description="seconds of audio in one stream"

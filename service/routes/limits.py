@@ -43,6 +43,8 @@ async def list_limits(request: Request, shared: Shared) -> LimitList:
         request_timeout_s=settings.request_timeout_s,
         max_queue_s=settings.queue_s,
         max_streams=settings.max_streams,
+        max_live_streams=settings.max_live_streams,
+        head_timeout_s=settings.head_timeout_s,
         max_stream_duration_s=settings.max_stream_duration_s,
         max_stream_body_bytes=settings.max_stream_body_bytes,
         idle_timeout_s=settings.idle_timeout_s,

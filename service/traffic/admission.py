@@ -28,9 +28,8 @@ class Admission:
         self.inflight = 0
         self._ahead_s = ahead_s
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold one place while a request is read and answered.
+    def check(self) -> None:
+        """Whether one more may come.
 
         Raises:
             Problem: if every place is taken, or the queue is full.
@@ -41,6 +40,15 @@ class Admission:
         if (ahead_s := self._ahead_s()) > self.max_queue_s:
             detail = f"{ahead_s:.0f} s of audio wait already; at most {self.max_queue_s:g} s may."
             raise overloaded(detail, self.max_queue_s, ahead_s, "s")
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold one place while a request is read and answered.
+
+        Raises:
+            Problem: if there is none.
+        """
+        self.check()
         self.inflight += 1
         try:
             yield

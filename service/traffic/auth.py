@@ -6,8 +6,14 @@ A line a key, in the file that `VIOLA_API_KEYS_FILE` names or in `VIOLA_API_KEYS
 
 Keys are 256 random bits, so a plain hash is enough: there is nothing to guess that a slow one would
 protect. `viola key NAME` makes one.
+
+A page in a browser cannot set the headers of a WebSocket. It sends its key as a subprotocol:
+
+    new WebSocket(url, ["viola.stream", "viola.key." + base64url(key)])
 """
 
+import base64
+import binascii
 import hmac
 import re
 import secrets
@@ -27,6 +33,9 @@ PREFIX = "viola_"  # tells people, and scanners of repositories, what they have 
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+STREAM_PROTOCOL = "viola.stream"  # what a socket speaks that was opened with subprotocols
+KEY_PROTOCOL = "viola.key."  # a subprotocol that is never spoken: a key in base64url follows
 
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
@@ -90,12 +99,12 @@ class Keyring:
         """
         if not self.keys or not access.needs_key:
             return None
-        scheme, _, presented = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not presented.strip():
+        presented = _presented(headers)
+        if presented is None:
             raise Problem(
                 "unauthorized", "This needs a key: Authorization: Bearer KEY.", headers=_CHALLENGE
             )
-        key = self._find(presented.strip())
+        key = self._find(presented)
         if key is None:
             headers_ = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
             raise Problem("unauthorized", "The key is not known here.", headers=headers_)
@@ -117,6 +126,29 @@ class Keyring:
             if hmac.compare_digest(digest, key.digest):
                 found = key
         return found
+
+
+def _presented(headers: Headers) -> str | None:
+    """The key that a request brings, if any."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key.strip():
+        return key.strip()
+    offered = ",".join(headers.getlist("sec-websocket-protocol")).split(",")
+    keys = (name.strip()[len(KEY_PROTOCOL) :] for name in offered if _brings_key(name))
+    return next(map(_from_base64url, keys), None)
+
+
+def _brings_key(protocol: str) -> bool:
+    return protocol.strip().startswith(KEY_PROTOCOL)
+
+
+def _from_base64url(text: str) -> str:
+    """The text itself where it is no base64url: it will not be the key of anybody."""
+    padded = text + "=" * (-len(text) % 4)
+    try:
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        return text
 
 
 def new_key() -> str:

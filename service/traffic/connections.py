@@ -27,7 +27,7 @@ class _Part(Enum):
     NOTHING = auto()  # before the answer to what has come
 
 
-def bounded_protocol(head_timeout_s: float, max_connections: int) -> type[HttpToolsProtocol]:
+def bounded_protocol(head_timeout_s: float, *, max_connections: int) -> type[HttpToolsProtocol]:
     """Uvicorn's protocol, which hangs up on a head that has not come whole in so many seconds.
 
     Between requests uvicorn's own keep-alive timeout counts, but only until the first byte of the

@@ -27,7 +27,7 @@ class Guards:
     origins: Origins = field(default_factory=Origins)
 
     def admit(self, access: Access, scope: Scope) -> Caller:
-        """Who asks.
+        """Who asks; from the moment that this is known it stands in the request's state.
 
         Raises:
             Problem: too many are connected, the service is leaving, the page or the key may not do
@@ -43,7 +43,7 @@ class Guards:
             self.origins.check(headers)
         key = self.keyring.admit(access, headers)
         address = scope["client"][0] if scope.get("client") else None
-        caller = Caller.of(key, address, self.quotas.usual)
+        caller = scope["state"]["caller"] = Caller.of(key, address, self.quotas.usual)
         if access.metered:
             self.quotas.check(caller)
         return caller
@@ -63,7 +63,7 @@ class Gate:
         Raises:
             Problem: the caller may not do this, or not now.
         """
-        caller = scope["state"]["caller"] = self.guards.admit(access, scope)
+        caller = self.guards.admit(access, scope)
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":

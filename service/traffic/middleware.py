@@ -12,12 +12,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import path_within, problem_response
 from service.problems import Problem
-from service.telemetry.metrics import Metrics
+from service.telemetry.metrics import WEBSOCKET, Metrics
 from service.traffic.crowd import SURPLUS
 from service.traffic.drain import Drain, cut_short
 from service.traffic.quotas import Caller
+from service.traffic.usage import Usage
 
-WEBSOCKET = "WEBSOCKET"  # in place of a method
 SWITCHING_PROTOCOLS = 101
 NO_CODE = 1005  # of a WebSocket that ended without one
 
@@ -74,9 +74,9 @@ class RequestContext:
     nothing about the inside.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, drain: Drain) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, drain: Drain, usage: Usage) -> None:
         self.app = app
-        self.metrics, self.drain = metrics, drain
+        self.metrics, self.drain, self.usage = metrics, drain, usage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; the log line is written even when it fails."""
@@ -122,9 +122,16 @@ class RequestContext:
             bytes_out=traffic.bytes_out,
             **({"code": traffic.close_code} if traffic.close_code else {}),
             **({"key": caller.key} if caller and caller.key else {}),
+            **(
+                {"audio_s": round(caller.meter.audio_s, 3)}
+                if caller and caller.meter.audio_s
+                else {}
+            ),
             **({"problem": problem.kind.slug, "detail": problem.detail} if problem else {}),
         )
         self.metrics.observe_request(route, method, traffic.status, seconds, traffic.bytes_in)
+        if caller:
+            self.usage.asked(caller)
         if problem:
             self.metrics.rejected.labels(problem.kind.slug).inc()
 

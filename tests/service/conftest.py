@@ -145,7 +145,7 @@ def serving(
         port=0,
         log_config=None,
         access_log=False,
-        http=bounded_protocol(settings.head_timeout_s, settings.max_connections),
+        http=bounded_protocol(settings.head_timeout_s, max_connections=settings.max_connections),
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

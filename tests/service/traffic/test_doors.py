@@ -36,6 +36,7 @@ RIGHTS: dict[str, frozenset[str] | None] = {
     "/metrics": frozenset({"metrics"}),
     "/v1/selftest": frozenset({"metrics"}),
     "/v1/limits": ANY_KEY,
+    "/v1/usage": ANY_KEY,
     "/v1/models": ANY_KEY,
     "/v1/models/{model_id}": ANY_KEY,
     "/v1/classifiers": ANY_KEY,

@@ -1,7 +1,7 @@
 """The application: load and prove the models, serve, drain."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -74,9 +74,6 @@ _TAGS = [
     {"name": "problems", "description": "What a refusal means."},
 ]
 
-_CORS_REQUEST = ("Authorization", "Content-Type", "X-Request-ID")
-_CORS_ANSWER = ("X-Request-ID", "Server-Timing", "Retry-After", "RateLimit", "RateLimit-Policy")
-
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service with these settings, else with those of the environment.
@@ -123,9 +120,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry=tracing.telemetry(spans),
     )
     app.state.guards = guards
-    _wrap(app, settings, guards, counts, used)
-    errors.install(app)
     routes = _routes(settings)
+    _wrap(app, settings, guards, counts, used, _methods(routes))
+    errors.install(app)
     doors.install(app, routes, Gate(guards))
     openapi.install(app, routes)
     counts.know(routes)
@@ -136,22 +133,23 @@ def _routes(settings: Settings) -> list[BaseRoute]:
     """All that can be asked for."""
     audio = (embeddings, openai, classifications, analyses, live, inspections, open_inference)
     scraped = (metrics,) if settings.metrics else ()
-    modules = (
-        *audio,
-        models,
-        classifiers,
-        limits,
-        usage,
-        health,
-        selftest,
-        problems,
-        *scraped,
-        docs,
-    )
-    return [route for module in modules for route in module.router.routes]
+    about = (models, classifiers, limits, usage, health, selftest, problems, *scraped, docs)
+    return [route for module in (*audio, *about) for route in module.router.routes]
 
 
-def _wrap(app: FastAPI, settings: Settings, guards: Guards, counts: Metrics, usage: Usage) -> None:
+def _methods(routes: Iterable[BaseRoute]) -> set[str]:
+    """What the routes take between them."""
+    return {"HEAD"}.union(*(getattr(route, "methods", None) or () for route in routes))
+
+
+def _wrap(
+    app: FastAPI,
+    settings: Settings,
+    guards: Guards,
+    counts: Metrics,
+    usage: Usage,
+    methods: set[str],
+) -> None:
     """Put around the routes what every request passes, from the inner to the outer."""
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(
@@ -161,9 +159,9 @@ def _wrap(app: FastAPI, settings: Settings, guards: Guards, counts: Metrics, usa
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST"),
-            allow_headers=_CORS_REQUEST,
-            expose_headers=_CORS_ANSWER,
+            allow_methods=sorted(methods),
+            allow_headers=("*",),  # whatever its client sends: who may call is told by the key
+            expose_headers=("*",),  # whatever the routes write; a page of an allowed origin
         )
     app.add_middleware(RequestContext, metrics=counts, drain=guards.drain, usage=usage)
 

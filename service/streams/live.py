@@ -24,7 +24,13 @@ from models.tiles import checked
 from service.context import Context
 from service.engine import Windowing
 from service.errors import audio_problem, validation_problem
-from service.parameters import MAX_TOP_K, EmbeddingParameters, PredictionParameters
+from service.parameters import (
+    EmbeddingParameters,
+    JsonParameters,
+    PredictionParameters,
+    Seconds,
+    TopK,
+)
 from service.problems import Problem
 from service.streams.streaming import (
     Describe,
@@ -43,7 +49,7 @@ PATIENCE_PER_AUDIO = 10  # seconds of patience that a second of audio gives back
 _DTYPES: dict[str, np.dtype[Any]] = {"s16le": np.dtype("<i2"), "f32le": np.dtype("<f4")}
 
 
-class LiveConfig(BaseModel):
+class LiveConfig(JsonParameters):
     """The first message: what comes, and what is wanted."""
 
     model_config = ConfigDict(extra="forbid")
@@ -52,10 +58,10 @@ class LiveConfig(BaseModel):
     encoding: Literal["s16le", "f32le"] = "s16le"
     model: str | None = Field(default=None, max_length=128)
     head: str | None = Field(default=None, max_length=128)
-    window_s: float = Field(default=1.0, gt=0, le=60, allow_inf_nan=False)
-    hop_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    window_s: Seconds = Field(default=1.0, le=60)
+    hop_s: Seconds | None = None
     output: Literal["json", "base64"] = "json"
-    top_k: int = Field(default=5, ge=1, le=MAX_TOP_K)
+    top_k: TopK = 5
 
 
 class _End(BaseModel):

@@ -165,12 +165,12 @@ def load_keys(settings: Settings) -> list[Key]:
     """The keys of the environment and of the file together.
 
     Raises:
-        SettingsError: the file cannot be read, a line is none, or two keys are called the same.
+        SettingsError: a setting is there and holds no key, the file cannot be read, a line is
+            none, or two keys are called the same.
     """
     keys: list[Key] = []
     if settings.api_keys is not None:
-        lines = settings.api_keys.get_secret_value().split()
-        keys += _parsed("VIOLA_API_KEYS", lines)
+        keys += _some("VIOLA_API_KEYS", settings.api_keys.get_secret_value().split())
     if settings.api_keys_file is not None:
         where = f"VIOLA_API_KEYS_FILE={settings.api_keys_file}"
         try:
@@ -178,16 +178,21 @@ def load_keys(settings: Settings) -> list[Key]:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text"
             raise SettingsError(f"{where} cannot be read: {reason}") from None
-        found = _parsed(where, lines)
-        if not found:
-            raise SettingsError(f"{where} holds no key; without the setting the service is open")
-        keys += found
+        keys += _some(where, lines)
     for field in ("name", "digest"):
         values = [getattr(key, field) for key in keys]
         twice = next((key.name for key in keys if values.count(getattr(key, field)) > 1), None)
         if twice is not None:
             raise SettingsError(f"two API keys have the {field} of {twice}; each needs its own")
     return keys
+
+
+def _some(where: str, lines: Iterable[str]) -> list[Key]:
+    """Keys, of which there must be one: a secret that has been lost must not open the service."""
+    found = _parsed(where, lines)
+    if not found:
+        raise SettingsError(f"{where} holds no key; only without the setting is the service open")
+    return found
 
 
 def _parsed(where: str, lines: Iterable[str]) -> list[Key]:

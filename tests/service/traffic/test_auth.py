@@ -11,8 +11,9 @@ from starlette.datastructures import Headers
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
+from service.app import create_app
 from service.commands import cli
-from service.settings import Settings, SettingsError
+from service.settings import Settings, SettingsError, load_settings
 from service.traffic import auth
 from service.traffic.access import Access
 from service.traffic.auth import Key, Keyring, digest_of, load_keys, new_key
@@ -174,6 +175,22 @@ def test_a_file_that_is_missing_or_holds_no_key_does_not_open_the_service(tmp_pa
         load_keys(Settings(api_keys_file=tmp_path / "empty"))
 
 
+@pytest.mark.parametrize("value", ["", " ", "\n \t\n"])
+@pytest.mark.parametrize("name", ["VIOLA_API_KEYS", "VIOLA_API_KEYS_FILE"])
+def test_a_variable_that_is_there_and_empty_does_not_open_the_service(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name):
+        create_app(load_settings())
+
+
+def test_a_lost_variable_beside_a_good_file_is_refused_too(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(LINES[0])
+    with pytest.raises(SettingsError, match="VIOLA_API_KEYS holds no key"):
+        load_keys(Settings(api_keys="", api_keys_file=tmp_path / "keys"))
+
+
 def test_two_keys_of_one_name_or_one_hash_are_refused() -> None:
     with pytest.raises(SettingsError, match="name of embedder"):
         load_keys(Settings(api_keys=f"{LINES[1]} embedder:{'0' * 64}"))
@@ -225,4 +242,33 @@ def test_pages_of_other_origins_may_not_call_unless_the_setting_names_them(
             real = other.post(EMBED, headers={"Origin": origin})
             assert real.status_code == 401
             assert ("Access-Control-Allow-Origin" in real.headers) is allowed
-        assert "authorization" in answer.headers["Access-Control-Allow-Headers"].lower()
+
+
+# Of the official clients, and of the Open Inference Protocol
+SENT = "authorization, content-type, x-stainless-lang, x-stainless-retry-count, x-request-id, "
+SENT += "inference-header-content-length, traceparent"
+
+
+def test_a_page_that_may_call_may_send_and_read_what_clients_and_routes_do(serve: Serve) -> None:
+    page = {"Origin": "https://a.example"}
+    asked = page | {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": SENT,
+    }
+    with serve(cors_origins=("https://a.example",)) as client:
+        answer = client.options(EMBED, headers=asked)
+        assert answer.status_code == 200
+        allowed = answer.headers["Access-Control-Allow-Headers"].lower()
+        assert {name.strip() for name in SENT.split(",")} <= {
+            name.strip() for name in allowed.split(",")
+        }
+        assert {"GET", "HEAD", "POST"} <= {
+            name.strip() for name in answer.headers["Access-Control-Allow-Methods"].split(",")
+        }
+        real = client.post(EMBED + "?output=npy", content=encoded(tone()), headers=page)
+        exposed = real.headers["Access-Control-Expose-Headers"]
+        assert exposed == "*"  # without cookies that is any: the space id, Retry-After and others
+        assert "Access-Control-Allow-Credentials" not in real.headers
+        assert "Viola-Space-Id" in real.headers
+        foreign = client.options(EMBED, headers=asked | {"Origin": "https://b.example"})
+        assert foreign.status_code == 400

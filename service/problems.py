@@ -56,8 +56,8 @@ _TABLE = (
         "foreign-origin",
         403,
         "Page of another origin",
-        "Open the stream from a page of this service, or ask who runs it to name the page's origin "
-        "in VIOLA_CORS_ORIGINS.",
+        "Use a page of this service, or ask who runs it to name the page's origin in "
+        "VIOLA_CORS_ORIGINS.",
     ),
     ("not-found", 404, "No such resource", "`/docs` lists what there is."),
     (
@@ -181,7 +181,7 @@ _TABLE = (
 PROBLEM_TYPES: Mapping[str, ProblemType] = {row[0]: ProblemType(*row) for row in _TABLE}
 
 # How a request with audio can fail, and beside that one for classifications
-_ELSEWHERE = ("not-found", "foreign-origin", "method-not-allowed", "head-too-large")
+_ELSEWHERE = ("not-found", "method-not-allowed", "head-too-large")
 HEAD_PROBLEMS = ("classifier-not-found", "space-mismatch")
 AUDIO_PROBLEMS = [slug for slug in PROBLEM_TYPES if slug not in (*_ELSEWHERE, *HEAD_PROBLEMS)]
 REQUEST_PROBLEMS = [

@@ -20,6 +20,7 @@ from service.streams.live import MAX_MESSAGE_BYTES
 from service.telemetry import logs
 from service.traffic.connections import bounded_protocol
 from service.traffic.gate import Guards
+from service.traffic.sockets import bounded_socket
 
 CANCEL_S = 1  # what requests get that are still in hand when the drain is over
 GIVE_UP_S = 5  # and after that, threads that hang do not keep the process
@@ -46,6 +47,7 @@ def run(settings: Settings) -> None:
         access_log=False,  # the request's own line says more
         server_header=False,
         http=bounded_protocol(settings.head_timeout_s, max_connections=settings.max_connections),
+        ws=bounded_socket(settings.idle_timeout_s),
         ws_max_size=MAX_MESSAGE_BYTES,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=CANCEL_S,

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ QUEUED_TILES = 4  # a core
 
 # What Kubernetes adds to every container's environment when a Service is itself called "viola".
 _SERVICE_LINKS = ("VIOLA_SERVICE_", "VIOLA_PORT_")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/*\sA-Z]+", re.ASCII)
 
 
 class SettingsError(ValueError):
@@ -189,6 +191,18 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         """A list in the environment is separated by commas or spaces."""
         return value.replace(",", " ").split() if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """What is not written as browsers write it would never match."""
+        for origin in value:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: write scheme, host and port alone, in lower case "
+                    "and without a slash at the end, as https://a.example, or * for any"
+                )
+        return value
 
     @property
     def lanes(self) -> tuple[int, int]:

@@ -15,6 +15,8 @@ from service.traffic.origins import Origins
 from service.traffic.quotas import Caller, Quotas
 from service.traffic.shares import Shares
 
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
 
 @dataclass
 class Guards:
@@ -40,7 +42,9 @@ class Guards:
         if access.drained:
             self.drain.check()
         if scope["type"] == "websocket":
-            self.origins.check(headers)
+            self.origins.check_socket(headers)
+        elif scope["method"] not in SAFE_METHODS:
+            self.origins.check_post(headers)
         key = self.keyring.admit(access, headers)
         address = scope["client"][0] if scope.get("client") else None
         caller = scope["state"]["caller"] = Caller.of(key, address, self.quotas.usual)

@@ -28,6 +28,7 @@ from models.runtime import Encoder
 from service.app import create_app
 from service.settings import Settings
 from service.traffic.connections import bounded_protocol
+from service.traffic.sockets import bounded_socket
 
 Serve = Callable[..., AbstractContextManager[httpx.Client]]
 
@@ -146,6 +147,7 @@ def serving(
         log_config=None,
         access_log=False,
         http=bounded_protocol(settings.head_timeout_s, max_connections=settings.max_connections),
+        ws=bounded_socket(settings.idle_timeout_s),
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
@@ -430,3 +431,45 @@ def test_a_stream_is_a_line_of_the_log_and_counted_with_key_and_seconds(
     labels = 'method="WEBSOCKET",route="/v1/audio/stream",status='
     assert count(f'viola_http_requests_total{{{labels}"401"}}') >= 1
     assert count(f'viola_http_requests_total{{{labels}"101"}}') >= 1
+
+
+def test_a_page_of_ours_behind_a_proxy_that_changes_the_host_may_open_a_stream(
+    client: httpx.Client,
+) -> None:
+    page = {"Origin": "https://public.example", "Sec-Fetch-Site": "same-origin"}
+    with connect(address(client), additional_headers=page):
+        pass
+    page["Sec-Fetch-Site"] = "cross-site"
+    with (
+        pytest.raises(InvalidStatus) as refusal,
+        connect(address(client), additional_headers=page),
+    ):
+        pass
+    told(refusal.value, 403, "foreign-origin")
+
+
+def keep_sending(line: socket.socket, data: bytes) -> None:
+    while True:
+        line.sendall(data)
+
+
+@pytest.mark.slow
+def test_a_client_that_reads_nothing_is_cut_off(serve: Serve) -> None:
+    config = {"sample_rate": 16_000, "window_s": 0.16, "hop_s": 0.01}
+    pcm = Frame(Opcode.BINARY, silence(30.0)).serialize(mask=True)
+    with serve(idle_timeout_s=0.5, max_live_streams=1) as client, socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.connect((client.base_url.host, client.base_url.port or 0))
+        line.sendall(HANDSHAKE)
+        assert b"101" in line.recv(100)
+        line.sendall(Frame(Opcode.TEXT, json.dumps(config).encode()).serialize(mask=True))
+        line.settimeout(60)
+        with pytest.raises(ConnectionError):  # and not a line that is open for ever
+            keep_sending(line, pcm)
+        until(lambda: scraped(client)["viola_live_streams"] == 0)
+
+
+HANDSHAKE = (
+    b"GET /v1/audio/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)

@@ -272,3 +272,31 @@ def test_a_page_that_may_call_may_send_and_read_what_clients_and_routes_do(serve
         assert "Viola-Space-Id" in real.headers
         foreign = client.options(EMBED, headers=asked | {"Origin": "https://b.example"})
         assert foreign.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("site", "origin", "is_let_in"),
+    [
+        (None, None, True),
+        (None, "https://b.example", True),  # no browser of today; its answer is kept from the page
+        ("same-origin", "http://127.0.0.1", True),
+        ("none", None, True),
+        ("cross-site", "https://a.example", True),
+        ("cross-site", "https://b.example", False),
+        ("same-site", "http://127.0.0.1:9999", False),
+        ("cross-site", "null", False),
+        ("cross-site", None, False),
+    ],
+)
+def test_a_page_of_another_origin_makes_no_browser_post_here(
+    serve: Serve, site: str | None, origin: str | None, is_let_in: bool
+) -> None:
+    given = {"Sec-Fetch-Site": site, "Origin": origin}
+    headers = {name: value for name, value in given.items() if value is not None}
+    with serve(cors_origins=("https://a.example",)) as client:
+        answer = client.post(EMBED, files={"file": encoded(tone())}, headers=headers)
+        assert client.get("/v1/models", headers=headers).status_code == 200
+    if is_let_in:
+        assert answer.status_code == 200
+    else:
+        refused(answer, "foreign-origin")

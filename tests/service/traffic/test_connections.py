@@ -1,5 +1,6 @@
 """What else comes on a connection while a request on it is answered, and how many there may be."""
 
+import asyncio
 import socket
 import time
 from collections.abc import Iterator
@@ -8,9 +9,12 @@ from contextlib import contextmanager
 import httpx
 import numpy as np
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from service.traffic.connections import MAX_HEAD_BYTES
 from service.traffic.crowd import Crowd
+from service.traffic.sockets import bounded_socket
 from tests.service.conftest import Serve, encoded
 
 # Decoding it takes longer than a head may
@@ -95,3 +99,34 @@ def test_who_is_there_stays_and_the_newest_of_too_many_makes_the_oldest_of_them_
     assert crowd.refusal("d", 3) is None  # one of the first two has gone: there is room
     assert crowd.refusal("e", 3) is not None
     assert crowd.refusal("d", 9) is None  # and stays
+
+
+class Line(asyncio.Transport):
+    """A transport that remembers whether it was cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_cut = False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert high == 0
+
+    def abort(self) -> None:
+        self.is_cut = True
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_a_socket_whose_client_takes_nothing_is_cut(is_taken: bool) -> None:
+    async def stand_still() -> bool:
+        config = uvicorn.Config("none", log_config=None, interface="asgi3")
+        config.loaded, config.loaded_app = True, None
+        socket_ = bounded_socket(0.05)(config, ServerState(), {})
+        line = Line()
+        socket_.connection_made(line)
+        socket_.pause_writing()
+        if is_taken:
+            socket_.resume_writing()
+        await asyncio.sleep(0.2)
+        return line.is_cut
+
+    assert asyncio.run(stand_still()) is not is_taken

@@ -25,6 +25,12 @@ def bounded_socket(write_timeout_s: float) -> type[WebSocketsSansIOProtocol]:
             self._forget()
             super().connection_lost(exc)
 
+        async def send(self, message: Any) -> None:
+            await super().send(message)
+            ended = not message.get("more_body", False)
+            if message["type"] == "websocket.http.response.body" and ended:
+                self.handshake_complete = True  # else uvicorn logs an error: it had no answer
+
         def pause_writing(self) -> None:
             super().pause_writing()
             self._stalled = self.loop.call_later(write_timeout_s, self.transport.abort)

@@ -308,6 +308,19 @@ def test_pages_of_other_origins_may_not_open_a_stream(
             told(refusal.value, 403, "foreign-origin")
 
 
+def test_a_refused_handshake_is_no_error_in_the_log(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = {"Origin": "https://b.example"}
+    with (
+        pytest.raises(InvalidStatus) as refusal,
+        connect(address(client), additional_headers=page),
+    ):
+        pass
+    told(refusal.value, 403, "foreign-origin")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_setting_lets_every_page_in(serve: Serve) -> None:
     headers = {"Origin": "https://b.example"}
     with (

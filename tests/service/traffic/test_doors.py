@@ -18,6 +18,7 @@ from service.traffic.doors import Door, UndeclaredAccess
 from service.traffic.gate import Gate
 from tests.service.conftest import Serve, encoded, tone
 from tests.service.traffic.test_refusals import refused
+from tests.spellings import spellings
 
 # What each route needs, written down a second time: whoever changes a right has to mean it
 OPEN, ANY_KEY = None, frozenset[str]()
@@ -64,27 +65,6 @@ LINES.append(f"spent:{digest_of(KEYS['spent'])}:embed,classify,metrics:0.001")
 REFUSALS = (401, 403, 429)
 NO_SUCH_PATH = (400, 404)  # no HTTP at all, and no route
 METERED = {path for path, scopes in RIGHTS.items() if scopes and scopes & {"embed", "classify"}}
-
-
-def spellings(path: str) -> Iterator[str]:
-    """The path in other ways, some of which proxies, people and attackers take for the same."""
-    for end in ("0A", "0D%0A", "00", "09", "7F", "1B", "C2%85", "E2%80%A8", "20", "3F", "23", "2F"):
-        yield f"{path}%{end}"
-    for end in ("/", "//", "/.", ";", ";a=b", "%3Bx", "/%2e%2e/x", "\\", "%5C", "%E2%80%8B"):
-        yield f"{path}{end}"
-    for start in ("/", "/.", "/x/..", "/%2e", "%2F", "%0A", "/%00"):
-        yield f"{start}{path}"
-    head, _, tail = path[1:].partition("/")
-    yield f"/{head}//{tail}"
-    yield f"/{head}%2F{tail}"
-    yield f"/{head}%252F{tail}"
-    yield f"/{head}%C0%AF{tail}"
-    yield f"/{head}%EF%BC%8F{tail}"  # a fullwidth solidus
-    yield path.upper()
-    yield path.title()
-    yield path.replace("e", "%65").replace("o", "%6f")
-    yield path.replace("a", "%D0%B0")  # of the Cyrillic alphabet
-    yield path.replace("s", "%C5%BF")  # a long s, whose capital is that of s
 
 
 @pytest.fixture(scope="module")

@@ -37,8 +37,8 @@ def run(settings: Settings) -> None:
         SettingsError: the API keys cannot be used, or another process listens at that port.
         SystemExit: it cannot start.
     """
+    app = create_app(settings)  # refuses keys that cannot be used, before there is a socket
     listening = listen(settings.host, settings.port)
-    app = create_app(settings)
     logs.configure(settings.log_level)
     address = f"http://{settings.host}:{listening.getsockname()[1]}"
     _announce(settings, app.state.guards, address)

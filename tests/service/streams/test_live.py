@@ -432,8 +432,8 @@ def test_a_stream_is_a_line_of_the_log_and_counted_with_key_and_seconds(
             *_, last = rest(line)
         with pytest.raises(InvalidStatus), connect(address(keyed)):
             pass
-        until(lambda: len([e for e in logs if e["event"] == "request"]) == 2)
-    ended, refusal = (entry for entry in logs if entry["event"] == "request")
+        until(lambda: len([e for e in logs if e.get("method") == "WEBSOCKET"]) == 2)
+    ended, refusal = (entry for entry in logs if entry.get("method") == "WEBSOCKET")
     assert (ended["method"], ended["route"]) == ("WEBSOCKET", "/v1/audio/stream")
     assert (ended["status"], ended["code"], ended["problem"]) == (101, 4400, "bad-request")
     assert (ended["key"], ended["audio_s"]) == ("all", 1.5)

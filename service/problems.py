@@ -52,6 +52,13 @@ _TABLE = (
         "Key not meant for this",
         "Use a key with the scope that `detail` names, or ask who runs the service for one.",
     ),
+    (
+        "foreign-origin",
+        403,
+        "Page of another origin",
+        "Use a page of this service, or ask who runs it to name the page's origin in "
+        "VIOLA_CORS_ORIGINS.",
+    ),
     ("not-found", 404, "No such resource", "`/docs` lists what there is."),
     (
         "head-too-large",

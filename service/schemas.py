@@ -1,5 +1,6 @@
 """The shape of every answer."""
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -294,6 +295,8 @@ class LimitList(BaseModel):
     request_timeout_s: float
     max_queue_s: float
     max_streams: int
+    max_live_streams: int
+    head_timeout_s: float
     max_stream_duration_s: float
     max_stream_body_bytes: int
     idle_timeout_s: float
@@ -342,3 +345,19 @@ class Liveness(BaseModel):
     """That the process answers."""
 
     status: Literal["alive"] = "alive"
+
+
+class KeyUsage(BaseModel):
+    """What was used with one key."""
+
+    key: str | None = Field(description="The key's name; null where no keys are asked for.")
+    requests: int = Field(description="Requests and live streams that have ended.")
+    audio_seconds: float = Field(description="Seconds of audio that were decoded.")
+
+
+class UsageReport(BaseModel):
+    """What was used since the process started."""
+
+    object: Literal["list"] = "list"
+    since: datetime
+    data: list[KeyUsage]

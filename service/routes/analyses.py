@@ -20,6 +20,7 @@ from service.parameters import AnalysisParameters
 from service.problems import AUDIO_PROBLEMS, HEAD_PROBLEMS, Problem
 from service.schemas import AnalysisList, FileAnalysis, WindowAnalysis
 from service.telemetry.timing import Timing
+from service.traffic.access import needs_key
 
 router = APIRouter(tags=["classifications"])
 
@@ -39,6 +40,7 @@ _ANSWERS: Responses = {
     responses=_ANSWERS | problem_responses([*AUDIO_PROBLEMS, *HEAD_PROBLEMS]),
     openapi_extra=audio_body(),
 )
+@needs_key("embed", "classify", metered=True)
 async def analyze_audio(
     request: Request, shared: Shared, query: Annotated[AnalysisParameters, Query()]
 ) -> Response:

@@ -21,6 +21,7 @@ from service.schemas import ClassificationList, FileClassification, WindowClassi
 from service.streams.lines import EVENTS, NDJSON, answer_in_lines, misplaced, streamed_as
 from service.streams.streaming import Plan, describe_predictions
 from service.telemetry.timing import Timing
+from service.traffic.access import needs_key
 
 router = APIRouter(tags=["classifications"])
 
@@ -40,6 +41,7 @@ _ANSWERS: Responses = {
     responses=_ANSWERS | problem_responses([*AUDIO_PROBLEMS, *HEAD_PROBLEMS]),
     openapi_extra=audio_body(),
 )
+@needs_key("classify", metered=True)
 async def classify_audio(
     request: Request, shared: Shared, query: Annotated[ClassificationParameters, Query()]
 ) -> Response:

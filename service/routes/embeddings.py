@@ -19,6 +19,7 @@ from service.schemas import EmbeddingList
 from service.streams.lines import EVENTS, NDJSON, answer_in_lines, misplaced, streamed_as
 from service.streams.streaming import Plan, describe_vectors
 from service.telemetry.timing import Timing
+from service.traffic.access import needs_key
 
 router = APIRouter(tags=["embeddings"])
 
@@ -43,6 +44,7 @@ _ANSWERS: Responses = {
     responses=_ANSWERS | problem_responses(AUDIO_PROBLEMS),
     openapi_extra=audio_body(),
 )
+@needs_key("embed", metered=True)
 async def embed_audio(
     request: Request, shared: Shared, query: Annotated[EmbeddingParameters, Query()]
 ) -> Response:

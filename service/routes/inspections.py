@@ -25,6 +25,7 @@ from service.parameters import InspectionParameters
 from service.problems import REQUEST_PROBLEMS
 from service.schemas import Usage
 from service.telemetry.timing import Timing
+from service.traffic.access import needs_key
 
 router = APIRouter(tags=["limits"])
 
@@ -43,6 +44,7 @@ _ANSWERS: Responses = {
     responses=_ANSWERS | problem_responses(REQUEST_PROBLEMS),
     openapi_extra=audio_body(),
 )
+@needs_key("embed", metered=True)
 async def inspect_audio(
     request: Request, shared: Shared, query: Annotated[InspectionParameters, Query()]
 ) -> Response:

@@ -30,6 +30,7 @@ _AUDIO_PROBLEMS = {
     "channels": "channels",
     "duration": "too-long",
     "decoded_bytes": "decoded-too-large",
+    "selection": "not-in-recording",
 }
 _BOUNDS = ("gt", "ge", "lt", "le", "max_length", "min_length")
 

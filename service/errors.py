@@ -30,6 +30,7 @@ _AUDIO_PROBLEMS = {
     "channels": "channels",
     "duration": "too-long",
     "decoded_bytes": "decoded-too-large",
+    "selection": "not-in-recording",
 }
 _PARTS = ("query", "body", "path", "header")  # of a request, as FastAPI puts them first
 _KINDS = ("bool", "constrained-str", "float", "int", "str")

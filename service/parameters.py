@@ -5,9 +5,19 @@ Every number that a client gives has one of the types below, which are finite an
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+
+from models.audio import MAX_TIME_S, Selection
 
 Output = Literal["json", "base64", "base64-f16", "npy", "arrow"]
 Granularity = Literal["clip", "window"]
@@ -62,10 +72,48 @@ def _nullable(member: JsonSchemaValue) -> JsonSchemaValue:
     return {"anyOf": [value, {"type": "null"}], **about}
 
 
-class ModelParameters(BaseModel):
-    """Which model, and which windows."""
+class SelectionParameters(BaseModel):
+    """Which part of each recording."""
 
     model_config = ConfigDict(extra="forbid")
+
+    channel: str = Field(
+        default="mix",
+        pattern=r"^(mix|[0-9]{1,2})$",
+        description="A channel's number, from 0; `mix` is the mean of all of them.",
+    )
+    start_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=MAX_TIME_S,
+        allow_inf_nan=False,
+        description="Seconds from the recording's beginning, from which it is read.",
+    )
+    end_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_TIME_S,
+        allow_inf_nan=False,
+        description="Seconds from the recording's beginning, to which it is read; else to its end.",
+    )
+
+    @field_validator("end_s")
+    @classmethod
+    def _is_behind_the_start(cls, end_s: float | None, info: ValidationInfo) -> float | None:
+        start_s = info.data.get("start_s", 0.0)
+        if end_s is not None and end_s <= start_s:
+            raise ValueError(f"it must be more than start_s = {start_s:g}")
+        return end_s
+
+    @property
+    def selection(self) -> Selection:
+        """What the decoder is told."""
+        channel: int | Literal["mix"] = "mix" if self.channel == "mix" else int(self.channel)
+        return Selection(channel, self.start_s, self.end_s)
+
+
+class ModelParameters(SelectionParameters):
+    """Which model, and which windows."""
 
     model: str | None = Field(
         default=None,

@@ -147,6 +147,12 @@ _TABLE = (
     ),
     ("undecodable", 422, "The decoder fails on the file", "Encode it again, as FLAC or WAV."),
     ("too-short", 422, "Recording too short", "Send a longer recording."),
+    (
+        "not-in-recording",
+        422,
+        "What was selected is not in the recording",
+        "Choose `channel`, `start_s` and `end_s` within what `limit` names.",
+    ),
     # The caller
     (
         "quota-exceeded",

@@ -80,7 +80,13 @@ class FileAnswer(BaseModel):
     file: str | None = Field(
         default=None, description="The file's name in the form, made printable."
     )
-    duration_s: float | None = None
+    duration_s: float | None = Field(
+        default=None, description="Of the recording, or of the part of it that was asked for."
+    )
+    warnings: list[str] | None = Field(
+        default=None,
+        description="What was noticed about the file that may make the answer worth less.",
+    )
     error: ProblemDocument | None = Field(
         default=None, description="In place of the rest, if the file cannot be used."
     )

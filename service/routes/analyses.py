@@ -57,7 +57,14 @@ async def analyze_audio(
         heads = sorted(heads, key=lambda head: head.name)
         windowing = Windowing.of(asked.window_s, asked.hop_s, model.encoder.card)
         outcomes = await embed(
-            request, shared, model.encoder, body, windowing, timing, measured=True
+            request,
+            shared,
+            model.encoder,
+            body,
+            windowing,
+            timing,
+            selection=asked.selection,
+            measured=True,
         )
         with timing.stage("classify"):
             classifiers = [head.classifier for head in heads]
@@ -105,7 +112,8 @@ def _file(
         embedding=vector(embedded.embedding, asked.output),
         classifications=[describe(one, 0, asked) for one in scored],
         windows=_windows(embedded, scored, asked),
-        quality=quality_report(embedded.quality),
+        quality=quality_report(embedded.quality, embedded.warnings),
+        warnings=list(embedded.warnings) or None,
     )
 
 

@@ -58,7 +58,9 @@ async def classify_audio(
             raise misplaced()
         model, head = shared.catalogue.pair(asked.model, asked.head)
         windowing = _windowing(asked, model, head)
-        outcomes = await embed(request, shared, model.encoder, body, windowing, timing)
+        outcomes = await embed(
+            request, shared, model.encoder, body, windowing, timing, selection=asked.selection
+        )
         with timing.stage("classify"):
             scored = await shared.engine.infer(partial(score, [head.classifier], outcomes))
         with timing.stage("render"):
@@ -72,7 +74,8 @@ async def classify_audio(
 def _plan(shared: Context, asked: ClassificationParameters) -> Plan:
     model, head = shared.catalogue.pair(asked.model, asked.head)
     windowing = _windowing(asked, model, head)
-    return Plan(model, "classification", windowing, describe_predictions(head, asked))
+    describe = describe_predictions(head, asked)
+    return Plan(model, "classification", windowing, describe, selection=asked.selection)
 
 
 def _windowing(
@@ -129,6 +132,7 @@ def _file(
         predictions=whole.predictions,
         novelty=whole.novelty,
         windows=_windows(embedded, one, asked),
+        warnings=list(embedded.warnings) or None,
     )
 
 

@@ -63,7 +63,9 @@ async def embed_audio(
         output = asked.output or preferred(request.headers.get("accept", ""))
         if windowing and output == "npy" and len(body.uploads) > 1:
             raise _one_file_only(len(body.uploads))
-        outcomes = await embed(request, shared, encoder, body, windowing, timing)
+        outcomes = await embed(
+            request, shared, encoder, body, windowing, timing, selection=asked.selection
+        )
         with timing.stage("render"):
             return await asyncio.to_thread(render, encoder.card, body.uploads, outcomes, output)
 
@@ -78,7 +80,8 @@ def _plan(shared: Context, asked: EmbeddingParameters) -> Plan:
         raise invalid_parameter("output", reason, value=asked.output)
     model = shared.catalogue.get(asked.model)
     windowing = Windowing.of(asked.window_s, asked.hop_s, model.encoder.card)
-    return Plan(model, "embedding", windowing, describe_vectors(asked))
+    describe = describe_vectors(asked)
+    return Plan(model, "embedding", windowing, describe, selection=asked.selection)
 
 
 def _one_file_only(n_files: int) -> Problem:

@@ -105,9 +105,10 @@ async def _lines(
     """The answers; what goes wrong after the first of them is the last line."""
     before = plan.opening | ({"file": upload.name} if upload.name else {})
     opening: list[Members] = [before]
+    warnings: list[str] = []
     async with (
-        aclosing(shared.recordings.blocks(upload.file)) as blocks,
-        aclosing(answers(shared.engine.batcher, plan, blocks, spend)) as some,
+        aclosing(shared.recordings.blocks(upload.file, plan.selection, warnings.append)) as blocks,
+        aclosing(answers(shared.engine.batcher, plan, blocks, spend, warnings)) as some,
     ):
         try:
             async for members in some:

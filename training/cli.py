@@ -28,7 +28,7 @@ ReadoutOption = Annotated[
     str | None,
     typer.Option(
         help=f"{PROJECTED}: of the MLP, the last convolution and the log-mels, whitened on STORE, "
-        f"the best values first; {LAYERS}: those as they are; {BYOL_A}: max + mean of the encoder's "
+        f"the best values first; {LAYERS}: as they are; {BYOL_A}: max + mean of the encoder's "
         "features. Else the first with --store, the second without."
     ),
 ]

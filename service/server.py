@@ -36,10 +36,15 @@ def run(settings: Settings) -> None:
         SettingsError: the API keys cannot be used, or another process listens at that port.
         SystemExit: it cannot start.
     """
-    listening = listen(settings.host, settings.port)
+    with listen(settings.host, settings.port) as listening:
+        _serve(settings, listening)
+
+
+def _serve(settings: Settings, listening: socket.socket) -> None:
     app = create_app(settings)
     logs.configure(settings.log_level)
-    address = f"http://{settings.host}:{listening.getsockname()[1]}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{host}:{listening.getsockname()[1]}"
     _announce(settings, app.state.guards, address)
     config = uvicorn.Config(
         app,

@@ -15,10 +15,11 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from models.audio import SAMPLE_RATE, AudioError
+from models.audio import SAMPLE_RATE, WHOLE, AudioError, Selection
+from models.inputs import cut
 from models.modelfile import Card
 from models.quality import Quality
-from models.runtime import Encoder, Floats, Windows, blocks
+from models.runtime import Encoder, Floats, Windows
 from models.tiles import Tile
 from models.windows import Pool, Timed, Timeline
 from service.audio.decoder import Decoder
@@ -39,10 +40,15 @@ MAX_OVERLAP = 16  # windows that may cover one instant: it multiplies the work o
 
 @dataclass(frozen=True)
 class Clip:
-    """A decoded file: mono samples at 16 kHz (S,), and its quality if that was asked for."""
+    """A decoded file: mono samples at 16 kHz (S,), and its quality if that was asked for.
+
+    `start_s` is where in its recording it begins.
+    """
 
     samples: NDArray[np.float32]
     quality: Quality | None = None
+    warnings: Sequence[str] = ()
+    start_s: float = 0.0
 
     @property
     def duration_s(self) -> float:
@@ -58,6 +64,7 @@ class Embedded:
     embedding: NDArray[np.float32]
     windows: Windows | None = None
     quality: Quality | None = None
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -126,13 +133,13 @@ class Engine:
         self._heads = Lane("classifiers")
 
     async def prepare(
-        self, uploads: Sequence[Upload], *, measured: bool = False
+        self, uploads: Sequence[Upload], selection: Selection = WHOLE, *, measured: bool = False
     ) -> list[Clip | Problem]:
         """Decode one file after the other, so that a request of many takes one place at a time."""
         prepared: list[Clip | Problem] = []
         total_s = 0.0
         for upload in uploads:
-            item = await self._prepare_one(upload, total_s, measured)
+            item = await self._prepare_one(upload, total_s, selection, measured)
             prepared.append(item)
             if isinstance(item, Clip):
                 total_s += item.duration_s
@@ -140,12 +147,12 @@ class Engine:
                 log.info("file refused", problem=item.kind.slug, file_index=len(prepared) - 1)
         return prepared
 
-    async def _prepare_one(self, upload: Upload, before_s: float, measured: bool) -> Clip | Problem:
+    async def _prepare_one(
+        self, upload: Upload, before_s: float, selection: Selection, measured: bool
+    ) -> Clip | Problem:
         try:
-            if measured:
-                clip = Clip(*await self.decoder.measure(upload.data))
-            else:
-                clip = Clip(await self.decoder.decode(upload.data))
+            decoded = await self.decoder.read(upload.data, selection, measured=measured)
+            clip = Clip(decoded.samples, decoded.quality, decoded.warnings, selection.start_s)
         except AudioError as error:
             return audio_problem(error)
         except Problem as problem:
@@ -210,14 +217,14 @@ class Engine:
         timeline = windowing.timeline(encoder) if windowing else None
         whole, timed = encoder.pool(), list[Timed]()
         new_frames = encoder.tiling.new_frames(RECORDING_TILE_S)
-        tiles = _each(encoder.tiling.cut(blocks(clip.samples), new_frames))
+        tiles = _each(encoder.tiling.cut(cut(clip.samples), new_frames))
         async with aclosing(self.batcher.frames(turn, encoder, tiles)) as parts:
             async for frames in parts:
                 timed += await asyncio.to_thread(pooled, frames, whole, timeline)
         if timeline is None:
             return finish(clip, whole.embedding(), None)
         timed += timeline.rest()
-        return finish(clip, whole.embedding(), Windows.of(timed, whole.embedding()))
+        return finish(clip, whole.embedding(), Windows.of(timed, whole.embedding(), clip.start_s))
 
     def duration_problem(self, duration_s: float, before_s: float) -> Problem | None:
         """What is wrong with a recording so long, after `before_s` in the same request."""
@@ -294,4 +301,4 @@ def finish(
     vectors = [embedding] if windows is None else [embedding, windows.embedding]
     if not all(np.isfinite(vector).all() for vector in vectors):
         return Problem("internal", "The model's answer for this file is not finite.")
-    return Embedded(clip.duration_s, embedding, windows, clip.quality)
+    return Embedded(clip.duration_s, embedding, windows, clip.quality, clip.warnings)

@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
+from models.audio import WHOLE, Selection
 from models.runtime import Encoder
 from service.audio.uploads import Body, read_body
 from service.context import Context
@@ -62,6 +63,7 @@ async def embed(
     windowing: Windowing | None,
     timing: Timing,
     *,
+    selection: Selection = WHOLE,
     measured: bool = False,
 ) -> list[Embedded | Problem]:
     """The vectors of each file, or what is wrong with it.
@@ -71,7 +73,7 @@ async def embed(
         Problem: too many windows.
     """
     with timing.stage("decode"):
-        prepared = await shared.engine.prepare(body.uploads, measured=measured)
+        prepared = await shared.engine.prepare(body.uploads, selection, measured=measured)
     audio_s = shared.metrics.observe_decoded(prepared)
     shared.quotas.charge(request.state.caller, audio_s)
     if await request.is_disconnected():

@@ -21,6 +21,7 @@ from service.streams.live import MAX_MESSAGE_BYTES
 from service.telemetry import logs
 from service.traffic.connections import bounded_protocol
 from service.traffic.gate import Guards
+from service.traffic.sockets import bounded_socket
 
 CANCEL_S = 1  # what requests get that are still in hand when the drain is over
 GIVE_UP_S = 5  # and after that, threads that hang do not keep the process
@@ -36,12 +37,12 @@ def run(settings: Settings) -> None:
         SettingsError: the API keys cannot be used, or another process listens at that port.
         SystemExit: it cannot start.
     """
+    app = create_app(settings)  # refuses keys that cannot be used, before there is a socket
     with listen(settings.host, settings.port) as listening:
-        _serve(settings, listening)
+        _serve(app, settings, listening)
 
 
-def _serve(settings: Settings, listening: socket.socket) -> None:
-    app = create_app(settings)
+def _serve(app: FastAPI, settings: Settings, listening: socket.socket) -> None:
     logs.configure(settings.log_level)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{listening.getsockname()[1]}"
@@ -53,7 +54,8 @@ def _serve(settings: Settings, listening: socket.socket) -> None:
         log_config=None,  # uvicorn's messages take the way of ours
         access_log=False,  # the request's own line says more
         server_header=False,
-        http=bounded_protocol(settings.head_timeout_s),
+        http=bounded_protocol(settings.head_timeout_s, max_connections=settings.max_connections),
+        ws=bounded_socket(settings.idle_timeout_s),
         ws_max_size=MAX_MESSAGE_BYTES,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=CANCEL_S,
@@ -105,7 +107,6 @@ class Server(uvicorn.Server):
         self.address = address
         guards: Guards = app.state.guards
         self.drain = guards.drain
-        guards.n_connections = lambda: len(self.server_state.connections)
         self._reload = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
 

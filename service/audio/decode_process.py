@@ -8,13 +8,13 @@ import sys
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.audio import AudioError, Limits
+from models.audio import WHOLE, AudioError, Limits, Selection
 from service.audio.decode_child import (
     BLOCK,
     DONE,
@@ -22,6 +22,7 @@ from service.audio.decode_child import (
     HEAD,
     NO_MEMORY,
     OPEN,
+    SELECT,
     Guard,
     arguments,
     receive,
@@ -81,7 +82,12 @@ class DecoderProcess:
         """Number of the process."""
         return self._process.pid
 
-    def decode(self, data: bytes, asked: bytes = FILE) -> Answer:
+    @property
+    def warnings(self) -> list[str]:
+        """What was noticed about the last file."""
+        return list(self._facts.get("warnings", []))
+
+    def decode(self, data: bytes, asked: bytes = FILE, selection: Selection = WHOLE) -> Answer:
         """The bytes of an audio file -> what is asked of it.
 
         Raises:
@@ -91,7 +97,7 @@ class DecoderProcess:
         timer = threading.Timer(self.guard.wall_s, self.expire)
         timer.start()
         try:
-            blocks = [np.empty(0, np.float32), *self._ask(asked, data)]
+            blocks = [np.empty(0, np.float32), *self._ask(asked, data, selection)]
             return Answer(np.concatenate(blocks), self._facts)
         except (EOFError, BrokenPipeError) as error:
             raise DecoderDied(self._cause()) from error
@@ -99,13 +105,15 @@ class DecoderProcess:
             timer.cancel()
             self.notes = self._read_notes()
 
-    def stream(self, path: str) -> Generator[NDArray[np.float32], None, None]:
+    def stream(
+        self, path: str, selection: Selection = WHOLE
+    ) -> Generator[NDArray[np.float32], None, None]:
         """A file of any length -> its blocks (S,), each decoded when it is asked for.
 
         Nothing limits the time but `expire`; raises as `decode`. To be closed before the process.
         """
         try:
-            yield from self._ask(OPEN, path.encode())
+            yield from self._ask(OPEN, path.encode(), selection)
         except (EOFError, BrokenPipeError) as error:
             raise DecoderDied(self._cause()) from error
         finally:
@@ -125,10 +133,15 @@ class DecoderProcess:
                 if pipe is not None:
                     pipe.close()
 
-    def _ask(self, kind: bytes, content: bytes) -> Iterator[NDArray[np.float32]]:
+    def _ask(
+        self, kind: bytes, content: bytes, selection: Selection
+    ) -> Iterator[NDArray[np.float32]]:
         requests, answers = self._process.stdin, self._process.stdout
         assert requests is not None
         assert answers is not None
+        if selection != WHOLE:
+            selected = json.dumps(asdict(selection)).encode()
+            requests.write(HEAD.pack(SELECT, len(selected)) + selected)
         requests.write(HEAD.pack(kind, len(content)))
         requests.write(content)
         requests.flush()

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import count
 from queue import PriorityQueue
 
@@ -11,7 +12,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from models.audio import AudioError, Header, Limits
+from models.audio import WHOLE, AudioError, Header, Limits, Selection
 from models.quality import Quality
 from service.audio.decode_child import FILE, HEADERS, MEASURED, Guard
 from service.audio.decode_process import Answer, Cause, DecoderDied, DecoderProcess
@@ -21,6 +22,15 @@ from service.untrusted import printable
 LARGE_BYTES = 4 << 20  # a file that may keep a process busy for long
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Mono samples at 16 kHz (S,), what was noticed on the way, and the quality if asked for."""
+
+    samples: NDArray[np.float32]
+    warnings: list[str]
+    quality: Quality | None = None
 
 
 class Decoder:
@@ -50,23 +60,23 @@ class Decoder:
         """Numbers of the processes."""
         return [process.pid for process in self._all]
 
-    async def decode(self, data: bytes) -> NDArray[np.float32]:
-        """The bytes of an audio file -> mono samples at 16 kHz (S,).
+    async def read(
+        self, data: bytes, selection: Selection = WHOLE, *, measured: bool = False
+    ) -> Decoded:
+        """The bytes of an audio file -> mono samples at 16 kHz, perhaps with their quality.
 
         Raises:
             AudioError: for anything that is wrong with the file.
             Problem: the file crashes a decoder, or takes more than one may take.
         """
-        return (await self._ask(data, FILE)).samples
+        answer = await self._ask(data, MEASURED if measured else FILE, selection)
+        found = answer.facts["quality"]
+        quality = Quality(**found) if found is not None else None
+        return Decoded(answer.samples, answer.facts["warnings"], quality)
 
-    async def measure(self, data: bytes) -> tuple[NDArray[np.float32], Quality]:
-        """As `decode`, and the quality of the recording before it became mono at 16 kHz."""
-        answer = await self._ask(data, MEASURED)
-        return answer.samples, Quality(**answer.facts["quality"])
-
-    async def read_header(self, data: bytes) -> Header:
-        """What a file claims to be, without decoding its stream; raises as `decode` does."""
-        header = (await self._ask(data, HEADERS)).facts["header"]
+    async def read_header(self, data: bytes, selection: Selection = WHOLE) -> Header:
+        """What a file claims to be, without decoding its stream; raises as `read` does."""
+        header = (await self._ask(data, HEADERS, selection)).facts["header"]
         return Header(**header | {"error": header["error"] and AudioError(**header["error"])})
 
     def close(self) -> None:
@@ -75,29 +85,29 @@ class Decoder:
         for process in self._all:
             process.close()
 
-    async def _ask(self, data: bytes, asked: bytes) -> Answer:
+    async def _ask(self, data: bytes, asked: bytes, selection: Selection) -> Answer:
         loop = asyncio.get_running_loop()
         async with self._large if len(data) > LARGE_BYTES else nullcontext():
-            return await loop.run_in_executor(self._threads, self._decode, data, asked)
+            return await loop.run_in_executor(self._threads, self._decode, data, asked, selection)
 
-    def _decode(self, data: bytes, asked: bytes) -> Answer:
+    def _decode(self, data: bytes, asked: bytes, selection: Selection) -> Answer:
         try:
-            return self._decode_once(data, asked)
+            return self._decode_once(data, asked, selection)
         except DecoderDied as death:
             if death.cause in ("signal", "exit"):
-                return self._decode_again(data, asked)
+                return self._decode_again(data, asked, selection)
             raise death_problem(death.cause, self.guard) from None
 
-    def _decode_again(self, data: bytes, asked: bytes) -> Answer:
+    def _decode_again(self, data: bytes, asked: bytes, selection: Selection) -> Answer:
         try:
-            return self._decode_once(data, asked)
+            return self._decode_once(data, asked, selection)
         except DecoderDied as death:
             raise death_problem(death.cause, self.guard) from None
 
-    def _decode_once(self, data: bytes, asked: bytes) -> Answer:
+    def _decode_once(self, data: bytes, asked: bytes, selection: Selection) -> Answer:
         process = self._living()
         try:
-            return process.decode(data, asked)
+            return process.decode(data, asked, selection)
         except DecoderDied as death:
             notes = printable(process.notes.decode("utf-8", "replace"), 400)
             log.warning("decoder replaced", cause=death.cause, notes=notes)

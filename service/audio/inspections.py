@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from models.audio import SAMPLE_RATE, AudioError, Header
+from models.audio import SAMPLE_RATE, AudioError, Header, Selection
 from models.quality import Quality
 from service.audio.quality import QualityReport
 from service.audio.uploads import Upload
@@ -29,6 +29,7 @@ class Inspected:
     header: Header | None = None
     duration_s: float | None = None
     quality: Quality | None = None
+    warnings: Sequence[str] = ()
     problem: Problem | None = None
     windows: int | None = None
 
@@ -64,13 +65,18 @@ class InspectionList(BaseModel):
 
 
 async def inspect(
-    engine: Engine, uploads: Sequence[Upload], windowing: Windowing | None, *, decode: bool
+    engine: Engine,
+    uploads: Sequence[Upload],
+    windowing: Windowing | None,
+    selection: Selection,
+    *,
+    decode: bool,
 ) -> list[Inspected]:
     """Look at each file, and at what they come to together, as a request to embed them would."""
     inspected = []
     total_s, n_windows = 0.0, 0
     for upload in uploads:
-        found = await _look(engine, upload, decode)
+        found = await _look(engine, upload, selection, decode)
         duration_s = found.duration_s
         if duration_s is not None and found.problem is None:
             n = windowing.count(duration_s) if windowing else 0
@@ -83,17 +89,18 @@ async def inspect(
     return inspected
 
 
-async def _look(engine: Engine, upload: Upload, decode: bool) -> Inspected:
+async def _look(engine: Engine, upload: Upload, selection: Selection, decode: bool) -> Inspected:
     """One file by itself."""
     found = Inspected()
     try:
-        header = await engine.decoder.read_header(upload.data)
-        found = Inspected(header, header.duration_s)
+        header = await engine.decoder.read_header(upload.data, selection)
+        found = Inspected(header, header.duration_s, warnings=header.warnings)
         if header.error:
             raise header.error
         if decode:
-            samples, quality = await engine.decoder.measure(upload.data)
-            return Inspected(header, len(samples) / SAMPLE_RATE, quality)
+            decoded = await engine.decoder.read(upload.data, selection, measured=True)
+            duration_s = len(decoded.samples) / SAMPLE_RATE
+            return Inspected(header, duration_s, decoded.quality, decoded.warnings)
         return found
     except AudioError as error:
         return replace(found, problem=audio_problem(error))

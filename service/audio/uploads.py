@@ -8,8 +8,9 @@ from typing import Any, cast
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartException
 
+from service.audio.forms import FormParser
 from service.problems import Problem
 from service.settings import Settings
 from service.untrusted import printable
@@ -126,7 +127,7 @@ async def parsed_form(
     Raises:
         Problem: it is malformed, or has too many files.
     """
-    parser = MultiPartParser(
+    parser = FormParser(
         request.headers,
         cast(AsyncGenerator[bytes, None], chunks),
         max_files=max_files,

@@ -119,6 +119,7 @@ def _file(index: int, upload: Upload, outcome: Embedded | Problem, output: Outpu
         duration_s=outcome.duration_s,
         embedding=vector(outcome.embedding, output),
         windows=None if outcome.windows is None else _windows(outcome.windows, output),
+        warnings=list(outcome.warnings) or None,
     )
 
 

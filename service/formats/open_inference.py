@@ -22,6 +22,7 @@ from models.audio import SAMPLE_RATE
 from service.audio.base64_audio import read_base64
 from service.audio.uploads import Body, Upload, in_time, refuse_encoding
 from service.formats.json_body import parse_object
+from service.parameters import Count, JsonParameters
 from service.problems import Problem
 from service.settings import Settings
 from service.untrusted import printable
@@ -36,11 +37,11 @@ _NUMBERS = {"FP32": "<f4", "INT64": "<i8"}
 _EXPECTED = "one input `audio` (BYTES), or `waveform` (FP32) and, if rows are padded, `length`"
 
 
-class InferInput(BaseModel):
+class InferInput(JsonParameters):
     """A tensor that comes in, its values in `data` or behind the JSON."""
 
     name: str
-    shape: list[int] = Field(max_length=8)
+    shape: list[Count] = Field(max_length=8)
     datatype: Literal["BYTES", "FP32", "INT64"]
     parameters: dict[str, Any] = {}
     data: list[Any] | None = Field(
@@ -48,14 +49,14 @@ class InferInput(BaseModel):
     )
 
 
-class InferOutput(BaseModel):
+class InferOutput(JsonParameters):
     """A tensor that is asked for."""
 
     name: Literal["embedding"]
     parameters: dict[str, Any] = {}
 
 
-class InferRequest(BaseModel):
+class InferRequest(JsonParameters):
     """A request for inference; members that are not listed are ignored, as the protocol wants."""
 
     id: str | None = Field(default=None, max_length=128)

@@ -25,6 +25,7 @@ from service.parameters import InspectionParameters
 from service.problems import REQUEST_PROBLEMS
 from service.schemas import Usage
 from service.telemetry.timing import Timing
+from service.traffic.access import needs_key
 
 router = APIRouter(tags=["limits"])
 
@@ -43,6 +44,7 @@ _ANSWERS: Responses = {
     responses=_ANSWERS | problem_responses(REQUEST_PROBLEMS),
     openapi_extra=audio_body(),
 )
+@needs_key("embed", metered=True)
 async def inspect_audio(
     request: Request, shared: Shared, query: Annotated[InspectionParameters, Query()]
 ) -> Response:
@@ -55,7 +57,9 @@ async def inspect_audio(
         model = shared.catalogue.get(asked.model)
         windowing = Windowing.of(asked.window_s, asked.hop_s, model.encoder.card)
         with timing.stage("decode"):
-            inspected = await inspect(shared.engine, body.uploads, windowing, decode=asked.decode)
+            inspected = await inspect(
+                shared.engine, body.uploads, windowing, asked.selection, decode=asked.decode
+            )
         # Decoding costs what it costs elsewhere, whatever the verdict; headers cost nothing
         audio_s = sum(file.duration_s or 0.0 for file in inspected if file.quality)
         shared.quotas.charge(request.state.caller, audio_s)
@@ -98,6 +102,7 @@ def _file(index: int, upload: Upload, found: Inspected) -> FileInspection:
         is_duration_known=found.duration_s is not None,
         duration_s=found.duration_s,
         windows=found.windows,
-        quality=quality_report(found.quality),
+        quality=quality_report(found.quality, found.warnings),
+        warnings=list(found.warnings) or None,
         error=found.problem and in_place(found.problem),
     )

@@ -1,4 +1,4 @@
-"""The commands of the training half: prepare, train, report, evaluate, fit, export, quantize."""
+"""The commands of the training half: corpus, prepare, train, evaluate, fit, export and more."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from training.classifiers.cli import fit
+from training.corpora import cli as corpora
 from training.evaluation.cli import evaluate
 from training.terminal import clear_errors, console
 
@@ -270,6 +271,7 @@ def quantize_(
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the `viola` command."""
+    app.add_typer(corpora.app, name="corpus")
     app.command()(prepare)
     app.command()(train)
     app.command("report")(report_)

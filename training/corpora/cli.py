@@ -1,0 +1,91 @@
+"""`viola corpus`: sound that anyone can fetch, as sources for `viola prepare`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from training.terminal import clear_errors, console
+
+app = typer.Typer(no_args_is_help=True, help="Fetch free sound to train on, with its licences.")
+
+
+@app.callback()
+def _corpus() -> None:
+    """Keep `debian` a word of the command line while it is the only one."""
+
+
+@app.command()
+def debian(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DEST", help="Folder to make, or to go on with.")
+    ],
+    packages: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--package", help="Of Debian's archive; may be repeated. All listed ones if not given."
+        ),
+    ] = None,
+    debs: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of .deb files that are taken and kept, instead of fetching by apt.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+) -> None:
+    """Take the sound out of Debian's packages: games, prompts, drum kits, sound themes.
+
+    Writes DEST/sound/PACKAGE/..., manifest.csv with kind and licence of each file, licences/ with
+    the copyright files, and left_out.csv. Run it again to go on after an interruption. Next:
+    viola prepare DEST/sound/* STORE
+    """
+    from training.corpora.debian import Taken, check_names, collect
+    from training.corpora.packages import listed
+
+    names = packages or list(listed())
+    done: list[Taken] = []
+    with clear_errors(), _bar() as bar:
+        check_names(names)
+        task = bar.add_task("packages", total=len(names), hours=0.0)
+
+        def follow(taken: Taken) -> None:
+            done.append(taken)
+            hours = sum(one.hours for one in done)
+            bar.update(task, advance=1, hours=hours)
+            bar.console.print(_line(taken), markup=False, highlight=False)
+
+        collect(folder, names, downloaded=debs, follow=follow)
+    failed = [taken for taken in done if taken.error]
+    console.print(
+        f"{folder}: {sum(len(taken.clips) for taken in done)} files, "
+        f"{sum(taken.hours for taken in done):.2f} h of {len(done) - len(failed)} packages added; "
+        f"{len(names) - len(done)} were there already, {len(failed)} failed",
+        markup=False,
+    )
+    if failed:
+        raise typer.Exit(1)
+
+
+def _line(taken: "object") -> str:
+    """What became of a package."""
+    from training.corpora.debian import Taken
+
+    assert isinstance(taken, Taken)
+    if taken.error:
+        return f"{taken.package}: {taken.error}"
+    left = f", {len(taken.left_out)} left out" if taken.left_out else ""
+    return f"{taken.package}: {len(taken.clips)} files, {taken.hours:.2f} h{left}"
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[hours]:.2f} h"),
+        TimeElapsedColumn(),
+        console=console,
+    )

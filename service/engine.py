@@ -208,7 +208,7 @@ class Engine:
     ) -> Embedded | Problem:
         """A clip whose frames are pooled here: it is long, or windows are asked for."""
         timeline = windowing.timeline(encoder) if windowing else None
-        whole, timed = Pool(), list[Timed]()
+        whole, timed = encoder.pool(), list[Timed]()
         new_frames = encoder.tiling.new_frames(RECORDING_TILE_S)
         tiles = _each(encoder.tiling.cut(blocks(clip.samples), new_frames))
         async with aclosing(self.batcher.frames(turn, encoder, tiles)) as parts:

@@ -1,23 +1,19 @@
-"""`viola corpus`: sound that anyone can fetch, as sources for `viola prepare`."""
+"""`viola corpus`: free sound that anyone can fetch, as sources for `viola prepare`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from training.terminal import clear_errors, console
+from models.terminal import console
+from training.terminal import clear_errors
 
-app = typer.Typer(no_args_is_help=True, help="Fetch free sound to train on, with its licences.")
-
-
-@app.callback()
-def _corpus() -> None:
-    """Keep `debian` a word of the command line while it is the only one."""
+if TYPE_CHECKING:
+    from training.corpora.debian import Taken
 
 
-@app.command()
-def debian(
+def corpus(
     folder: Annotated[
         Path, typer.Argument(metavar="DEST", help="Folder to make, or to go on with.")
     ],
@@ -36,13 +32,13 @@ def debian(
         ),
     ] = None,
 ) -> None:
-    """Take the sound out of Debian's packages: games, prompts, drum kits, sound themes.
+    """Fetch free sound to train on, with its licences, out of Debian's packages.
 
     Writes DEST/sound/PACKAGE/..., manifest.csv with kind and licence of each file, licences/ with
     the copyright files, and left_out.csv. Run it again to go on after an interruption. Next:
     viola prepare DEST/sound/* STORE
     """
-    from training.corpora.debian import Taken, check_names, collect
+    from training.corpora.debian import check_names, collect
     from training.corpora.packages import listed
 
     names = packages or list(listed())
@@ -51,7 +47,7 @@ def debian(
         check_names(names)
         task = bar.add_task("packages", total=len(names), hours=0.0)
 
-        def follow(taken: Taken) -> None:
+        def follow(taken: "Taken") -> None:
             done.append(taken)
             hours = sum(one.hours for one in done)
             bar.update(task, advance=1, hours=hours)
@@ -69,11 +65,8 @@ def debian(
         raise typer.Exit(1)
 
 
-def _line(taken: "object") -> str:
+def _line(taken: "Taken") -> str:
     """What became of a package."""
-    from training.corpora.debian import Taken
-
-    assert isinstance(taken, Taken)
     if taken.error:
         return f"{taken.package}: {taken.error}"
     left = f", {len(taken.left_out)} left out" if taken.left_out else ""

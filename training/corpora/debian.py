@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from models.atomic import replacing
 from training.corpora import debs, manifest, sound
 from training.corpora.archives import Found, find_sound
 from training.corpora.debs import DebError
@@ -176,7 +177,8 @@ def take_tree(package: Package, version: str, tree: Path, kept: Path, folder: Pa
     copyright_file = tree / "usr/share/doc" / package.name / "copyright"
     if not copyright_file.is_file():
         raise DebError(f"{package.name} has no usr/share/doc/{package.name}/copyright; left out")
-    shutil.copyfile(copyright_file, folder / "licences" / f"{package.name}.txt")
+    with replacing(folder / "licences" / f"{package.name}.txt") as temporary:
+        shutil.copyfile(copyright_file, temporary)
     licences = _licences(package, folder)
     clips, left_out = [], []
     for found in find_sound(tree):

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import viola
 from tests.recordings import encoded, tone
 from training.corpora import debian, debs, manifest
 from training.corpora.debian import collect, take_tree
@@ -15,6 +14,7 @@ from training.corpora.manifest import LeftOut
 from training.corpora.packages import Package
 from training.data.corpus import CorpusError
 from training.data.prepare import prepare
+from viola.commands import build
 
 OGG = encoded("vorbis", tone(1.0))
 WAV = encoded("wav-16", tone(0.5))
@@ -239,20 +239,18 @@ def test_a_machine_without_apt_is_told_what_is_missing(tmp_path, monkeypatch):
 @needs_dpkg
 def test_the_command_tells_what_it_took_and_fails_where_a_package_did(tmp_path):
     build_deb(tmp_path, "game-a", FILES)
-    command = ["corpus", "debian", str(tmp_path / "corpus"), "--debs", str(tmp_path)]
-    done = CliRunner().invoke(viola.build(), [*command, "--package", "game-a"])
+    command = ["corpus", str(tmp_path / "corpus"), "--debs", str(tmp_path)]
+    done = CliRunner().invoke(build(), [*command, "--package", "game-a"])
     assert done.exit_code == 0, done.output
     assert "game-a: 2 files, 0.00 h, 2 left out" in done.output
-    again = CliRunner().invoke(
-        viola.build(), [*command, "--package", "game-a", "--package", "game-b"]
-    )
+    again = CliRunner().invoke(build(), [*command, "--package", "game-a", "--package", "game-b"])
     assert again.exit_code == 1
     assert "1 were there already, 1 failed" in again.output
 
 
 @pytest.mark.parametrize("name", ["--config-file=x", "a b", "../a", ""])
 def test_a_name_that_apt_could_misread_is_refused(tmp_path, name):
-    command = ["corpus", "debian", str(tmp_path / "corpus"), f"--package={name}"]
-    done = CliRunner().invoke(viola.build(), command)
+    command = ["corpus", str(tmp_path / "corpus"), f"--package={name}"]
+    done = CliRunner().invoke(build(), command)
     assert done.exit_code == 1
     assert "is no name of a package" in done.output

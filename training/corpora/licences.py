@@ -20,6 +20,8 @@ from debian.copyright import (
     NotMachineReadableError,
 )
 
+OTHER = "other"  # a licence without a short name
+
 # It would tell of each file that spells the format's own address in an older way.
 logging.getLogger("debian.copyright").setLevel(logging.ERROR)
 
@@ -41,7 +43,7 @@ class Licences:
     def __init__(self, copyright_file: Path, otherwise: str) -> None:
         """Read a copyright file; `otherwise` is taken where no machine can read it."""
         self._patterns: list[_Pattern] = []
-        self.of_package = otherwise
+        self.of_package = otherwise or OTHER
         stanzas = _stanzas(copyright_file)
         names = [name for patterns, name in stanzas if any(map(_is_upstream, patterns))]
         if not otherwise and names:
@@ -78,7 +80,8 @@ def _stanzas(path: Path) -> list[tuple[list[str], str]]:
 
 
 def _short(synopsis: str) -> str:
-    return " ".join(synopsis.split())
+    """The short name on one line; a licence that has none is read in the copyright file."""
+    return " ".join(synopsis.split()) or OTHER
 
 
 def _is_upstream(pattern: str) -> bool:

@@ -75,3 +75,11 @@ def test_an_older_address_of_the_format_is_understood_in_silence(tmp_path, caplo
     path.write_text(HEAD.replace("https", "http") + STANZAS)
     assert Licences(path, "").of("a/data/music/b.ogg") == "CC-BY-SA-3.0"
     assert not caplog.records
+
+
+def test_a_licence_without_a_short_name_is_other(tmp_path):
+    path = tmp_path / "copyright"
+    path.write_text(HEAD + "\nFiles: sounds/*\nCopyright: a\nLicense:\n text of its own\n")
+    assert Licences(path, "").of("a/sounds/b.ogg") == "other"
+    path.write_text("free text")
+    assert Licences(path, "").of("a/sounds/b.ogg") == "other"

@@ -1,4 +1,4 @@
-"""The commands of the training half: prepare, train, report, evaluate, export, quantize."""
+"""The commands of the training half: corpus, prepare, train, report, evaluate, export and more."""
 
 import os
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from models.terminal import Force, console, keep_existing
+from training.corpora.cli import corpus
 from training.evaluation.cli import evaluate
 from training.terminal import clear_errors
 
@@ -387,4 +388,4 @@ def _report(out: Path, card: "Card", difference: float) -> None:
         console.print("its card says that the licence is unknown; --licence states it")
 
 
-COMMANDS = (prepare, train, report_, evaluate, export_, import_, quantize_)
+COMMANDS = (corpus, prepare, train, report_, evaluate, export_, import_, quantize_)

@@ -31,7 +31,7 @@ def arrow_stream(card: Card, uploads: Sequence[Upload], embedded: Sequence[Embed
         "file": pa.array(names, pa.string()),
         "start_s": pa.array(start_s),
         "end_s": pa.array(end_s),
-        "embedding": pa.FixedSizeListArray.from_arrays(values, card.embed_dim),
+        "embedding": pa.FixedSizeListArray.from_arrays(values, vectors.shape[1]),
     }
     audio_seconds = sum(file.duration_s for file in embedded)
     metadata = {

@@ -73,9 +73,8 @@ def measured(
         follow: shows the progress.
     """
     model = with_layers(model)
-    parts = [_pooled(model, corpus, seconds, n, follow) for seconds, n in SECONDS.items()]
-    pooled = torch.cat(parts).double()  # (N, P)
-    projection = project(pooled, model.readout.statistics, form)
+    vectors = pooled(model, corpus, follow).double()
+    projection = project(vectors, model.readout.statistics, form)
     readout = LayeredReadout(model.encoder, projection)
     return WaveformEncoder(model.encoder, model.normalize.mean, model.normalize.std, readout).eval()
 
@@ -86,14 +85,20 @@ def with_layers(model: WaveformEncoder) -> WaveformEncoder:
     return WaveformEncoder(model.encoder, model.normalize.mean, model.normalize.std, readout).eval()
 
 
-def project(pooled: Tensor, statistics: Sequence[Statistic], form: Form) -> Projection:
+def pooled(model: WaveformEncoder, corpus: Corpus, follow: Follow = _silent) -> Tensor:
+    """Vectors of segments of a store, of several lengths, in the readout that the encoder has."""
+    parts = [_of_length(model, corpus, seconds, n, follow) for seconds, n in SECONDS.items()]
+    return torch.cat(parts)  # (N, P)
+
+
+def project(vectors: Tensor, statistics: Sequence[Statistic], form: Form) -> Projection:
     """The projection of a form, from pooled vectors of a store (N, P), float64."""
-    std, center = torch.std_mean(pooled, dim=0)
+    std, center = torch.std_mean(vectors, dim=0)
     weights = dict(form.weights)
     by_layer = [torch.full((s.n,), weights.get(s.layer, 1.0)) for s in statistics]
     scale = torch.cat(by_layer).double() / std.clamp(min=1e-6)  # what is constant stays so
-    variance, axes = torch.linalg.eigh(torch.cov(((pooled - center) * scale).T))
-    n = min(form.embed_dim, len(scale), len(pooled) - 1)
+    variance, axes = torch.linalg.eigh(torch.cov(((vectors - center) * scale).T))
+    n = min(form.embed_dim, len(scale), len(vectors) - 1)
     variance, axes = variance.flip(0)[:n].clamp(min=0), axes.flip(1)[:, :n]
     matrix = scale[:, None] * axes * (variance + form.floor) ** -form.power
     return Projection(
@@ -101,7 +106,7 @@ def project(pooled: Tensor, statistics: Sequence[Statistic], form: Form) -> Proj
         matrix.float(),
         form="standardised, rotated to principal axes, divided by a power of their variance",
         settings=form.settings(),
-        segments=len(pooled),
+        segments=len(vectors),
         seconds=tuple(SECONDS),
     )
 
@@ -129,7 +134,7 @@ def recalibrate(model: WaveformEncoder, corpus: Corpus, follow: Follow = _silent
 
 
 @torch.no_grad()
-def _pooled(
+def _of_length(
     model: WaveformEncoder, corpus: Corpus, seconds: float, n: int, follow: Follow
 ) -> Tensor:
     """Vectors of `n` segments of a length: (N, P)."""

@@ -228,10 +228,13 @@ def export_(
     licence: Annotated[
         str, typer.Option(help="Licence of the weights, which is yours to state.")
     ] = UNKNOWN,
-    manifest: Annotated[
-        Path | None,
+    manifests: Annotated[
+        list[Path] | None,
         typer.Option(
-            help="CSV with source and licence columns, for the card.", exists=True, dir_okay=False
+            "--manifest",
+            help="CSV with source and licence columns, for the card; may be repeated.",
+            exists=True,
+            dir_okay=False,
         ),
     ] = None,
     hardware: Annotated[str, typer.Option(help="What it was trained on, for the card.")] = "",
@@ -258,7 +261,7 @@ def export_(
         model = _with_readout(
             checkpoint.encoder(saved), readout, store, embed_dim, recalibrate=True
         )
-        training = checkpoint.provenance(saved, hardware, manifest)
+        training = checkpoint.provenance(saved, hardware, manifests or ())
         card, difference = export(
             model,
             out,

@@ -286,12 +286,12 @@ def test_a_checkpoint_holds_the_encoder_and_where_it_comes_from(
     assert (network.normalize.mean, network.normalize.std) == (saved.mean, saved.std)
     manifest = tmp_path / "manifest.csv"
     manifest.write_text("source,licence\nclips,CC0-1.0\n")
-    training = checkpoint.provenance(saved, "a test", manifest)
+    training = checkpoint.provenance(saved, "a test", [manifest])
     assert (training.steps, training.segments, training.hardware) == (2, 16, "a test")
     assert [(s.name, s.licences) for s in training.sources] == [("clips", ["CC0-1.0"])]
     manifest.write_text("file,owner\n")
     with pytest.raises(CheckpointError, match="expected source and licence"):
-        checkpoint.provenance(saved, manifest=manifest)
+        checkpoint.provenance(saved, manifests=[manifest])
     assert training.hours == pytest.approx(corpus.hours, abs=1e-3)
 
 

@@ -12,7 +12,7 @@ from training.corpora.carving import carve
 from training.corpora.sound import suffix_of
 
 SOUND_SUFFIXES = (
-    *(".aif", ".aifc", ".aiff", ".au", ".flac", ".m4a", ".mp3"),
+    *(".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mp3"),
     *(".oga", ".ogg", ".opus", ".snd", ".voc", ".wav", ".wv"),
 )
 CARVED_SUFFIXES = (".cat", ".mpk", ".rcc", ".res")  # for `training.corpora.carving`

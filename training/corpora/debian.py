@@ -123,7 +123,8 @@ def _told_anew(clips: Sequence[Clip], folder: Path) -> list[Clip]:
         if package.name not in licences:
             licences[package.name] = _licences(package, folder)
         licence = licences[package.name].of(clip.origin)
-        told.append(replace(clip, label=kind_of(package, clip.origin), licence=licence))
+        kind = kind_of(package, clip.origin, float(clip.duration_s))
+        told.append(replace(clip, label=kind, licence=licence))
     return told
 
 
@@ -210,7 +211,7 @@ def _keep(found: Found, package: Package, version: str, licences: Licences, kept
     return Clip(
         source=package.name,
         file_name=f"{package.name}/{name}",
-        label=kind_of(package, found.origin),
+        label=kind_of(package, found.origin, checked.duration_s),
         group=f"{package.name}/{Path(found.origin).parent.name}",
         licence=licences.of(found.origin),
         duration_s=f"{checked.duration_s:.3f}",

@@ -18,6 +18,7 @@ KINDS = (
     "key strokes",
     UNKNOWN,
 )
+LONGEST_EFFECT_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,12 @@ def listed() -> dict[str, Package]:
     return {package.name: package for package in rows}
 
 
-def kind_of(package: Package, origin: str) -> str:
+def kind_of(package: Package, origin: str, duration_s: float) -> str:
     """The kind of a file, by the first pattern that its path agrees with, upper or lower case.
 
-    A package of one kind is that kind throughout, unless a line names the package.
+    A package of one kind is that kind throughout, unless a line names the package. What is said to
+    be an effect by its package alone is unknown where it is long: music and ambience often lie
+    among effects.
     """
     path = origin.lower()
     for names, pattern, kind in _paths():
@@ -54,7 +57,8 @@ def kind_of(package: Package, origin: str) -> str:
             continue
         if fnmatchcase(package.name, names) and fnmatchcase(path, pattern):
             return kind
-    return package.kind
+    is_doubtful = package.kind == "effects" and duration_s > LONGEST_EFFECT_S
+    return UNKNOWN if is_doubtful else package.kind
 
 
 @cache

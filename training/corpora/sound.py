@@ -39,12 +39,12 @@ def suffix_of(head: bytes) -> str | None:
     MP3 without a tag has no mark that other data could not have by chance: it counts as sound where
     four zero or set bits more agree (`_is_mp3`).
     """
-    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
+    if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
         return ".wav"
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return ".aiff"
     marks = {b"OggS": ".ogg", b"fLaC": ".flac", b"ID3": ".mp3", b".snd": ".au"}
-    marks |= {b"Creative Voi": ".voc", b"wvpk": ".wv"}
+    marks |= {b"Creative Voi": ".voc", b"wvpk": ".wv", b"caff": ".caf", b"riff\x2e\x91": ".w64"}
     for mark, suffix in marks.items():
         if head.startswith(mark):
             return suffix
@@ -80,7 +80,7 @@ def _measure(data: bytes) -> tuple[float, float]:
     """Seconds, and the highest peak of the blocks up to the first that is not silent."""
     duration_s = audio.read_header(data).duration_s
     n_samples, peak = 0, 0.0
-    for block in audio.stream(data):
+    for block in audio.stream(data, warn=lambda sentence: None):  # told by `viola prepare`
         n_samples += len(block)
         peak = max(peak, float(np.abs(block).max()))
         if duration_s is not None and peak >= SILENT_BELOW:
@@ -89,7 +89,7 @@ def _measure(data: bytes) -> tuple[float, float]:
 
 
 def _as_flac(data: bytes) -> bytes:
-    """Decode by libsndfile (AIFF, AU, VOC, compressed WAV) or FFmpeg, and encode without loss."""
+    """Decode by libsndfile (VOC, compressed WAV) or FFmpeg, and encode without loss."""
     try:
         samples, rate = sf.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except sf.LibsndfileError as error:

@@ -43,9 +43,17 @@ def test_the_patterns_are_of_known_kinds_lower_case_and_of_listed_packages():
     ],
 )
 def test_a_files_kind_is_told_by_package_and_path(package, origin, kind):
-    assert kind_of(listed()[package], origin) == kind
+    assert kind_of(listed()[package], origin, 1.0) == kind
 
 
 def test_a_package_that_is_not_listed_has_general_rules_alone():
-    assert kind_of(Package("new"), "a/Music/x.ogg") == "music"
-    assert kind_of(Package("new"), "a/b/x.ogg") == "unknown"
+    assert kind_of(Package("new"), "a/Music/x.ogg", 1.0) == "music"
+    assert kind_of(Package("new"), "a/b/x.ogg", 1.0) == "unknown"
+
+
+def test_a_long_file_is_no_effect_on_the_word_of_its_package_alone():
+    package = Package("new", "effects")
+    assert kind_of(package, "a/b/x.ogg", 14.0) == "effects"
+    assert kind_of(package, "a/b/x.ogg", 60.0) == "unknown"
+    assert kind_of(package, "a/sfx/x.ogg", 60.0) == "effects"
+    assert kind_of(Package("new", "music"), "a/b/x.ogg", 60.0) == "music"

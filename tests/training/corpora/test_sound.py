@@ -5,6 +5,7 @@ import pytest
 import soundfile as sf
 
 from models import audio
+from models.containers import SUFFIXES
 from tests.recordings import KINDS, encoded, media, tone
 from training.corpora.sound import NoSoundError, read, suffix_of
 
@@ -20,13 +21,13 @@ def test_what_the_project_reads_is_kept_as_it_is(kind):
     data = encoded(kind, tone(0.5, 48_000), 48_000)
     kept = read(data)
     assert kept.data == data
-    assert kept.suffix in (".wav", ".flac", ".ogg", ".mp3")
+    assert kept.suffix in SUFFIXES
     assert kept.duration_s == pytest.approx(0.5, abs=0.06)
 
 
 @pytest.mark.parametrize(
     ("container", "subtype"),
-    [("AIFF", "PCM_16"), ("AU", "PCM_16"), ("VOC", "PCM_16"), ("WAV", "IMA_ADPCM")],
+    [("VOC", "PCM_16"), ("VOC", "ULAW"), ("WAV", "G721_32")],
 )
 def test_what_it_does_not_read_becomes_flac_of_the_same_sound(container, subtype):
     kept = read(written(container, subtype))

@@ -52,7 +52,7 @@ def test_a_folder_of_sound_becomes_vectors_by_the_four_commands(tmp_path: Path) 
     assert embedded.exit_code == 1
     assert "broken.wav" in embedded.output
     content = np.load(table)
-    assert content["embedding"].shape == (4, 32)
+    assert content["embedding"].shape == (4, 32 + 2 * 512 + 3 * 64)  # its layers
     assert str(content["space_id"]) == card.space_id
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,7 @@ from opentelemetry.trace import Tracer
 from starlette.middleware.cors import CORSMiddleware
 
 from models.audio import Limits
+from models.runtime import available_cpus
 from service import errors, openapi
 from service.audio.decode_child import Guard
 from service.audio.decoder import Decoder
@@ -43,14 +45,19 @@ from service.routes import (
 from service.settings import Settings, load_settings
 from service.telemetry import tracing
 from service.telemetry.metrics import Metrics
+from service.threads import started
 from service.traffic.admission import Admission
 from service.traffic.auth import Keyring, load_keys
+from service.traffic.budget import Budget
 from service.traffic.drain import Drain
 from service.traffic.gate import Gate, Guards
 from service.traffic.middleware import BodyLimit, RequestContext
-from service.traffic.pace import BodyPace
+from service.traffic.pace import AnswerPace, BodyPace
 from service.traffic.quotas import Quotas
 from service.traffic.shares import Shares
+
+WORK_THREADS = 4
+SPARE_DECODERS = 1  # warm, for when one dies
 
 _DESCRIPTION = """Sound to vectors and labels: send audio files, get embeddings, or what they hold.
 
@@ -88,17 +95,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         Shares(settings.max_inflight_per_key),
     )
     counts, spans = Metrics(), tracing.provider(settings)
+    budget = Budget(settings.memory_bytes)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        context = await _context(settings, guards, counts, tracing.tracer(spans))
+        threads = ThreadPoolExecutor(n_threads(settings), thread_name_prefix="work")
+        asyncio.get_running_loop().set_default_executor(started(threads, n_threads(settings)))
+        context = await _context(settings, guards, counts, tracing.tracer(spans), budget)
         app.state.context = context
         counts.watch(context)
-        watching = asyncio.create_task(context.watchdog.watch(partial(probe, context)))
+        tasks = [
+            asyncio.create_task(context.watchdog.watch(partial(probe, context))),
+            asyncio.create_task(context.engine.decoder.tend()),
+        ]
         yield
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         context.engine.close()
         context.recordings.close()
         await run_sync(tracing.close, spans)
@@ -117,7 +131,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry=tracing.telemetry(spans),
     )
     app.state.guards = guards
-    _wrap(app, settings, guards, counts)
+    _wrap(app, settings, guards, counts, budget)
     errors.install(app)
     audio = (embeddings, openai, classifications, analyses, live, inspections, open_inference)
     scraped = (metrics,) if settings.metrics else ()
@@ -129,7 +143,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _wrap(app: FastAPI, settings: Settings, guards: Guards, counts: Metrics) -> None:
+def _wrap(
+    app: FastAPI, settings: Settings, guards: Guards, counts: Metrics, budget: Budget
+) -> None:
     """Put around the routes what every request passes, from the inner to the outer."""
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(
@@ -144,13 +160,26 @@ def _wrap(app: FastAPI, settings: Settings, guards: Guards, counts: Metrics) -> 
             allow_headers=_CORS_REQUEST,
             expose_headers=_CORS_ANSWER,
         )
+    app.add_middleware(
+        AnswerPace,
+        budget=budget,
+        bytes_per_s=settings.min_answer_bytes_per_s,
+        grace_s=settings.idle_timeout_s,
+    )
     app.add_middleware(RequestContext, metrics=counts)
 
 
-async def _context(settings: Settings, guards: Guards, counts: Metrics, tracer: Tracer) -> Context:
+def n_threads(settings: Settings) -> int:
+    """What parses, renders, pools and spools: one for each stream, and some for the others."""
+    return settings.max_streams + max(WORK_THREADS, available_cpus())
+
+
+async def _context(
+    settings: Settings, guards: Guards, counts: Metrics, tracer: Tracer, budget: Budget
+) -> Context:
     limits = Limits(settings.max_duration_s, settings.max_decoded_bytes)
     guard = Guard(settings.decode_cpu_s, settings.decode_wall_s, settings.decode_memory_bytes)
-    decoder = Decoder(limits, settings.decode_workers, guard)
+    decoder = Decoder(limits, settings.decode_workers, guard, spares=SPARE_DECODERS)
     inferences, threads = settings.lanes
     catalogue = await run_sync(
         load_catalogue,
@@ -181,16 +210,18 @@ async def _context(settings: Settings, guards: Guards, counts: Metrics, tracer: 
         counts,
         watchdog,
         tracer,
-        _recordings(settings, limits, guard),
+        _recordings(settings, limits, guard, budget),
         Admission(settings.max_streams, *queue),
+        budget,
     )
 
 
-def _recordings(settings: Settings, limits: Limits, guard: Guard) -> Recordings:
+def _recordings(settings: Settings, limits: Limits, guard: Guard, budget: Budget) -> Recordings:
     """More audio than a clip may have, and CPU time in proportion; memory does not grow with it."""
     longer = settings.max_stream_duration_s / settings.max_duration_s
     return Recordings(
         replace(limits, max_duration_s=settings.max_stream_duration_s, max_decoded_bytes=None),
         replace(guard, cpu_s=guard.cpu_s * max(1.0, longer)),
         settings.max_streams,
+        budget,
     )

@@ -12,6 +12,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from service import footprint
 from service.app import create_app
 from service.inference import lane
 from service.inference.reloading import reload
@@ -21,6 +22,7 @@ from service.telemetry import logs
 from service.traffic.connections import bounded_protocol
 from service.traffic.gate import Guards
 
+WS_QUEUE = 2  # messages of a live stream in memory that are still to be dealt with
 CANCEL_S = 1  # what requests get that are still in hand when the drain is over
 GIVE_UP_S = 5  # and after that, threads that hang do not keep the process
 FAILED_TO_START = 3
@@ -35,6 +37,7 @@ def run(settings: Settings) -> None:
         SettingsError: the API keys cannot be used.
         SystemExit: it cannot listen where it should.
     """
+    footprint.prepare(settings)
     app = create_app(settings)
     logs.configure(settings.log_level)
     _announce(settings, app.state.guards)
@@ -45,8 +48,9 @@ def run(settings: Settings) -> None:
         log_config=None,  # uvicorn's messages take the way of ours
         access_log=False,  # the request's own line says more
         server_header=False,
-        http=bounded_protocol(settings.head_timeout_s),
+        http=bounded_protocol(settings.head_timeout_s, settings.idle_timeout_s),
         ws_max_size=MAX_MESSAGE_BYTES,
+        ws_max_queue=WS_QUEUE,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=CANCEL_S,
     )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, Field
 
 from models.audio import SAMPLE_RATE, AudioError, Header
@@ -14,6 +15,7 @@ from service.engine import Engine, Windowing
 from service.errors import audio_problem
 from service.problems import Problem
 from service.schemas import FileAnswer, Usage
+from service.traffic.budget import Costs
 
 HEADERS_ALONE = (
     "Told from the headers alone, the stream itself was not decoded: damage further on and a "
@@ -64,13 +66,20 @@ class InspectionList(BaseModel):
 
 
 async def inspect(
-    engine: Engine, uploads: Sequence[Upload], windowing: Windowing | None, *, decode: bool
+    engine: Engine,
+    uploads: Sequence[Upload],
+    windowing: Windowing | None,
+    costs: Costs,
+    *,
+    decode: bool,
 ) -> list[Inspected]:
     """Look at each file, and at what they come to together, as a request to embed them would."""
     inspected = []
     total_s, n_windows = 0.0, 0
     for upload in uploads:
-        found = await _look(engine, upload, decode)
+        with costs.share.lent():
+            found = await _look(engine, upload, costs, decode)
+        upload.forget()
         duration_s = found.duration_s
         if duration_s is not None and found.problem is None:
             n = windowing.count(duration_s) if windowing else 0
@@ -83,16 +92,17 @@ async def inspect(
     return inspected
 
 
-async def _look(engine: Engine, upload: Upload, decode: bool) -> Inspected:
+async def _look(engine: Engine, upload: Upload, costs: Costs, decode: bool) -> Inspected:
     """One file by itself."""
-    found = Inspected()
+    found, data = Inspected(), upload.data
+    assert not isinstance(data, np.ndarray)  # a form and a body hold files
     try:
-        header = await engine.decoder.read_header(upload.data)
+        header = await engine.decoder.read_header(data, costs)
         found = Inspected(header, header.duration_s)
         if header.error:
             raise header.error
         if decode:
-            samples, quality = await engine.decoder.measure(upload.data)
+            samples, quality = await engine.decoder.measure(data, costs)
             return Inspected(header, len(samples) / SAMPLE_RATE, quality)
         return found
     except AudioError as error:

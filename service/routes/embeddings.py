@@ -1,6 +1,5 @@
 """`POST /v1/audio/embeddings`: audio files -> vectors."""
 
-import asyncio
 from functools import partial
 from typing import Annotated
 
@@ -19,6 +18,7 @@ from service.schemas import EmbeddingList
 from service.streams.lines import EVENTS, NDJSON, answer_in_lines, misplaced, streamed_as
 from service.streams.streaming import Plan, describe_vectors
 from service.telemetry.timing import Timing
+from service.traffic.patience import in_thread
 
 router = APIRouter(tags=["embeddings"])
 
@@ -63,7 +63,7 @@ async def embed_audio(
             raise _one_file_only(len(body.uploads))
         outcomes = await embed(request, shared, encoder, body, windowing, timing)
         with timing.stage("render"):
-            return await asyncio.to_thread(render, encoder.card, body.uploads, outcomes, output)
+            return await in_thread(render, encoder.card, body.uploads, outcomes, output)
 
     return await exchange(request, shared, query, answer)
 

@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.audio.spool import Spooled, spooled
 from service.context import Context
+from service.errors import shortage
 from service.exchange import merged
 from service.formats.accept import negotiated
 from service.formats.answers import NPY
@@ -120,6 +121,8 @@ async def _lines(
 
 def failure(error: Exception, request_id: str) -> Members:
     """The last answer of a stream that breaks off."""
+    if not isinstance(error, Problem):
+        error = shortage(error) or error
     if not isinstance(error, Problem):
         log.error("stream failed", exc_info=error)
         error = Problem("internal", "The request failed inside the service.")

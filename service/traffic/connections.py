@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.errors import problem_response
 from service.problems import Problem
+from service.traffic.pace import ABORT
 
 MAX_HEAD_BYTES = 16 * 1024  # request line and headers
 
@@ -26,8 +27,13 @@ class _Part(Enum):
     NOTHING = auto()  # before the answer to what has come
 
 
-def bounded_protocol(head_timeout_s: float) -> type[HttpToolsProtocol]:
+def bounded_protocol(
+    head_timeout_s: float, write_timeout_s: float = 60.0
+) -> type[HttpToolsProtocol]:
     """Uvicorn's protocol, which hangs up on a head that has not come whole in so many seconds.
+
+    It also ends a connection that has not taken the last piece of an answer in `write_timeout_s`;
+    a whole answer has a pace of its own (`AnswerPace`), but to close is to wait for that piece.
 
     Between requests uvicorn's own keep-alive timeout counts, but only until the first byte of the
     next one: a client that sends a byte now and then (slowloris) would stay for ever. So would one
@@ -39,11 +45,13 @@ def bounded_protocol(head_timeout_s: float) -> type[HttpToolsProtocol]:
         """A connection that has to say what it wants."""
 
         _timer: asyncio.TimerHandle | None = None
+        _stalled: asyncio.TimerHandle | None = None
         _next = _Part.HEAD
         _head_bytes = 0
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            transport.set_write_buffer_limits(high=0)  # to be told when all has left
             self._watch()
 
         def data_received(self, data: bytes) -> None:
@@ -57,13 +65,28 @@ def bounded_protocol(head_timeout_s: float) -> type[HttpToolsProtocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._forget()
+            self.resume_writing()
             super().connection_lost(exc)
+
+        # What the client does not take
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._stalled = self.loop.call_later(write_timeout_s, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            if self._stalled is not None:
+                self._stalled.cancel()
+                self._stalled = None
 
         # What the parser finds
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
             self._next, self._head_bytes = _Part.HEAD, 0
+            extensions: dict[str, Any] = {ABORT: self.transport.abort}
+            self.scope["extensions"] = extensions
 
         def on_url(self, url: bytes) -> None:
             self._head_bytes += len(url)
@@ -85,6 +108,7 @@ def bounded_protocol(head_timeout_s: float) -> type[HttpToolsProtocol]:
 
         def handle_websocket_upgrade(self) -> None:
             self._next = _Part.NOTHING  # a protocol of its own from here on
+            self.transport.set_write_buffer_limits()
             super().handle_websocket_upgrade()
 
         def send_400_response(self, msg: str) -> None:

@@ -170,7 +170,7 @@ def test_an_inference_that_the_end_cuts_short_does_not_abort_the_process(port: i
         with ThreadPoolExecutor(8) as threads:
             list(threads.submit(send, k) for k in range(8))
             until(lambda: scraped(it.client)["viola_inflight_requests"] == 8)
-            time.sleep(1)  # until what was decoded is inferred
+            until(lambda: scraped(it.client)["viola_queue_audio_seconds"] > 0)
             it.process.send_signal(signal.SIGTERM)
         assert it.ended() == 0
     assert it.events("an inference is left behind")

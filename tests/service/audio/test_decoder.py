@@ -151,7 +151,7 @@ def test_processes_that_died_between_two_files_are_no_files_fault(make: Make) ->
 
 def test_a_process_that_is_still_starting_is_asked_last(make: Make) -> None:
     decoder = make(workers=2, wall_s=2)
-    first = min(decoder._idle.queue)[2].pid
+    first = min(decoder._idle)[2].pid
     (starting,) = set(decoder.pids) - {first}
     os.kill(starting, signal.SIGSTOP)
     for _ in range(3):
@@ -233,7 +233,7 @@ def test_children_go_with_the_service(serve: Serve) -> None:
     with serve(decode_workers=3) as client:
         assert client.get("/readyz").status_code == 200
         own = set(children()) - before
-        assert len(own) == 3
+        assert len(own) == 4  # one is a spare
     until(lambda: not own & set(children()))
 
 

@@ -1,17 +1,18 @@
-"""Two small encoders, one of each kind."""
+"""Small encoders, one of each kind."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from models.nn.encoder import AudioNTT2020, AudioNTT2022, ConvEncoder
+from models.nn.encoder import AudioNTT2020, AudioNTT2022, ConvEncoder, StridedConv
 from models.nn.model import WaveformEncoder
 from models.nn.norm import FrameNorm
 
 SMALL: dict[str, Callable[..., ConvEncoder]] = {
     "AudioNTT2020": lambda **norm: AudioNTT2020(embed_dim=32, **norm),
     "AudioNTT2022": lambda **norm: AudioNTT2022(embed_dim=1056, hidden_dim=32, **norm),
+    "StridedConv": lambda **norm: StridedConv(embed_dim=32, **{"n_channels": 16, **norm}),
 }
 
 

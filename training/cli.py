@@ -1,5 +1,6 @@
 """The commands of the training half: prepare, train, report, evaluate, fit, export, quantize."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,13 +104,16 @@ def train(
     Ctrl-C ends the step under way, saves a checkpoint and writes the report. Several GPUs:
     torchrun --nproc-per-node N -m viola train ..., the batch is shared out among them.
     """
+    if out is None and not dry_run:
+        raise typer.BadParameter("--out FOLDER is needed, unless with --dry-run")
+    # Read when torch loads OpenMP: threads that spin while they wait take a processor from those
+    # that work
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from training import distributed, loop
     from training import recipe as recipes
     from training.data.corpus import Corpus
     from training.device import choose_device
 
-    if out is None and not dry_run:
-        raise typer.BadParameter("--out FOLDER is needed, unless with --dry-run")
     with clear_errors(), distributed.joined(device) as (world, device_name):
         loaded = recipes.load(recipe, settings)
         chosen = choose_device(device_name)

@@ -19,7 +19,7 @@ from rich.table import Table
 from torch import Tensor
 
 from models.atomic import replacing
-from training import checkpoint, collapse, report, schedules
+from training import checkpoint, collapse, report
 from training.checkpoint import Saver
 from training.data.corpus import Corpus
 from training.distributed import World
@@ -139,7 +139,7 @@ class _Leader:
 
     def _measure(self, outcome: Outcome, norm: Tensor) -> dict[str, float]:
         """The values of a logged step; reading them waits for the device."""
-        run, settings = self.run, self.run.recipe
+        run = self.run
         run.check_finite()
         values = run.values(outcome)
         values |= collapse.measure(outcome.projection, outcome.prediction, outcome.target)
@@ -148,7 +148,7 @@ class _Leader:
         at = run.step - 1
         return {
             **values,
-            "lr": schedules.learning_rate(settings.optimizer, at, run.total_steps),
+            "lr": run.learning_rate(at),
             **run.objective.schedule(at, run.total_steps),
             "grad_norm": norm.item(),
         }

@@ -9,12 +9,12 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from models.audio import SAMPLE_RATE
-from models.nn.encoder import ENCODERS, N_CHANNELS, ConvEncoder, local_dim_v2
+from models.nn.encoder import ENCODERS, ConvEncoder, local_dim_v2
 from models.nn.frontend import HOP_LENGTH
 from models.nn.norm import GROUP_CHANNELS, Norm
 from training.objectives import byol
 from training.objectives.methods import DEFAULT, METHODS, Method, without_options
-from training.schedules import Schedule
+from training.schedules import RateSchedule
 from training.section import Section
 
 
@@ -36,6 +36,19 @@ class Data(Section):
     balance: float = Field(1.0, ge=0, le=1)
     """A source of n clips has n ** balance of the draws; 0: all sources have as many."""
 
+    length_power: float = Field(0.0, ge=0, le=1)
+    """A clip of n segments' length counts as n ** length_power clips, in draws and in epochs.
+
+    0: each clip once an epoch, as in the papers; 1: each second of sound is as likely.
+    """
+
+    log_mels: bool = False
+    """Compute the log-mels of the whole store once, into a file in its folder.
+
+    Saves a light encoder a quarter of its steps on a CPU. Segments then begin on each clip's own
+    grid of 10 ms, and silence is what short ones are padded with in the spectrum.
+    """
+
     resident: Literal["auto", "device", "host"] = "auto"
     """Where segments are cut: in device memory, if the store fits there, or on the host."""
 
@@ -56,10 +69,16 @@ class Data(Section):
 class Encoder(Section):
     """Which network is trained."""
 
-    name: Literal["AudioNTT2020", "AudioNTT2022"] = "AudioNTT2022"
+    name: Literal["AudioNTT2020", "AudioNTT2022", "StridedConv"] = "AudioNTT2022"
     embed_dim: int = Field(3072, gt=0)
-    n_channels: int = Field(N_CHANNELS, gt=0)
-    """Of the convolutions; the papers' are 64."""
+    hidden_dim: int | None = Field(None, gt=0)
+    """Of the MLP of each frame; None: 2048 for AudioNTT2022, `embed_dim` for the others."""
+
+    n_channels: int | None = Field(None, gt=0)
+    """Of the first convolution; None: 64 for the papers' encoders, 32 for StridedConv.
+
+    The papers' other convolutions have as many, those of StridedConv twice as many each.
+    """
 
     norm: Norm = "batch"
     """`group` and `layer` norm see a frame alone, so that a vector stays exact; see `FrameNorm`."""
@@ -69,20 +88,23 @@ class Encoder(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        local_dim = local_dim_v2(self.n_channels)
+        n_channels = self.n_channels or ENCODERS[self.name].default_channels
+        local_dim = local_dim_v2(n_channels)
         if self.name == "AudioNTT2022" and self.embed_dim <= local_dim:
             raise ValueError(f"AudioNTT2022 needs an embed_dim above {local_dim}")
-        if self.norm == "group" and self.n_channels % GROUP_CHANNELS:
+        if self.norm == "group" and n_channels % GROUP_CHANNELS:
             raise ValueError(
-                f"n_channels is {self.n_channels}; group norm needs a multiple of {GROUP_CHANNELS}"
+                f"n_channels is {n_channels}; group norm needs a multiple of {GROUP_CHANNELS}"
             )
         return self
 
     def build(self) -> ConvEncoder:
         """The network with fresh weights."""
-        return ENCODERS[self.name](
+        encoder = ENCODERS[self.name]
+        return encoder(
             embed_dim=self.embed_dim,
-            n_channels=self.n_channels,
+            hidden_dim=self.hidden_dim,
+            n_channels=self.n_channels or encoder.default_channels,
             norm=self.norm,
             weight_standardization=self.weight_standardization,
         )
@@ -126,8 +148,11 @@ class Optimizer(Section):
     momentum: float = Field(0.9, ge=0, lt=1)
     """For sgd and lars."""
 
-    schedule: Schedule = "constant"
-    """`cosine` falls from `lr` to 0 over the run."""
+    schedule: RateSchedule = "constant"
+    """`cosine` falls from `lr` to 0 over the run; `stable-decay` over its last `decay_steps`."""
+
+    decay_steps: int = Field(0, ge=0)
+    """Of `stable-decay`. Before them no step depends on the length of the run: it may change."""
 
     warmup_steps: int = Field(0, ge=0)
     """Steps of linear growth up to `lr`."""
@@ -152,8 +177,17 @@ class Run(Section):
     """How long, how large and how often."""
 
     batch_size: int = Field(256, gt=1)
+    base_batch_size: int | None = Field(None, gt=1)
+    """The batch that `optimizer.lr` and `objective.ema_decay` are meant for; None: any.
+
+    With another `batch_size` the rate of Adam changes with the square root of their ratio (arXiv
+    2205.10330), that of SGD and LARS in proportion, and the decay becomes decay ** ratio (arXiv
+    2307.13813), so that the target follows a segment as fast.
+    """
+
     epochs: float = Field(100, gt=0)
-    """One epoch is as many segments as the store has clips."""
+    """One epoch is as many segments as the store has clips, long ones as `data.length_power` says.
+    """
 
     steps: int | None = Field(None, gt=0)
     """Length of the run in steps instead of epochs."""
@@ -176,9 +210,9 @@ class Run(Section):
     views_every: int = Field(10_000, gt=0)
     """Steps between pictures of the augmented views."""
 
-    def n_steps(self, n_clips: int) -> int:
-        """Optimiser steps of the run on a store of `n_clips` clips."""
-        return self.steps or max(1, round(self.epochs * n_clips / self.batch_size))
+    def n_steps(self, epoch_segments: float) -> int:
+        """Optimiser steps of the run, for so many segments an epoch."""
+        return self.steps or max(1, round(self.epochs * epoch_segments / self.batch_size))
 
 
 class Recipe(Section):
@@ -192,6 +226,22 @@ class Recipe(Section):
     optimizer: Optimizer = Optimizer()
     probe: Probe = Probe()
     run: Run = Run()
+
+    def scaled(self) -> "Recipe":
+        """This recipe with the rates that its batch size asks for; see `Run.base_batch_size`."""
+        if self.run.base_batch_size is None:
+            return self
+        ratio = self.run.batch_size / self.run.base_batch_size
+        is_adam = self.optimizer.name in ("adam", "adamw")
+        optimizer = {"lr": self.optimizer.lr * (ratio**0.5 if is_adam else ratio)}
+        objective = {"ema_decay": self.objective.ema_decay**ratio}
+        return self.model_copy(
+            update={
+                "optimizer": self.optimizer.model_copy(update=optimizer),
+                "objective": self.objective.model_copy(update=objective),
+                "run": self.run.model_copy(update={"base_batch_size": None}),
+            }
+        )
 
 
 def named_recipes() -> list[str]:

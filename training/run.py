@@ -25,6 +25,12 @@ from training.objectives.objective import Outcome
 from training.recipe import Recipe
 from training.views import Views
 
+# Settings that may change when a run goes on, because no step depends on them
+FREE = {"name", "data.resident", "data.workers", "run.log_every", "run.checkpoint_every"}
+FREE |= {"run.views_every", "probe.tasks", "probe.every", "probe.kind", "probe.seconds"}
+# And those that no step so far depended on, where the rate has not begun to fall
+MOVES_END = {"run.epochs", "run.steps", "optimizer.schedule", "optimizer.decay_steps"}
+
 MIN_DEVIATION = 1e-3  # log units; less is a store of silence
 
 
@@ -39,7 +45,17 @@ class Run:
         self, recipe: Recipe, corpus: Corpus, device: torch.device, world: World = World()
     ) -> None:
         self.recipe, self.corpus, self.device, self.world = recipe, corpus, device, world
-        self.total_steps = recipe.run.n_steps(corpus.n_clips)
+        data = recipe.data
+        self.sampler = Sampler(
+            corpus,
+            data.weights,
+            recipe.run.seed,
+            data.balance,
+            data.length_power,
+            data.segment_samples,
+        )
+        self.total_steps = recipe.run.n_steps(self.sampler.epoch_segments)
+        self.scaled = recipe.scaled()
         _check(recipe, self.total_steps, world)
         self.step = 0
         self.seconds = 0.0
@@ -48,9 +64,7 @@ class Run:
         self.precision = choose_precision(recipe.run, device)
         prepare_backends(device)
         torch.manual_seed(recipe.run.seed)
-        data = recipe.data
-        self.sampler = Sampler(corpus, data.weights, recipe.run.seed, data.balance)
-        self.objective = recipe.objective.build(recipe.encoder.build(), world)
+        self.objective = self.scaled.objective.build(recipe.encoder.build(), world)
         # channels_last: 1.4 times as fast on a CPU, and what tensor cores read
         self.objective.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.run.sync_batch_norm and world.size > 1:
@@ -119,18 +133,21 @@ class Run:
 
         On a GPU the tensors are the same ones each time: read them before the next step.
         """
-        settings = self.recipe
         inputs = self.batches.load(self.step)
         if self.captures and self._captured is None:
             self._seed()
             self._captured = Captured(self._step, inputs, self._state, self.generator)
-        lr = schedules.learning_rate(settings.optimizer, self.step, self.total_steps)
+        lr = self.learning_rate(self.step)
         optimizers.set_learning_rate(self.optimizer, lr)
         self.objective.before_step(self.step, self.total_steps)
         self._seed()
         result = self._captured(inputs) if self._captured else self._step(inputs)
         self.step += 1
         return result
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of a step, for this batch size."""
+        return schedules.learning_rate(self.scaled.optimizer, step, self.total_steps)
 
     def _step(self, inputs: Inputs) -> tuple[Outcome, Tensor]:
         views = self.views(self.batches.cut(inputs), self.generator)
@@ -235,8 +252,14 @@ class Run:
             TrainingError: another recipe or another store.
         """
         # A recipe from before a setting existed has the setting's default
-        before = Recipe.model_validate(saved.recipe).model_dump(mode="json")
-        changed = _changes(before, self.recipe.model_dump(mode="json"), _free(self.recipe))
+        before = Recipe.model_validate(saved.recipe)
+        free = set(FREE)
+        falls_at = before.run.n_steps(self.sampler.epoch_segments) - _decay_steps(before)
+        if saved.step <= falls_at and not (_has_fixed_end(before) or _has_fixed_end(self.recipe)):
+            free |= MOVES_END
+        changed = _changes(
+            before.model_dump(mode="json"), self.recipe.model_dump(mode="json"), free
+        )
         if changed:
             raise TrainingError(
                 "the checkpoint was made with other settings: "
@@ -276,11 +299,22 @@ def _check(recipe: Recipe, total_steps: int, world: World) -> None:
             f"run.batch_size is {settings.batch_size}, for {world.size} processes; choose a "
             "multiple of them"
         )
-    warmup = recipe.optimizer.warmup_steps
+    warmup, decay = recipe.optimizer.warmup_steps, _decay_steps(recipe)
     if warmup and warmup >= total_steps:
         raise TrainingError(
             f"optimizer.warmup_steps is {warmup} of {total_steps} steps; lower it or train longer"
         )
+    if decay and warmup + decay > total_steps:
+        raise TrainingError(
+            f"optimizer.warmup_steps and decay_steps are {warmup} and {decay} of {total_steps} "
+            "steps; lower them or train longer"
+        )
+
+
+def _decay_steps(recipe: Recipe) -> int:
+    """Steps at the end in which the rate falls; 0 where that is not a part of the run."""
+    settings = recipe.optimizer
+    return settings.decay_steps if settings.schedule == "stable-decay" else 0
 
 
 def _seed(seed: int, step: int) -> int:
@@ -289,13 +323,9 @@ def _seed(seed: int, step: int) -> int:
     return int(state[0] >> np.uint64(2))
 
 
-def _free(recipe: Recipe) -> set[str]:
-    """Settings that may change when a run goes on, because no step depends on them."""
-    free = {"name", "data.resident", "data.workers", "run.log_every", "run.checkpoint_every"}
-    free |= {"run.views_every", "probe.tasks", "probe.every", "probe.kind", "probe.seconds"}
-    if recipe.optimizer.schedule == "constant" and not recipe.objective.depends_on_length:
-        free |= {"run.epochs", "run.steps"}
-    return free
+def _has_fixed_end(recipe: Recipe) -> bool:
+    """Whether every step depends on how many steps there are."""
+    return recipe.optimizer.schedule == "cosine" or recipe.objective.depends_on_length
 
 
 def _changes(

@@ -7,14 +7,23 @@ if TYPE_CHECKING:  # recipes hold schedules
     from training.recipe import Optimizer
 
 Schedule = Literal["constant", "cosine"]
+RateSchedule = Literal["constant", "cosine", "stable-decay"]
 
 
 def learning_rate(settings: "Optimizer", step: int, total_steps: int) -> float:
-    """Linear warm-up to `lr`, then constant, or a half cosine down to 0 (arXiv 2006.07733, 3.3)."""
+    """Linear warm-up to `lr`, then by the schedule.
+
+    Constant; a half cosine down to 0 (arXiv 2006.07733, 3.3); or constant and, over the last steps,
+    down to 0 as 1 - sqrt of their share (arXiv 2405.18392, sec. 3).
+    """
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":
         return settings.lr
+    if settings.schedule == "stable-decay":
+        left = total_steps - step
+        share = 1 - min(1.0, max(0, left) / max(1, settings.decay_steps))
+        return settings.lr * (1 - math.sqrt(share))
     progress = (step - settings.warmup_steps) / max(1, total_steps - settings.warmup_steps)
     return settings.lr * (1 + math.cos(math.pi * min(1.0, progress))) / 2
 

@@ -16,7 +16,7 @@ from training.recipe import Recipe
 
 
 class Views(nn.Module):
-    """From int16 PCM to views, each (B, S) -> (B, F, T); its state is the mixup bank.
+    """From int16 PCM (B, S) or log-mels (B, T, F) to views (B, F, T); its state is the mixup bank.
 
     `normalize` is what the trained encoder's input goes through where it is served. Without
     pre-normalisation the views do not go through it: post-normalisation has the same effect on the
@@ -41,9 +41,13 @@ class Views(nn.Module):
         if settings.fader_gain > 0:
             self.steps.append(RandomLinearFader(settings.fader_gain))
 
-    def log_mel(self, pcm: Tensor) -> Tensor:
-        """Log-mel of int16 segments on the device, pre-normalised: (B, S) -> (B, F, T)."""
-        log_mel: Tensor = self.frontend(pcm_to_float(pcm))
+    def log_mel(self, segments: Tensor) -> Tensor:
+        """Log-mels (B, F, T) of segments on the device, pre-normalised."""
+        log_mel: Tensor
+        if segments.dtype == torch.float16:  # they are log-mels, (B, T, F)
+            log_mel = segments.transpose(1, 2).float()
+        else:
+            log_mel = self.frontend(pcm_to_float(segments))
         if self.pre_norm:
             log_mel = self.normalize(log_mel)
         return log_mel
@@ -55,22 +59,22 @@ class Views(nn.Module):
         return x
 
     @torch.no_grad()
-    def forward(self, pcm: Tensor, generator: torch.Generator) -> list[Tensor]:
+    def forward(self, segments: Tensor, generator: torch.Generator) -> list[Tensor]:
         """The views of a batch."""
         draw = Draw(generator, self.world)
-        x = self.log_mel(pcm)
+        x = self.log_mel(segments)
         views = [self.augment(x, draw) for _ in range(self.n_views)]
         return post_normalize(views, self.world) if self.post_norm else views
 
     @torch.no_grad()
-    def stages(self, pcm: Tensor, generator: torch.Generator, n: int) -> dict[str, Tensor]:
+    def stages(self, segments: Tensor, generator: torch.Generator, n: int) -> dict[str, Tensor]:
         """What each step makes of the first `n` segments, in order; call it on a copy.
 
         The mixup bank moves as in `forward`. Of several processes this one is on its own here: the
         others need not ask.
         """
         draw = Draw(generator)
-        x = self.log_mel(pcm)
+        x = self.log_mel(segments)
         stages = {"log-mel": x[:n]}
         views = []
         for number in range(1, self.n_views + 1):

@@ -1,10 +1,14 @@
-"""The encoders of BYOL-A: AudioNTT2020 (v1, arXiv 2103.06695), AudioNTT2022 (v2, arXiv 2204.07402).
+"""Encoders of log-mels: those of BYOL-A, and a light one whose convolutions take strides.
 
-`state_dict` keys, shapes and flatten order are those of the published checkpoints. Letters: `B`
-batch, `F` mel bands, `T` log-mel frames, `C` channels, `D` embedding dim.
+AudioNTT2020 (v1, arXiv 2103.06695) and AudioNTT2022 (v2, arXiv 2204.07402): `state_dict` keys,
+shapes and flatten order are those of the published checkpoints. Letters: `B` batch, `F` mel bands,
+`T` log-mel frames, `C` channels, `D` embedding dim.
 """
 
-from typing import ClassVar
+import itertools
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,42 +17,47 @@ from models.nn.frontend import HOP_LENGTH, N_FFT, N_MELS
 from models.nn.norm import Norm, StandardizedConv2d, of_feature_map
 
 N_CHANNELS = 64
+LIGHT_CHANNELS = 32
 DROPOUT = 0.3
+
+Count = TypeVar("Count", int, Tensor)
 
 
 class ConvEncoder(nn.Module):
-    """What both share: blocks of convolution, norm, max-pooling, ReLU, and an MLP a frame.
+    """Blocks of a 3x3 convolution, norm and ReLU that halve bands and time, then an MLP a frame.
 
-    The papers' norm is batch norm, with weights as they are; the others are `models.nn.norm`'s.
-    Their convolutions have 64 channels; fewer are for comparisons on small machines.
+    Frame `t` of the features stands for the `time_reduction` log-mel frames from
+    `t * time_reduction` on. The papers' norm is batch norm, with weights as they are; the others
+    are `models.nn.norm`'s.
+
+    Attributes:
+        embed_dim: values of a frame that `forward` gives.
+        time_reduction: log-mel frames a frame of features.
+        local_dim: values of a frame that the MLP reads.
     """
 
-    n_blocks: ClassVar[int]
+    default_channels: ClassVar[int] = N_CHANNELS
 
     def __init__(
         self,
-        embed_dim: int,
+        channels: Sequence[int],
         hidden_dim: int,
         out_dim: int,
         norm: Norm,
         weight_standardization: bool,
-        n_channels: int,
     ) -> None:
         super().__init__()
-        self.embed_dim = embed_dim
-        self.n_channels = n_channels
+        self.n_channels = channels[0]
+        self.hidden_dim = hidden_dim
+        self.embed_dim = out_dim
         self.norm: Norm = norm
         self.weight_standardization = weight_standardization
+        self.time_reduction = 1 << len(channels)
+        self.local_dim = channels[-1] * N_MELS // self.time_reduction
         conv = StandardizedConv2d if weight_standardization else nn.Conv2d
         layers: list[nn.Module] = []
-        for block in range(self.n_blocks):
-            layers += [
-                conv(n_channels if block else 1, n_channels, kernel_size=3, padding=1),
-                of_feature_map(norm, n_channels),
-                # The papers rectify first; a maximum commutes with ReLU, which then has a quarter
-                nn.MaxPool2d(2),
-                nn.ReLU(inplace=True),
-            ]
+        for n_in, n_out in itertools.pairwise([1, *channels]):
+            layers += self._block(conv, norm, n_in, n_out)
         self.features = nn.Sequential(*layers)
         self.fc = nn.Sequential(
             nn.Linear(self.local_dim, hidden_dim),
@@ -58,15 +67,28 @@ class ConvEncoder(nn.Module):
             nn.ReLU(inplace=True),
         )
 
-    @property
-    def time_reduction(self) -> int:
-        """Log-mel frames a frame of features."""
-        return 1 << self.n_blocks
+    @abstractmethod
+    def _block(self, conv: type[nn.Conv2d], norm: Norm, n_in: int, n_out: int) -> list[nn.Module]:
+        """The layers of one block."""
+
+    @abstractmethod
+    def n_frames(self, n_mel_frames: Count) -> Count:
+        """Frames of features from `n_mel_frames` log-mel frames."""
 
     @property
-    def local_dim(self) -> int:
-        """Size of a frame of features before the MLP."""
-        return self.n_channels * N_MELS // self.time_reduction
+    @abstractmethod
+    def context_after(self) -> int:
+        """Log-mel frames after its own ones that a frame of features sees."""
+
+    @property
+    @abstractmethod
+    def min_samples(self) -> int:
+        """Shortest clip that has a frame and can be reflected; others are zero-padded to it."""
+
+    @property
+    def context_before(self) -> int:
+        """Log-mel frames before its own ones that a frame of features sees."""
+        return self.time_reduction - 1  # a 3x3 kernel adds 1, 2, 4, ... frames a block
 
     @property
     def frame_hop(self) -> int:
@@ -74,31 +96,18 @@ class ConvEncoder(nn.Module):
         return self.time_reduction * HOP_LENGTH
 
     @property
-    def context(self) -> int:
-        """Log-mel frames that a frame of features sees on either side of its own ones."""
-        return self.time_reduction - 1  # a 3x3 kernel adds 1, 2, 4, ... frames a block
-
-    @property
     def frame_offset(self) -> int:
         """First sample that frame 0 sees; negative, since that lies in the reflection."""
-        return -self.context * HOP_LENGTH - N_FFT // 2
+        return -self.context_before * HOP_LENGTH - N_FFT // 2
 
     @property
     def receptive_field(self) -> int:
         """Samples that one frame of features sees."""
-        return (self.time_reduction + 2 * self.context - 1) * HOP_LENGTH + N_FFT
-
-    @property
-    def min_samples(self) -> int:
-        """Shortest clip that has a frame and can be reflected; others are zero-padded to it."""
-        return max((self.time_reduction - 1) * HOP_LENGTH, N_FFT // 2 + 1)
-
-    def n_frames(self, n_mel_frames: Tensor) -> Tensor:
-        """Frames of features from `n_mel_frames` log-mel frames, same shape."""
-        return n_mel_frames // self.time_reduction
+        n_mel_frames = self.context_before + self.time_reduction + self.context_after
+        return (n_mel_frames - 1) * HOP_LENGTH + N_FFT
 
     def local_features(self, x: Tensor, n_mel_frames: Tensor | None) -> Tensor:
-        """Normalised log-mel (B, 1, F, T) -> (B, T / time_reduction, local_dim).
+        """Normalised log-mel (B, 1, F, T) -> what the MLP reads, (B, n_frames, local_dim).
 
         A frame is flattened mel-major: index = mel * C + channel.
         Beyond the valid frames each convolution sees zeros, as at the end of a clip that was not
@@ -109,68 +118,154 @@ class ConvEncoder(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 x = _mask_time(x, valid)
             x = layer(x)
-            if isinstance(layer, nn.MaxPool2d) and valid is not None:
-                valid = valid // 2
+            if valid is not None:
+                valid = _halved(layer, valid)
         return x.permute(0, 3, 2, 1).flatten(2)
 
+    def layers(self, x: Tensor, n_mel_frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `forward`, but the local features and the MLP's output, each (B, n_frames, ...)."""
+        local = self.local_features(x, n_mel_frames)
+        return local, self.fc(local)
 
-class AudioNTT2020(ConvEncoder):
+    def forward(self, x: Tensor, n_mel_frames: Tensor | None = None) -> Tensor:
+        """Normalised log-mel (B, 1, F, T), valid frames of each row (all if None) -> features.
+
+        The MLP's output: (B, n_frames, D).
+        """
+        return self.layers(x, n_mel_frames)[1]
+
+
+class PooledConv(ConvEncoder):
+    """Blocks of the papers: max-pooling halves bands and time; an odd last frame is dropped."""
+
+    def _block(self, conv: type[nn.Conv2d], norm: Norm, n_in: int, n_out: int) -> list[nn.Module]:
+        return [
+            conv(n_in, n_out, kernel_size=3, padding=1),
+            of_feature_map(norm, n_out),
+            # The papers rectify first; a maximum commutes with ReLU, which then has a quarter
+            nn.MaxPool2d(2),
+            nn.ReLU(inplace=True),
+        ]
+
+    def n_frames(self, n_mel_frames: Count) -> Count:
+        """Whole frames of features from `n_mel_frames` log-mel frames."""
+        return n_mel_frames // self.time_reduction
+
+    @property
+    def context_after(self) -> int:
+        """Log-mel frames after its own ones that a frame of features sees."""
+        return self.time_reduction - 1
+
+    @property
+    def min_samples(self) -> int:
+        """Shortest clip that has a frame and can be reflected; others are zero-padded to it."""
+        return max((self.time_reduction - 1) * HOP_LENGTH, N_FFT // 2 + 1)
+
+
+class AudioNTT2020(PooledConv):
     """Three blocks, the MLP's output is the feature, 80 ms: (B, 1, F, T) -> (B, T / 8, D)."""
-
-    n_blocks = 3
 
     def __init__(
         self,
         embed_dim: int = 2048,
+        hidden_dim: int | None = None,
         *,
         norm: Norm = "batch",
         weight_standardization: bool = False,
         n_channels: int = N_CHANNELS,
     ) -> None:
-        super().__init__(embed_dim, embed_dim, embed_dim, norm, weight_standardization, n_channels)
-
-    def forward(self, x: Tensor, n_mel_frames: Tensor | None = None) -> Tensor:
-        """Normalised log-mel and the valid frames of each row (all if None) -> frame features."""
-        features: Tensor = self.fc(self.local_features(x, n_mel_frames))
-        return features
+        """`hidden_dim` None: `embed_dim`, as in the paper."""
+        channels = [n_channels] * 3
+        super().__init__(channels, hidden_dim or embed_dim, embed_dim, norm, weight_standardization)
 
 
-class AudioNTT2022(ConvEncoder):
+class AudioNTT2022(PooledConv):
     """Two blocks, local features beside the MLP's, 40 ms: (B, 1, F, T) -> (B, T / 4, D)."""
-
-    n_blocks = 2
 
     def __init__(
         self,
         embed_dim: int = 3072,
-        hidden_dim: int = 2048,
+        hidden_dim: int | None = None,
         *,
         norm: Norm = "batch",
         weight_standardization: bool = False,
         n_channels: int = N_CHANNELS,
     ) -> None:
+        """`hidden_dim` None: 2048, as in the paper."""
         local_dim = local_dim_v2(n_channels)
         if embed_dim <= local_dim:
             raise ValueError(f"embed_dim is {embed_dim}; AudioNTT2022 needs more than {local_dim}")
-        super().__init__(
-            embed_dim, hidden_dim, embed_dim - local_dim, norm, weight_standardization, n_channels
-        )
+        channels, out_dim = [n_channels] * 2, embed_dim - local_dim
+        super().__init__(channels, hidden_dim or 2048, out_dim, norm, weight_standardization)
+        self.embed_dim = embed_dim
 
     def forward(self, x: Tensor, n_mel_frames: Tensor | None = None) -> Tensor:
         """Normalised log-mel, valid frames of each row (all if None) -> features, local first."""
-        local = self.local_features(x, n_mel_frames)
-        return torch.cat([local, self.fc(local)], dim=-1)
+        return torch.cat(self.layers(x, n_mel_frames), dim=-1)
+
+
+class StridedConv(ConvEncoder):
+    """Three convolutions of stride 2, channels doubled each time, then the MLP of v1.
+
+    (B, 1, F, T) -> (B, ceil(T / 8), D), 80 ms. Ours: a ninth of the arithmetic of v2, because no
+    convolution sees the full resolution. A frame is centred on the first of its log-mel frames, so
+    that the last may have fewer than eight.
+    """
+
+    default_channels: ClassVar[int] = LIGHT_CHANNELS
+
+    def __init__(
+        self,
+        embed_dim: int = 512,
+        hidden_dim: int | None = None,
+        *,
+        norm: Norm = "batch",
+        weight_standardization: bool = False,
+        n_channels: int = LIGHT_CHANNELS,
+    ) -> None:
+        """`n_channels` of the first block; `hidden_dim` None: `embed_dim`."""
+        channels = [n_channels, 2 * n_channels, 4 * n_channels]
+        super().__init__(channels, hidden_dim or embed_dim, embed_dim, norm, weight_standardization)
+
+    def _block(self, conv: type[nn.Conv2d], norm: Norm, n_in: int, n_out: int) -> list[nn.Module]:
+        return [
+            conv(n_in, n_out, kernel_size=3, padding=1, stride=2),
+            of_feature_map(norm, n_out),
+            nn.ReLU(inplace=True),
+        ]
+
+    def n_frames(self, n_mel_frames: Count) -> Count:
+        """Frames of features from `n_mel_frames` log-mel frames, one for those left over."""
+        return (n_mel_frames + self.time_reduction - 1) // self.time_reduction
+
+    @property
+    def context_after(self) -> int:
+        """Log-mel frames after its own ones that a frame of features sees."""
+        return 0
+
+    @property
+    def min_samples(self) -> int:
+        """Shortest clip that can be reflected; others are zero-padded to it."""
+        return N_FFT // 2 + 1
 
 
 def local_dim_v2(n_channels: int = N_CHANNELS) -> int:
     """Size of the local part of AudioNTT2022's features."""
-    return n_channels * N_MELS >> AudioNTT2022.n_blocks
+    return n_channels * N_MELS // 4
 
 
-ENCODERS: dict[str, type[AudioNTT2020] | type[AudioNTT2022]] = {
-    "AudioNTT2020": AudioNTT2020,
-    "AudioNTT2022": AudioNTT2022,
+ENCODERS: dict[str, type[AudioNTT2020] | type[AudioNTT2022] | type[StridedConv]] = {
+    encoder.__name__: encoder for encoder in (AudioNTT2020, AudioNTT2022, StridedConv)
 }
+
+
+def _halved(layer: nn.Module, n_frames: Tensor) -> Tensor:
+    """Frames behind a layer that has `n_frames` before it."""
+    if isinstance(layer, nn.MaxPool2d):
+        return n_frames // 2
+    if isinstance(layer, nn.Conv2d) and layer.stride[1] == 2:
+        return (n_frames + 1) // 2
+    return n_frames
 
 
 def _mask_time(x: Tensor, valid: Tensor | None) -> Tensor:

@@ -41,11 +41,16 @@ class LogMel(nn.Module):
         X[k]      = sum_n2 Y[k1, n2] exp(-2 pi i n2 k / 1024)
 
     The signal is real, so that k1 = 0..32 reaches every bin or its mirror image.
+
+    Batches without padding, as in training, take torch's FFT instead: on a CPU in a third of the
+    time.
     """
 
     first: Tensor
     second: Tensor
     mel: Tensor
+    window: Tensor
+    mel_by_bin: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,18 +58,18 @@ class LogMel(nn.Module):
         self.register_buffer("first", first, persistent=False)  # (RADIX_2 * 2 * K1, 1, RADIX_1)
         self.register_buffer("second", second, persistent=False)  # (K1, 2 * RADIX_2, 2 * RADIX_2)
         self.register_buffer("mel", mel_weights, persistent=False)  # (F, K1 * 2 * RADIX_2)
+        self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
+        self.register_buffer("mel_by_bin", torch.from_numpy(mel_filters()), persistent=False)
 
     def forward(self, waveform: Tensor, length: Tensor | None = None) -> Tensor:
         """(B, S) and the valid samples of each row (B,), all of them if None -> (B, F, T).
 
         Frames from `1 + length // HOP_LENGTH` on hold no meaning; the caller masks them.
         """
-        n_padded = waveform.shape[1] // HOP_LENGTH * HOP_LENGTH + N_FFT
         if length is None:
-            padded = F.pad(waveform[:, None], (N_FFT // 2, N_FFT // 2), mode="reflect")[:, 0]
-            padded = padded[:, :n_padded]
-        else:
-            padded = _reflect_at_length(waveform, length, n_padded)
+            return self._by_fft(waveform)
+        n_padded = waveform.shape[1] // HOP_LENGTH * HOP_LENGTH + N_FFT
+        padded = _reflect_at_length(waveform, length, n_padded)
         rows = padded.reshape(padded.shape[0], -1, RADIX_2).transpose(1, 2)  # (B, RADIX_2, n_rows)
         y = F.conv1d(rows, self.first, stride=HOP_LENGTH // RADIX_2, groups=RADIX_2)
         y = y.reshape(y.shape[0], RADIX_2, RADIX_1 // 2 + 1, 2, y.shape[2])  # (B, n2, k1, re|im, T)
@@ -72,6 +77,20 @@ class LogMel(nn.Module):
         spectrum = torch.matmul(self.second, y)  # real and imaginary parts, (B, K1, 2 * RADIX_2, T)
         power = spectrum.square().flatten(1, 2)
         return torch.log(torch.matmul(self.mel, power) + EPS)
+
+    def _by_fft(self, waveform: Tensor) -> Tensor:
+        """The same of clips that have no padding: (B, S) -> (B, F, T)."""
+        spectrum = torch.stft(
+            waveform,
+            N_FFT,
+            HOP_LENGTH,
+            window=self.window,
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
+        )  # (B, bins, T)
+        power = torch.view_as_real(spectrum).square().sum(-1)
+        return torch.log(torch.matmul(self.mel_by_bin, power) + EPS)
 
 
 class Normalize(nn.Module):

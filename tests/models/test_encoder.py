@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.nn.encoder import AudioNTT2020, AudioNTT2022, ConvEncoder
+from models.nn.encoder import AudioNTT2020, AudioNTT2022, ConvEncoder, StridedConv
 from models.nn.model import WaveformEncoder, one_pass
 from models.nn.pooling import MaxMeanPool
 from tests.signals import noise
@@ -47,6 +47,17 @@ def test_the_mlp_of_v2_has_the_published_shapes() -> None:
     assert shapes["fc.0.weight"] == (2048, 1024)
     assert shapes["fc.3.weight"] == (2048, 2048)
     assert "features.8.weight" not in shapes
+
+
+def test_the_light_encoder_is_light() -> None:
+    assert n_parameters(StridedConv()) == 880_576
+
+
+@pytest.mark.parametrize(("frames", "expected"), [(1, 1), (8, 1), (9, 2), (96, 12), (97, 13)])
+def test_the_light_encoder_keeps_what_is_left_over(frames: int, expected: int) -> None:
+    encoder = StridedConv(16).eval()
+    assert encoder(torch.zeros(1, 1, 64, frames)).shape == (1, expected, 16)
+    assert encoder.n_frames(frames) == expected
 
 
 @pytest.mark.parametrize(("encoder", "frames"), [(AudioNTT2020(16), 12), (AudioNTT2022(1040), 24)])

@@ -42,6 +42,13 @@ def test_padding_does_not_change_the_valid_frames(length: int) -> None:
     torch.testing.assert_close(padded[..., : alone.shape[2]], alone, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("samples", [noise(1.0), tone(440, 0.95), np.zeros(8000, np.float32)])
+def test_the_served_log_mel_equals_the_trained_one(samples: np.ndarray) -> None:
+    waveform = torch.from_numpy(samples[None])
+    by_products = LogMel()(waveform, torch.tensor([len(samples)]))
+    torch.testing.assert_close(by_products, LogMel()(waveform), atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("band", [5, 30, 60])
 def test_a_tone_peaks_in_its_own_band(band: int) -> None:
     centre = librosa.mel_frequencies(N_MELS + 2, fmin=F_MIN, fmax=F_MAX)[band + 1]

@@ -76,3 +76,24 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
 def test_epochs_count_segments_as_clips() -> None:
     assert recipe.load("byol-a-v2").run.n_steps(2560) == 1000
     assert recipe.load("byol-a-v2", ["run.steps=7"]).run.n_steps(2560) == 7
+
+
+def test_rates_follow_the_batch_size() -> None:
+    settings = ["optimizer.lr=0.1", "objective.ema_decay=0.9", "run.base_batch_size=64"]
+    for name, lr in (("adam", 0.2), ("lars", 0.4)):
+        given = recipe.load("tiny", [*settings, "run.batch_size=256", f"optimizer.name={name}"])
+        scaled = given.scaled()
+        assert scaled.optimizer.lr == pytest.approx(lr)
+        assert scaled.objective.ema_decay == pytest.approx(0.9**4)
+        assert scaled.scaled() == scaled
+        assert given.optimizer.lr == 0.1
+    assert recipe.load("tiny").scaled() == recipe.load("tiny")
+
+
+def test_the_light_encoder_has_channels_and_a_hidden_layer_of_its_own() -> None:
+    settings = ["encoder.n_channels=8", "encoder.embed_dim=24", "encoder.hidden_dim=40"]
+    encoder = recipe.load("light", settings).encoder.build()
+    assert encoder.fc[0].weight.shape == (40, 8 * 4 * 8)
+    assert encoder.fc[3].weight.shape == (24, 40)
+    wide = recipe.load("byol-a-v2", ["encoder.hidden_dim=48"]).encoder.build()
+    assert wide.fc[0].weight.shape == (48, 1024)

@@ -169,6 +169,32 @@ def test_the_length_of_a_run_may_change_unless_a_schedule_depends_on_it(
         Run(tiny(cosine, "run.steps=99"), corpus, CPU).restore(saved)
 
 
+def test_the_end_of_a_stable_run_may_be_moved_until_its_rate_falls(
+    corpus: Corpus, run: Run
+) -> None:
+    stable = ["optimizer.schedule=stable-decay", "optimizer.decay_steps=3"]
+    running = Run(tiny(*stable), corpus, CPU)
+    running.start()
+    for _ in range(5):
+        running.train_step()
+    moved = Run(tiny("optimizer.decay_steps=9", stable[0], "run.steps=99"), corpus, CPU)
+    moved.restore(running.checkpoint())
+    assert (moved.step, moved.total_steps) == (5, 99)
+    running.train_step()
+    with pytest.raises(TrainingError, match=r"run\.steps was 8, is 99"):
+        moved.restore(running.checkpoint())
+    cosine = Run(tiny("optimizer.schedule=cosine", "run.steps=99"), corpus, CPU)
+    with pytest.raises(TrainingError, match=r"run\.steps was 8, is 99"):
+        cosine.restore(run.checkpoint())
+
+
+def test_a_decay_longer_than_the_run_is_refused(corpus: Corpus) -> None:
+    steps = ["optimizer.warmup_steps=4", "optimizer.decay_steps=5"]
+    recipe = tiny("optimizer.schedule=stable-decay", *steps)
+    with pytest.raises(TrainingError, match="warmup_steps and decay_steps are 4 and 5 of 8"):
+        Run(recipe, corpus, CPU)
+
+
 def test_resuming_on_another_store_is_refused(corpus: Corpus, run: Run) -> None:
     saved = run.checkpoint()
     saved.corpus["fingerprint"] = "of another"

@@ -22,3 +22,14 @@ def test_the_cosine_decay_goes_from_its_base_to_one() -> None:
     assert ema_decay(0.99, "cosine", 0, 100) == pytest.approx(0.99)
     assert ema_decay(0.99, "cosine", 50, 100) == pytest.approx(0.995)
     assert ema_decay(0.99, "cosine", 100, 100) == ema_decay(0.99, "cosine", 200, 100) == 1
+
+
+def test_a_stable_rate_falls_over_its_last_steps_alone() -> None:
+    settings = Optimizer(lr=1.0, schedule="stable-decay", warmup_steps=4, decay_steps=100)
+    rates = [learning_rate(settings, step, 1000) for step in range(1001)]
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert set(rates[4:901]) == {1.0}
+    assert rates[925] == pytest.approx(0.5)  # 1 - sqrt(1 / 4)
+    assert rates[1000] == 0
+    longer = [learning_rate(settings, step, 2000) for step in range(901)]
+    assert longer == rates[:901]

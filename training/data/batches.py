@@ -1,6 +1,7 @@
 """Where the segments of a step are cut: in device memory, or on the host ahead of their step.
 
-Both draw the same crops for the same step. Letters: `B` batch (this process's rows), `S` samples.
+Both draw the same crops for the same step. Letters: `B` batch (this process's rows), `S` samples,
+`T` log-mel frames, `F` mel bands.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.nn.frontend import N_MELS
 from training.data.corpus import Corpus, Crops, Sampler
+from training.data.log_mels import LogMels
 from training.recipe import Data
 
 RESIDENT_SHARE = 0.5  # of the free device memory, at most
@@ -26,7 +29,10 @@ class Batches(Protocol):
         """What `cut` needs for a step, on the device: small, or the segments themselves."""
 
     def cut(self, loaded: tuple[Tensor, ...]) -> Tensor:
-        """The segments: int16 (B, S) on the device; tensor operations alone."""
+        """The segments on the device: int16 (B, S), or float16 log-mels (B, T, F).
+
+        Tensor operations alone.
+        """
 
     def close(self) -> None:
         """Stop what works ahead."""
@@ -81,12 +87,28 @@ class Resident:
 
 
 class Streamed:
-    """Threads cut the batches of the next steps out of the mapped store."""
+    """Threads cut the batches of the next steps out of the store.
+
+    Args:
+        source: fills an array (B, *shape) with the segments of some crops.
+        draw: gives the crops of a step.
+        shape: of a segment.
+        dtype: of its values.
+        device: where the segments go.
+        workers: threads.
+    """
 
     def __init__(
-        self, corpus: Corpus, draw: DrawCrops, n_samples: int, device: torch.device, workers: int
+        self,
+        source: Corpus | LogMels,
+        draw: DrawCrops,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device,
+        workers: int,
     ) -> None:
-        self.corpus, self.draw, self.n_samples, self.device = corpus, draw, n_samples, device
+        self.source, self.draw, self.device = source, draw, device
+        self.shape, self.dtype = shape, dtype
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="segments")
         self._ahead = AHEAD * workers
         self._pending: dict[int, Future[Tensor]] = {}
@@ -111,8 +133,8 @@ class Streamed:
 
     def _gather(self, step: int) -> Tensor:
         crops = self.draw(step)
-        segments = _host_tensor((len(crops), self.n_samples), torch.int16, self.device)
-        self.corpus.gather(crops, segments.numpy())
+        segments = _host_tensor((len(crops), *self.shape), self.dtype, self.device)
+        self.source.gather(crops, segments.numpy())
         return segments
 
 
@@ -123,10 +145,14 @@ def _host_tensor(shape: tuple[int, ...], dtype: torch.dtype, device: torch.devic
 
 def open_batches(corpus: Corpus, draw: DrawCrops, data: Data, device: torch.device) -> Batches:
     """In device memory where the recipe asks for it, or the store takes half of it at most."""
+    if data.log_mels:
+        log_mel = (data.segment_frames, N_MELS)
+        return Streamed(LogMels(corpus), draw, log_mel, torch.float16, device, data.workers)
     fits = False
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         fits = 2 * corpus.n_samples <= RESIDENT_SHARE * free
     if data.resident == "device" or (data.resident == "auto" and fits):
         return Resident(corpus, draw, data.segment_samples, device)
-    return Streamed(corpus, draw, data.segment_samples, device, data.workers)
+    shape = (data.segment_samples,)
+    return Streamed(corpus, draw, shape, torch.int16, device, data.workers)

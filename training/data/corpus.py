@@ -94,6 +94,7 @@ class Corpus:
     Of the index the sources, lengths and places stay in memory: 20 bytes a clip.
 
     Attributes:
+        folder: the store.
         n_clips: clips in all shards.
         n_samples: their samples.
         hours: their length.
@@ -107,6 +108,7 @@ class Corpus:
     """
 
     def __init__(self, store: Path) -> None:
+        self.folder = store
         paths = index_paths(store)
         if not paths:
             raise CorpusError(f"{store} is no store, or an empty one; run `viola prepare` first")
@@ -266,8 +268,8 @@ class Sampler:
     """Which clips a step sees: a function of the seed and the step alone, so that runs resume.
 
     Without weights every clip is drawn once an epoch: the shuffled epochs form one endless stream,
-    and a step takes its part of it. With weights, or a balance below 1, clips are drawn with
-    replacement, with a chance in proportion to the weight of their source.
+    and a step takes its part of it. With weights, a balance below 1 or a power of the length above
+    0, clips are drawn with replacement.
 
     Args:
         corpus: what to draw from.
@@ -275,19 +277,32 @@ class Sampler:
         seed: non-negative.
         balance: a source of n clips has n ** balance of the draws: 1 as many as it has clips, 0 as
             many as any other.
+        length_power: a clip of n segments' length counts as n ** length_power clips.
+        segment_samples: length of a segment.
+
+    Attributes:
+        epoch_segments: segments of an epoch, one for each clip as it counts.
 
     Raises:
         CorpusError: for unknown sources, negative or non-finite factors, or none above zero.
     """
 
     def __init__(
-        self, corpus: Corpus, weights: Mapping[str, float], seed: int, balance: float = 1.0
+        self,
+        corpus: Corpus,
+        weights: Mapping[str, float],
+        seed: int,
+        balance: float = 1.0,
+        length_power: float = 0.0,
+        segment_samples: int = 1,
     ) -> None:
         self.seed = seed
         self.n_clips = corpus.n_clips
+        counts = np.maximum(corpus.lengths / segment_samples, 1) ** length_power
+        self.epoch_segments = float(counts.sum())
         self._cumulative: NDArray[np.float64] | None = None
-        if weights or balance < 1:
-            self._cumulative = _cumulative(corpus, weights, balance)
+        if weights or balance < 1 or length_power > 0:
+            self._cumulative = _cumulative(corpus, counts, weights, balance)
 
     def batch(self, step: int, batch_size: int) -> tuple[NDArray[np.int64], np.random.Generator]:
         """Clip numbers (B,) of a step, and the generator for its crops."""
@@ -305,9 +320,9 @@ class Sampler:
 
 
 def _cumulative(
-    corpus: Corpus, weights: Mapping[str, float], balance: float
+    corpus: Corpus, counts: NDArray[np.float64], weights: Mapping[str, float], balance: float
 ) -> NDArray[np.float64]:
-    """Cumulative chance of the clips, ending at exactly 1."""
+    """Cumulative chance of the clips, each of which counts as so many; it ends at exactly 1."""
     unknown = sorted(set(weights) - set(corpus.sources))
     if unknown:
         known = ", ".join(corpus.sources)
@@ -315,8 +330,8 @@ def _cumulative(
     factors = np.array([weights.get(source, 1.0) for source in corpus.sources])
     if not (np.isfinite(factors).all() and (factors >= 0).all() and factors.any()):
         raise CorpusError(f"weights are finite, not negative and not all zero; got {weights}")
-    factors *= np.bincount(corpus.source_of) ** (balance - 1.0)
-    chances: NDArray[np.float64] = np.cumsum(factors[corpus.source_of])
+    factors *= np.bincount(corpus.source_of, counts) ** (balance - 1.0)
+    chances: NDArray[np.float64] = np.cumsum(factors[corpus.source_of] * counts)
     chances /= chances[-1]
     return chances
 

@@ -25,11 +25,15 @@ def drawing(corpus: Corpus, pad: str, rows: slice = slice(0, 8)):
     return crops_of(corpus, Sampler(corpus, {}, seed=3), data, 8, rows)
 
 
+def stream(corpus: Corpus, draw, workers: int = 2) -> Streamed:
+    return Streamed(corpus, draw, (N_SAMPLES,), torch.int16, CPU, workers)
+
+
 @pytest.mark.parametrize("pad", ["end", "both"])
 def test_a_store_in_device_memory_gives_the_segments_of_one_on_the_host(corpus, pad) -> None:
     draw = drawing(corpus, pad)
     resident = Resident(corpus, draw, N_SAMPLES, CPU)
-    streamed = Streamed(corpus, draw, N_SAMPLES, CPU, workers=2)
+    streamed = stream(corpus, draw)
     for step in (0, 1, 2, 7, 3):
         one, other = (b.cut(b.load(step)) for b in (resident, streamed))
         assert one.shape == (8, N_SAMPLES)
@@ -40,16 +44,16 @@ def test_a_store_in_device_memory_gives_the_segments_of_one_on_the_host(corpus, 
 
 
 def test_processes_cut_their_own_rows_of_one_batch(corpus) -> None:
-    whole = Streamed(corpus, drawing(corpus, "end"), N_SAMPLES, CPU, workers=1)
+    whole = stream(corpus, drawing(corpus, "end"), 1)
     for rows in (slice(0, 4), slice(4, 8)):
-        part = Streamed(corpus, drawing(corpus, "end", rows), N_SAMPLES, CPU, workers=1)
+        part = stream(corpus, drawing(corpus, "end", rows), 1)
         assert torch.equal(part.cut(part.load(5)), whole.cut(whole.load(5))[rows])
         part.close()
     whole.close()
 
 
 def test_a_step_gives_the_same_segments_whenever_it_is_asked_for(corpus) -> None:
-    batches = Streamed(corpus, drawing(corpus, "end"), N_SAMPLES, CPU, workers=2)
+    batches = stream(corpus, drawing(corpus, "end"))
     first = [batches.cut(batches.load(step)).clone() for step in range(4)]
     again = [batches.cut(batches.load(step)) for step in range(4)]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -60,7 +64,7 @@ def test_a_reader_that_fails_says_so_in_the_step_that_needs_it(corpus) -> None:
     def broken(step: int):
         raise OSError("the disk is gone")
 
-    batches = Streamed(corpus, broken, N_SAMPLES, CPU, workers=1)
+    batches = stream(corpus, broken, 1)
     with pytest.raises(OSError, match="the disk is gone"):
         batches.load(0)
     batches.close()

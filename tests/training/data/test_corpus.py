@@ -270,6 +270,30 @@ def test_balance_evens_out_sources_of_many_and_of_few_clips(tmp_path, balance, r
     assert piano / rain == pytest.approx(ratio, rel=0.03)
 
 
+@pytest.mark.parametrize(("power", "ratio"), [(0.0, 1.0), (0.5, 4.0), (1.0, 16.0)])
+def test_long_clips_are_drawn_more_often_and_make_longer_epochs(tmp_path, power, ratio) -> None:
+    for number, length in enumerate((1_600, 100, 40)):
+        write_wav(tmp_path / "clips" / f"{number}.wav", ramp(number, length))
+    run([tmp_path / "clips"], tmp_path / "store")
+    sampler = Sampler(Corpus(tmp_path / "store"), {}, 0, 1.0, power, 100)
+    assert sampler.epoch_segments == pytest.approx(ratio + 2)
+    clips, _ = sampler.batch(0, 60_000)
+    long, one, short = np.bincount(clips)
+    assert long / one == pytest.approx(ratio, rel=0.05)
+    assert one / short == pytest.approx(1, rel=0.05)
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5])
+def test_a_source_of_long_clips_counts_by_its_length(tmp_path, balance) -> None:
+    for source, length in (("piano", 1_600), ("rain", 100)):
+        write_wav(tmp_path / source / "clip.wav", ramp(len(source), length))
+    run([tmp_path / "piano", tmp_path / "rain"], tmp_path / "store")
+    corpus = Corpus(tmp_path / "store")
+    clips, _ = Sampler(corpus, {}, 0, balance, 1.0, 100).batch(0, 60_000)
+    piano, rain = np.bincount(corpus.source_of[clips])
+    assert piano / rain == pytest.approx(16**balance, rel=0.05)
+
+
 def test_unknown_sources_are_refused_with_the_known_ones(corpus):
     with pytest.raises(CorpusError, match="piano.*even, odd"):
         Sampler(corpus, {"piano": 2.0}, 0)

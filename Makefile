@@ -3,12 +3,19 @@ PYTHON ?= python3
 PROVIDER ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: serve test check fmt bench pretrained-int8 pretrained-heads image image-check training-image lock audit clean
+.DEFAULT_GOAL := help
+.PHONY: help serve train test check fmt bench pretrained-int8 pretrained-heads image image-check training-image lock audit clean
 
-serve: $(VENV)/.serve  ## start the service on the default encoder
+help:  ## list these targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
+
+serve: $(VENV)/.serve  ## start the service on the default encoder; also sets up viola embed, classify and fit
 	$(BIN)/viola serve
+
+train: $(VENV)/.train  ## set up viola prepare, train, evaluate, export, quantize (torch: some gigabytes)
+	@echo "ready: $(BIN)/viola train --help"
 
 test: $(VENV)/.dev  ## run the tests
 	$(BIN)/pytest --cov --cov-report=term:skip-covered
@@ -33,17 +40,17 @@ bench: $(VENV)/.dev  ## the benchmarks that need no data of their own
 pretrained-int8: $(VENV)/.dev  ## the default encoder in eight bits; AUDIO="a store, or folders and tars"
 	@test -n "$(AUDIO)" || { echo "name the audio to calibrate on: AUDIO=stores/mine"; exit 1; }
 	$(BIN)/viola quantize models/pretrained/default.onnx $(addprefix --audio ,$(AUDIO)) \
-	    -o models/pretrained/default-int8.onnx
+	    -o models/pretrained/default-int8.onnx --force
 
 pretrained-heads: $(VENV)/.dev  ## train the classifiers that ship; TASKS=folder of esc10.csv, fsdd.csv
 	@test -f "$(TASKS)/esc10.csv" || { echo "TASKS=$(TASKS) has no esc10.csv: name the folder"; exit 1; }
 	for kind in "" -int8; do \
 	    $(BIN)/viola fit $(TASKS)/esc10.csv --model models/pretrained/default$$kind.onnx \
-	        -o models/pretrained/sounds-10$$kind.onnx --licence CC-BY-3.0 \
+	        -o models/pretrained/sounds-10$$kind.onnx --licence CC-BY-3.0 --force \
 	        --description "Ten environmental sounds" \
 	        --source "ESC-10 (K. J. Piczak, 2015), github.com/karolpiczak/ESC-50=CC-BY-3.0" || exit 1; \
 	done
-	$(BIN)/viola fit $(TASKS)/fsdd.csv -o models/pretrained/spoken-digits.onnx --licence CC-BY-SA-4.0 \
+	$(BIN)/viola fit $(TASKS)/fsdd.csv -o models/pretrained/spoken-digits.onnx --licence CC-BY-SA-4.0 --force \
 	    --description "English digits, spoken one at a time" \
 	    --source "FSDD, github.com/Jakobovski/free-spoken-digit-dataset=CC-BY-SA-4.0"
 
@@ -70,16 +77,25 @@ clean:  ## remove the virtual environment and caches
 
 # The service's environment never needs torch; the developer's has everything.
 $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable ".[service,media]"
-	touch $@
+	@echo "installing what the service and viola fit need into $(VENV): some 600 MB, half a minute ..."
+	@$(PIP) --editable ".[serve,fit,media]"
+	@touch $@
+
+$(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing what training needs into $(VENV): some 2.5 GB, minutes ..."
+	@$(PIP) --editable ".[serve,media,train]"
+	@touch $@ $(VENV)/.serve
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable ".[service,media,training,dev]"
-	touch $@ $(VENV)/.serve
+	@echo "installing everything, torch and test tools among it, into $(VENV): some 2.5 GB, minutes ..."
+	@$(PIP) --editable ".[serve,media,train,dev]"
+	@touch $@ $(VENV)/.serve $(VENV)/.train
 
 $(VENV)/.lock: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) pip-audit uv
-	touch $@
+	@echo "installing pip-audit and uv into $(VENV) ..."
+	@$(PIP) pip-audit uv
+	@touch $@
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	@echo "making $(VENV) with $(PYTHON) ..."
+	@$(PYTHON) -m venv $(VENV)

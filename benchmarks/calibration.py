@@ -24,11 +24,11 @@ from sklearn.preprocessing import StandardScaler
 
 from models.audio import SAMPLE_RATE
 from models.classifier import Classifier, ClassifierCard
+from models.classifiers import calibration, estimators, novelty
+from models.classifiers.fit import Embedded, embed
+from models.labelled import tasks
 from models.modelfile import DEFAULT_MODEL, PRETRAINED
 from models.runtime import Encoder
-from training.classifiers import calibration, estimators, novelty
-from training.classifiers.fit import Embedded, embed
-from training.evaluation import tasks
 
 SEED = 0
 BATCH = 32

@@ -31,11 +31,11 @@ from comparison.row import Job, Protocol, Row, compute
 from comparison.table import markdown
 
 from models.atomic import replacing
+from models.commit import git_commit
+from models.labelled.tasks import TaskError
 from models.runtime import available_cpus
 from training import recipe as recipes
-from training.checkpoint import git_commit
 from training.data.corpus import CorpusError
-from training.evaluation.tasks import TaskError
 from training.recipe import Recipe, RecipeError
 
 HERE = Path(__file__).parent

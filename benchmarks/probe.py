@@ -22,13 +22,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils._testing import ignore_warnings
 
+from models.labelled.splits import Round
+from models.labelled.tasks import Task
 from models.modelfile import DEFAULT_MODEL
 from training.evaluation.embeddings import default_cache, embeddings, subjects
 from training.evaluation.linear_probe import linear
 from training.evaluation.scores import measure
-from training.evaluation.splits import Round
 from training.evaluation.task_names import open_tasks
-from training.evaluation.tasks import Task
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C
 console = Console(stderr=True)

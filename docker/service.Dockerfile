@@ -23,7 +23,8 @@ RUN python3 -m venv tools \
         --require-hashes --only-binary :all: -r docker/locks/service-${PROVIDER}.txt
 COPY docker/rootfs.sh docker/prune.sh docker/sbom.py docker/healthcheck.py docker/
 RUN docker/rootfs.sh /root-fs
-COPY pyproject.toml README.md LICENSE viola.py ./
+COPY pyproject.toml README.md LICENSE ./
+COPY viola viola
 COPY models models
 COPY training training
 COPY service service

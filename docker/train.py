@@ -49,7 +49,7 @@ def run_steps(arguments: list[str], sounds: Path, work: Path) -> None:
     device = [] if _names_device(options) else ["--device", "cuda"]
     start = viola(1 if _names_device(options) else _n_gpus())
     _step([*start, "train", recipe, "--store", store, "--out", run, *device, *resume, *options])
-    _step([*viola(), "export", run / CHECKPOINT, "-o", model])
+    _step([*viola(), "export", run / CHECKPOINT, "-o", model, "--force"])
 
 
 def viola(n_processes: int = 1) -> list[str]:

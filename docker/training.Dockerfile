@@ -23,7 +23,8 @@ RUN python3 -m venv tools \
     && python3 -m venv --without-pip /opt/viola \
     && tools/bin/pip --python /opt/viola/bin/python install -q --no-cache-dir --require-hashes \
         --only-binary :all: -r "docker/locks/$(basename "${LOCK}")"
-COPY pyproject.toml README.md LICENSE viola.py ./
+COPY pyproject.toml README.md LICENSE ./
+COPY viola viola
 COPY models models
 COPY training training
 COPY service service

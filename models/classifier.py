@@ -13,7 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from models import modelfile
+from models import modelfile, shipped
 from models.modelfile import GOLDEN_TOLERANCE, ModelFileError, Part, packed, unpacked
 
 Floats = NDArray[np.float32]
@@ -36,8 +36,9 @@ class Method(Part):
 class Calibration(Part):
     """How logits became honest probabilities, and the expected calibration error it left."""
 
-    method: Literal["temperature", "platt"]
-    """`temperature` divides all logits by one number, `platt` scales and shifts each label's."""
+    method: Literal["temperature", "platt", "none"]
+    """`temperature` divides all logits by one number, `platt` scales and shifts each label's;
+    `none` where neither made held-out probabilities more honest."""
 
     temperature: float | None = None
     ece_before: float
@@ -170,7 +171,7 @@ class Classifier:
     """A classifier file, ready to predict; safe to use from several threads.
 
     Example:
-        `Classifier.open("sounds-10.onnx").predict(encoder.embed("dog.wav")[None])`
+        `Classifier.open("sounds-10").predict(encoder.embed("dog.wav")[None])`
     """
 
     def __init__(self, session: ort.InferenceSession, card: ClassifierCard) -> None:
@@ -179,7 +180,7 @@ class Classifier:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Open a classifier file.
+        """Open a classifier file, or by name one that ships.
 
         Raises:
             WrongKindError: it is an encoder.
@@ -188,7 +189,8 @@ class Classifier:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1  # too small to share out; more would take the encoder's
         options.log_severity_level = 3
-        return cls(*modelfile.open_as(ClassifierCard, "classifier", INPUTS, OUTPUTS, path, options))
+        file = shipped.find(path)
+        return cls(*modelfile.open_as(ClassifierCard, "classifier", INPUTS, OUTPUTS, file, options))
 
     def check_space(self, space_id: str, encoder: str) -> None:
         """Refuse embeddings of another space.

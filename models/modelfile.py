@@ -36,6 +36,11 @@ kernels rounds to the other: 3.5e-3 between AVX-512 and SSE 4."""
 
 GOLDEN_SECONDS = 2.0
 
+INPUTS = ["waveform", "length"]
+PROJECTION = ("readout.center", "readout.projection")
+"""Outputs of a file with a readout that do not depend on its inputs: (P,) and (P, D). They finish
+what was pooled from tiles."""
+
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 CUDA_OPTIONS = {
@@ -140,6 +145,50 @@ class Quantization(Part):
     cosine_mean: float
 
 
+class Statistic(Part):
+    """What pooling over time makes of some columns of `frames`, a part of the pooled vector."""
+
+    kind: Literal["max+mean", "mean", "max", "deviation"]
+    """`deviation` is that of log-mel frames: `frames` hold means and variances of a few of them."""
+
+    layer: str
+    """Where the columns come from."""
+
+    first: int = Field(ge=0)
+    n: int = Field(gt=0)
+    within: int | None = None
+    """First column of the variances, for `deviation`."""
+
+    @property
+    def columns(self) -> slice:
+        """Of `frames`."""
+        return slice(self.first, self.first + self.n)
+
+    @property
+    def variances(self) -> slice:
+        """Columns of `frames` with the variances inside each frame."""
+        assert self.within is not None
+        return slice(self.within, self.within + self.n)
+
+
+class Readout(Part):
+    """How the one projection after pooling was measured, and what it does."""
+
+    form: str
+    pooled_dim: int = Field(gt=0)
+    """Values of the pooled vector, of which the projection makes `embed_dim`."""
+
+    unit_length: bool = True
+    """Whether the vector has length 1."""
+
+    settings: dict[str, Any] = {}
+    segments: int = Field(0, ge=0)
+    """Segments of the store that it was measured on."""
+
+    seconds: list[float] = []
+    """Their lengths."""
+
+
 class Card(Part):
     """What an encoder file says of itself."""
 
@@ -147,11 +196,22 @@ class Card(Part):
     kind: Literal["encoder"] = "encoder"
     name: str
     description: str = ""
-    licence: str = "Apache-2.0"
+    licence: str = "unknown"
     encoder: str
     embed_dim: int = Field(gt=0)
+    """Values of a vector."""
+
+    feature_dim: int | None = Field(None, gt=0)
+    """Values of a frame that the encoder gives; None: `embed_dim`."""
+
+    frame_dim: int | None = Field(None, gt=0)
+    """Values of a frame in the output `frames`; None: `embed_dim`."""
+
+    hidden_dim: int | None = Field(None, gt=0)
+    """Of the encoder's MLP; None: the paper's."""
+
     n_channels: int = Field(64, gt=0)
-    """Of the encoder's convolutions."""
+    """Of the encoder's first convolution."""
 
     norm: Literal["batch", "group", "layer", "none"] = "batch"
     """Of the encoder's feature maps; all but batch norm look at one frame alone."""
@@ -175,7 +235,15 @@ class Card(Part):
 
     mean: float
     std: float = Field(gt=0)
-    pooling: Literal["max+mean"] = "max+mean"
+    pooling: Literal["max+mean", "layers"] = "max+mean"
+    """`max+mean` of all columns of `frames`, as in BYOL-A; or the `statistics` of layers."""
+
+    statistics: tuple[Statistic, ...] = ()
+    """Parts of the pooled vector in their order, for `layers`."""
+
+    readout: Readout | None = None
+    """None: the pooled vector is the embedding."""
+
     space_id: str
     """Hash over everything that determines a vector; only vectors of one space may be compared."""
 
@@ -188,6 +256,13 @@ class Card(Part):
 
     golden: Golden
 
+    @property
+    def pooled(self) -> tuple[Statistic, ...]:
+        """Parts of the pooled vector, whatever the pooling."""
+        n = self.frame_dim or self.embed_dim
+        whole = Statistic(kind="max+mean", layer="features", first=0, n=n)
+        return self.statistics or (whole,)
+
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -198,13 +273,18 @@ def open_session(
     """Open an encoder file, on a GPU where this runtime has one, and read its card.
 
     Raises:
-        ModelFileError: as `open_as` does.
+        ModelFileError: as `open_as` does; a readout without its projection.
     """
     outputs = ["embedding", "frames"]
     providers: list[Provider] = [CPU]
     if CUDA in ort.get_available_providers():
         providers.insert(0, (CUDA, CUDA_OPTIONS))
-    return open_as(Card, "encoder", ["waveform", "length"], outputs, path, options, providers)
+    session, card = open_as(Card, "encoder", INPUTS, outputs, path, options, providers)
+    given = {tensor.name for tensor in session.get_outputs()}
+    if card.readout is not None and not set(PROJECTION) <= given:
+        missing = ", ".join(PROJECTION)
+        raise ModelFileError(f"{path} has a readout and no outputs {missing} that hold it")
+    return session, card
 
 
 def open_as(
@@ -238,6 +318,7 @@ def open_as(
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
         raise ModelFileError(f"the card of {path} is not valid: {fields}") from error
+    named = card.model_copy(update={"name": Path(path).stem})  # a file that is renamed is too
     found_in = {tensor.name for tensor in session.get_inputs()}
     found_out = {tensor.name for tensor in session.get_outputs()}
     if found_in != set(inputs) or not set(outputs) <= found_out:
@@ -245,7 +326,7 @@ def open_as(
             f"{path} has inputs {sorted(found_in)} and outputs {sorted(found_out)}; "
             f"of kind {kind}, it has inputs {sorted(inputs)} and outputs {sorted(outputs)}"
         )
-    return session, card
+    return session, named
 
 
 def packed(values: NDArray[np.float32]) -> str:

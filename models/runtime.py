@@ -4,7 +4,8 @@
 those of one pass over the whole, and maximum and sum merge across tiles, so that memory does not
 grow with the recording. Clips of a like length share a batch. Batches have one of a fixed set of
 shapes, so that the runtime's memory does not grow either.
-Letters: `S` samples, `T` frames of features, `D` embedding dim, `N` clips or windows.
+Letters: `S` samples, `T` frames of features, `F` values of a frame before pooling, `D` embedding
+dim, `N` clips or windows.
 """
 
 import math
@@ -19,17 +20,17 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models import audio, modelfile
+from models import audio, modelfile, shipped
 from models.audio import SAMPLE_RATE, Limits
-from models.modelfile import Card
+from models.modelfile import DEFAULT_MODEL, PROJECTION, Card
 from models.tiles import TILE_S, Tiling, checked, groups
-from models.windows import Pool, Timed, Timeline
+from models.windows import Pool, Pooling, Timed, Timeline, shortened
 
 Floats = NDArray[np.float32]
 Source = Floats | str | Path | bytes | Iterable[Floats]
 """Samples (S,) at 16 kHz, a file's path or bytes, or blocks as `models.audio.stream` gives."""
 Output = Literal["embedding", "frames"]
-"""What a batch gives: vectors (N, D), or frames (N, T, D), those beyond a row's end included."""
+"""What a batch gives: vectors (N, D), or frames (N, T, F), those beyond a row's end included."""
 
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -60,7 +61,7 @@ class Encoder:
     and `models.windows.Pool` pool.
 
     Example:
-        `Encoder.open("default.onnx").embed("dog.wav")` is a vector of `card.embed_dim` float32
+        `Encoder.open().embed("dog.wav")` is a vector of `card.embed_dim` float32
         values.
     """
 
@@ -68,10 +69,13 @@ class Encoder:
         self.card = card
         self.tiling = Tiling(card)
         self._session = session
+        self.pooling = self._pooling()
 
     @classmethod
-    def open(cls, path: str | Path, *, threads: int | None = None) -> Self:
-        """Open a model file on `threads` threads, on all that this process may use if None.
+    def open(cls, path: str | Path = DEFAULT_MODEL, *, threads: int | None = None) -> Self:
+        """Open a model file, or by name one that ships; the default encoder if not given.
+
+        Threads are as many as this process may use, if `threads` is None.
 
         Raises:
             ModelFileError: the file is missing, broken or not an encoder.
@@ -81,7 +85,7 @@ class Encoder:
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # patterns are kept for each shape ever seen
         options.log_severity_level = 3
-        session, card = modelfile.open_session(path, options)
+        session, card = modelfile.open_session(shipped.find(path), options)
         return cls(session, card)
 
     @property
@@ -89,19 +93,26 @@ class Encoder:
         """Where it computes; a runtime for GPUs goes to the CPU where it finds none."""
         return "cuda" if self._session.get_providers()[0] == modelfile.CUDA else "cpu"
 
-    def embed(self, source: Source, limits: Limits = Limits()) -> Floats:
+    def embed(
+        self, source: Source, limits: Limits = Limits(), dimensions: int | None = None
+    ) -> Floats:
         """One vector of a whole recording: samples (S,), a path or a file's bytes -> (D,).
+
+        Args:
+            source: the recording.
+            limits: on what a file may hold.
+            dimensions: how many values, the best first; see `models.windows.shortened`.
 
         Raises:
             AudioError: the recording is empty or cannot be decoded.
+            ValueError: more dimensions than the model has.
         """
         if isinstance(source, np.ndarray) and len(source) <= self.tiling.tile_samples:
-            embedding: Floats = self.embed_batch([source])[0]
-            return embedding
-        pool = Pool()
+            return shortened(self.embed_batch([source])[0], dimensions)
+        pool = self.pool()
         for frames in self.stream_frames(source, limits):
             pool.add(frames)
-        return pool.embedding()
+        return shortened(pool.embedding(), dimensions)
 
     def embed_batch(self, clips: Sequence[Floats]) -> Floats:
         """One vector a clip, of any mixture of lengths: N times (S,) at 16 kHz -> (N, D)."""
@@ -119,11 +130,11 @@ class Encoder:
         return embeddings
 
     def frames(self, source: Source, limits: Limits = Limits()) -> Floats:
-        """Frame features before pooling, one every `card.frame_hop` samples: -> (T, D)."""
+        """Frame features before pooling, one every `card.frame_hop` samples: -> (T, F)."""
         return np.concatenate(list(self.stream_frames(source, limits)))
 
     def stream_frames(self, source: Source, limits: Limits = Limits()) -> Iterator[Floats]:
-        """`frames` in parts (T, D) of bounded size, as they are computed."""
+        """`frames` in parts (T, F) of bounded size, as they are computed."""
         for tile in self.tiling.cut(_blocks(source, limits)):
             bucket = self.tiling.bucket(len(tile.samples))
             frames = self.run_batch("frames", [tile.samples], bucket)[0]
@@ -147,7 +158,7 @@ class Encoder:
             ValueError: a window or hop that is not above 0, or a hop longer than the window.
             AudioError: the recording is empty or cannot be decoded.
         """
-        whole = Pool()
+        whole = self.pool()
         timed = list(self.stream_windows(source, window_s, hop_s, limits, whole))
         return Windows.of(timed, whole.embedding())
 
@@ -180,16 +191,30 @@ class Encoder:
             )
         frame_s = self.card.frame_hop / SAMPLE_RATE
         window, hop = max(1, round(window_s / frame_s)), max(1, round(hop_s / frame_s))
-        return Timeline(window, hop, frame_s)
+        return Timeline(window, hop, frame_s, self.pooling)
+
+    def pool(self) -> Pool:
+        """Takes the frames of a recording and gives its vector."""
+        return Pool(self.pooling)
 
     def run_batch(self, output: Output, clips: Sequence[Floats], bucket: int) -> Floats:
-        """Infer clips of at most `bucket` samples as one batch: -> (N, D) or (N, T, D)."""
+        """Infer clips of at most `bucket` samples as one batch: -> (N, D) or (N, T, F)."""
         waveform = np.zeros((len(clips), bucket), np.float32)
         for row, clip in zip(waveform, clips, strict=True):
             row[: len(clip)] = clip
         length = np.array([len(clip) for clip in clips], np.int64)
         result: Floats = self._session.run([output], {"waveform": waveform, "length": length})[0]
         return result
+
+    def _pooling(self) -> Pooling:
+        """What the card says, with the projection that the file holds."""
+        readout = self.card.readout
+        if readout is None:
+            return Pooling(self.card.pooled)
+        shortest = np.zeros((1, self.card.min_samples), np.float32)
+        inputs = {"waveform": shortest, "length": np.array([shortest.size], np.int64)}
+        center, projection = self._session.run(list(PROJECTION), inputs)
+        return Pooling(self.card.pooled, center, projection, readout.unit_length)
 
     def self_test(self) -> float:
         """Embed the reference signal: largest relative difference from the golden vector.

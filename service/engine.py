@@ -250,7 +250,7 @@ class Engine:
         """A clip whose frames are pooled here: it is long, or windows are asked for."""
         timeline = windowing.timeline(encoder) if windowing else None
         n_windows = windowing.count(clip.duration_s) if windowing else 0
-        whole, windows = Pool(), _Collected(n_windows, encoder.card.embed_dim)
+        whole, windows = encoder.pool(), _Collected(n_windows, encoder.card.embed_dim)
         new_frames = encoder.tiling.new_frames(RECORDING_TILE_S)
         tiles = _each(encoder.tiling.cut(blocks(clip.samples), new_frames))
         async with aclosing(self.batcher.frames(turn, encoder, tiles)) as parts:

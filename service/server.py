@@ -1,6 +1,7 @@
 """The process around the application: uvicorn, with our logs, a bounded drain, and SIGHUP."""
 
 import asyncio
+import errno
 import ipaddress
 import os
 import signal
@@ -16,7 +17,7 @@ from service import footprint
 from service.app import create_app
 from service.inference import lane
 from service.inference.reloading import reload
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 from service.streams.live import MAX_MESSAGE_BYTES
 from service.telemetry import logs
 from service.traffic.connections import bounded_protocol
@@ -34,13 +35,15 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; requests in hand then have `shutdown_timeout_s` to finish.
 
     Raises:
-        SettingsError: the API keys cannot be used.
-        SystemExit: it cannot listen where it should.
+        SettingsError: the API keys cannot be used, or another process listens at that port.
+        SystemExit: it cannot start.
     """
+    listening = listen(settings.host, settings.port)
     footprint.prepare(settings)
     app = create_app(settings)
     logs.configure(settings.log_level)
-    _announce(settings, app.state.guards)
+    address = f"http://{settings.host}:{listening.getsockname()[1]}"
+    _announce(settings, app.state.guards, address)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -54,8 +57,8 @@ def run(settings: Settings) -> None:
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=CANCEL_S,
     )
-    server = Server(config, app)
-    server.run()
+    server = Server(config, app, address)
+    server.run(sockets=[listening])
     if not server.started:
         raise SystemExit(FAILED_TO_START)
     if lane.any_busy():  # the drain was cut short, and C++ aborts a process that ends around it
@@ -63,12 +66,42 @@ def run(settings: Settings) -> None:
         os._exit(0)
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """The socket to serve on, taken before anything that takes time.
+
+    Raises:
+        SettingsError: it cannot be had, and what to do about it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise SettingsError(_why_not(host, port, error)) from error
+    return listening
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    """Why it cannot listen there, and the remedy."""
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} of {host} is taken by another process: end it, or choose another port "
+            "with --port or VIOLA_PORT"
+        )
+    if error.errno == errno.EACCES:
+        return f"port {port} may not be used by this user: choose one above 1023 with --port"
+    return f"it cannot listen on {host}, port {port}: {error.strerror or error}"
+
+
 class Server(uvicorn.Server):
     """uvicorn that leaves in steps, exits with 0 when told to go, and reloads on SIGHUP."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, address: str) -> None:
         super().__init__(config)
         self.app = app
+        self.address = address
         guards: Guards = app.state.guards
         self.drain = guards.drain
         guards.n_connections = lambda: len(self.server_state.connections)
@@ -80,6 +113,17 @@ class Server(uvicorn.Server):
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_hangup)
         await super().serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Load and listen; the last line of a start says where, and what to try."""
+        await super().startup(sockets)
+        if self.started:
+            log.info(
+                "ready" if self.app.state.context.catalogue.is_ready else "listening, not ready",
+                address=self.address,
+                docs=f"{self.address}/docs",
+                try_it=f"curl -F file=@clip.wav {self.address}/v1/audio/embeddings",
+            )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to leave; a second signal ends it at once. Nothing is raised again: exit code 0."""
@@ -110,9 +154,8 @@ class Server(uvicorn.Server):
                 await reload(self.app.state.context, self.app.state.guards.keyring)
 
 
-def _announce(settings: Settings, guards: Guards) -> None:
+def _announce(settings: Settings, guards: Guards, address: str) -> None:
     """Say where it will be, and warn of what an operator would not want to find out later."""
-    address = f"http://{settings.host}:{settings.port}"
     log.info(
         "starting",
         address=address,

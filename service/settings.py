@@ -1,6 +1,5 @@
 """Everything about the service that an operator may set: `VIOLA_*` in the environment."""
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.modelfile import PRETRAINED
 from models.runtime import available_cpus
+from models.suggest import did_you_mean
 from models.tiles import TILE_S
 
 ENV_PREFIX = "VIOLA_"
@@ -236,14 +236,15 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     """A misspelt limit that is silently ignored is no limit."""
-    known = [ENV_PREFIX + name.upper() for name in Settings.model_fields]
+    known = [name.upper() for name in Settings.model_fields]
     for name in sorted(environment):
         if not name.upper().startswith(ENV_PREFIX) or name.upper().startswith(_SERVICE_LINKS):
             continue
-        if name.upper() not in known:
-            closest = difflib.get_close_matches(name.upper(), known, n=1)
-            hint = f"did you mean {closest[0]}?" if closest else f"known: {', '.join(known)}"
-            raise SettingsError(f"{name} is not a setting; {hint}")
+        bare = name.upper().removeprefix(ENV_PREFIX)
+        if bare not in known:
+            hint = did_you_mean(bare, known).replace("mean ", f"mean {ENV_PREFIX}")
+            listed = f"; known are, behind {ENV_PREFIX}: {', '.join(known)}"
+            raise SettingsError(f"{name} is not a setting{hint or listed}")
 
 
 def _sentence(error: Mapping[str, Any]) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from models.nn.encoder import AudioNTT2020, AudioNTT2022, ConvEncoder, StridedConv
-from models.nn.model import WaveformEncoder
+from models.nn.model import WaveformEncoder, one_pass
 from models.nn.norm import FrameNorm
+from models.nn.readout import LayeredReadout, Projection
 
 SMALL: dict[str, Callable[..., ConvEncoder]] = {
     "AudioNTT2020": lambda **norm: AudioNTT2020(embed_dim=32, **norm),
@@ -31,4 +32,10 @@ def small_network(name: str, **norm: Any) -> WaveformEncoder:
             for statistic, (low, high) in ranges.items():
                 if hasattr(layer, statistic):
                     getattr(layer, statistic).data.uniform_(low, high)
-    return WaveformEncoder(encoder, mean=-5.5, std=5.0).eval()
+    network = WaveformEncoder(encoder, -5.5, 5.0).eval()
+    if isinstance(encoder, StridedConv):  # layers, and a random projection around a sound
+        network.readout = LayeredReadout(encoder)
+        center, _ = one_pass(network, torch.randn(16_000) / 10)
+        matrix = torch.randn(len(center), 48) / len(center) ** 0.5
+        network.readout = LayeredReadout(encoder, Projection(center / 2, matrix, form="random"))
+    return network

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.labelled import table_of_folds
+from tests.labelled import table_of_folds
 from tests.training.stores import write_noise
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -193,7 +193,7 @@ def test_some_clips_keep_the_shares_of_folds_and_classes(compare, tmp_path: Path
     from comparison.plan import ComparisonError
     from comparison.row import some_clips
 
-    from training.evaluation import tasks
+    from models.labelled import tasks
 
     task = tasks.load(table_of_folds(tmp_path, n=180))
     some = some_clips(task, 90)

@@ -1,4 +1,4 @@
-"""The commands of the training half: prepare, train, report, evaluate, fit, export, quantize."""
+"""The commands of the training half: prepare, train, report, evaluate, export, quantize."""
 
 import os
 from pathlib import Path
@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from training.classifiers.cli import fit
+from models.terminal import Force, console, keep_existing
 from training.evaluation.cli import evaluate
-from training.terminal import clear_errors, console
+from training.terminal import clear_errors
 
 if TYPE_CHECKING:
     from models.modelfile import Card
 
-# The `viola` command imports this module whenever torch is installed, also to serve: commands
-# import what they need when they run, and serving never loads torch.
+UNKNOWN = "unknown"  # a licence is never assumed
+
+# The `viola` command imports this module also to serve, and where torch is not installed: commands
+# import what they need when they run.
 
 
 def prepare(
@@ -109,7 +111,7 @@ def train(
     # Read when torch loads OpenMP: threads that spin while they wait take a processor from those
     # that work
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from training import distributed, loop
+    from training import distributed, loop, verdict
     from training import recipe as recipes
     from training.data.corpus import Corpus
     from training.device import choose_device
@@ -119,7 +121,9 @@ def train(
         chosen = choose_device(device_name)
         shown = console if world.is_main else Console(quiet=True)
         if out is None or dry_run:
-            shown.print(loop.dry_run(loaded, Corpus(store), chosen, world))
+            with shown.status("taking some steps, to tell what the run would take ..."):
+                planned = loop.dry_run(loaded, Corpus(store), chosen, world)
+            shown.print(planned)
             return
         finished = loop.train(
             loaded,
@@ -135,7 +139,9 @@ def train(
     if not finished:
         shown.print(f"stopped; saved {path}. Go on with the same command and --resume")
         raise typer.Exit(130)
-    shown.print(f"done: {path}. Next: viola export {path} -o NAME.onnx")
+    for sentence in verdict.of_folder(out):
+        shown.print(sentence, markup=False, highlight=False)
+    shown.print(f"done: {path}. Next: viola export {path} -o NAME.onnx", highlight=False)
 
 
 def report_(
@@ -154,7 +160,9 @@ def export_(
     path: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A run's checkpoint.pt.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The model file, NAME.onnx.")],
     description: Annotated[str, typer.Option(help="A sentence for the card.")] = "",
-    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "Apache-2.0",
+    licence: Annotated[
+        str, typer.Option(help="Licence of the weights, which is yours to state.")
+    ] = UNKNOWN,
     manifest: Annotated[
         Path | None,
         typer.Option(
@@ -166,11 +174,13 @@ def export_(
         list[str] | None,
         typer.Option("--probe", help="TASK=ACCURACY in [0, 1], for the card; may be repeated."),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write a checkpoint's encoder as one ONNX file and check that it computes the same vectors."""
     from models.nn.export import export
     from training import checkpoint
 
+    keep_existing(out, force=force)
     with clear_errors():
         saved = checkpoint.load(path)
         model = checkpoint.encoder(saved)
@@ -193,7 +203,8 @@ def import_(
     mean: Annotated[float, typer.Option(help="Mean of the log-mels the weights expect.")],
     std: Annotated[float, typer.Option(help="Their standard deviation.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The model file, NAME.onnx.")],
-    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "unknown",
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = UNKNOWN,
+    force: Force = False,
 ) -> None:
     """Write weights that the BYOL-A authors' code saved as one ONNX file."""
     from models.modelfile import Training
@@ -201,6 +212,7 @@ def import_(
     from models.nn.model import WaveformEncoder
     from models.nn.official import load_official
 
+    keep_existing(out, force=force)
     if not std > 0:
         raise typer.BadParameter(f"--std {std:g}: expected a number above 0")
     with clear_errors():
@@ -237,6 +249,7 @@ def quantize_(
         list[str] | None,
         typer.Option("--probe", help="TASK=ACCURACY in [0, 1], for the card; may be repeated."),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write an encoder with its heavy layers in eight bits: twice as fast, a quarter of the size.
 
@@ -249,6 +262,7 @@ def quantize_(
 
     if out.suffix != ".onnx" or out.is_dir():
         raise typer.BadParameter(f"-o {out}: expected a file NAME.onnx; NAME is what it is called")
+    keep_existing(out, force=force)
     scores = dict(_probe(text) for text in probes or [])
     with clear_errors():
         card = quantize(
@@ -272,18 +286,6 @@ def quantize_(
     )
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands to the `viola` command."""
-    app.command()(prepare)
-    app.command()(train)
-    app.command("report")(report_)
-    app.command("export")(export_)
-    app.command("import")(import_)
-    app.command("quantize")(quantize_)
-    app.command()(evaluate)
-    app.command()(fit)
-
-
 def _probe(text: str) -> tuple[str, float]:
     """`task=accuracy` as a name and a number in [0, 1]."""
     task, _, accuracy = text.partition("=")
@@ -301,3 +303,8 @@ def _report(out: Path, card: "Card", difference: float) -> None:
         f"{out}: {card.encoder}, {card.embed_dim} dimensions, space {card.space_id}; the graph is "
         f"within {difference:.1e} of the network"
     )
+    if card.licence == UNKNOWN:
+        console.print("its card says that the licence is unknown; --licence states it")
+
+
+COMMANDS = (prepare, train, report_, evaluate, export_, import_, quantize_)

@@ -19,11 +19,11 @@ from rich.table import Table
 from torch import Tensor
 
 from models.atomic import replacing
+from models.labelled import tasks
 from training import checkpoint, collapse, report
 from training.checkpoint import Saver
 from training.data.corpus import Corpus
 from training.distributed import World
-from training.evaluation import tasks
 from training.evaluation.probe import Probe
 from training.objectives.objective import Outcome
 from training.plan import plan

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 DPI = 110
 INK, GRID, ALARM = "#333333", "#dddddd", "#b03030"
-COLUMNS = 3
 GAP = 3  # frames between segments
 
 
@@ -26,6 +25,9 @@ class Curve:
     lines: Mapping[str, Sequence[tuple[float, float]]]
     limit: float | None = None
     """Where an alarm begins."""
+
+    about: str = ""
+    """What it means, in a sentence."""
 
 
 def views(stages: Mapping[str, NDArray[np.float32]]) -> bytes:
@@ -47,26 +49,22 @@ def views(stages: Mapping[str, NDArray[np.float32]]) -> bytes:
     return _png(figure)
 
 
-def curves(drawings: Sequence[Curve]) -> bytes:
-    """Small drawings beside one another, a curve or several in each; a PNG file."""
-    n_rows = -(-len(drawings) // COLUMNS)
-    figure = Figure(figsize=(3.9 * COLUMNS, 2.5 * n_rows), layout="constrained")
-    axes = list(figure.subplots(n_rows, COLUMNS, squeeze=False).flat)
-    for drawing, axis in zip(drawings, axes, strict=False):
-        for name, points in drawing.lines.items():
-            steps, values = zip(*points, strict=True)
-            marker = "." if len(points) < 30 else None
-            axis.plot(steps, values, linewidth=1.2, marker=marker, label=name)
-        if drawing.limit is not None:
-            axis.axhline(drawing.limit, color=ALARM, linewidth=0.8, linestyle="--")
-        if len(drawing.lines) > 1:
-            axis.legend(fontsize=7, frameon=False)
-        axis.set_title(drawing.title, fontsize=9, color=INK, loc="left")
-        axis.tick_params(labelsize=7, colors=INK)
-        axis.grid(color=GRID, linewidth=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes[len(drawings) :]:
-        axis.set_visible(False)
+def curve(drawing: Curve) -> bytes:
+    """One drawing, of a size that a phone shows whole; a PNG file."""
+    figure = Figure(figsize=(3.9, 2.5), layout="constrained")
+    axis = figure.subplots()
+    for name, points in drawing.lines.items():
+        steps, values = zip(*points, strict=True)
+        marker = "." if len(points) < 30 else None
+        axis.plot(steps, values, linewidth=1.2, marker=marker, label=name)
+    if drawing.limit is not None:
+        axis.axhline(drawing.limit, color=ALARM, linewidth=0.8, linestyle="--")
+    if len(drawing.lines) > 1:
+        axis.legend(fontsize=8, frameon=False)
+    axis.set_title(drawing.title, fontsize=10, color=INK, loc="left")
+    axis.tick_params(labelsize=8, colors=INK)
+    axis.grid(color=GRID, linewidth=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
     return _png(figure)
 
 

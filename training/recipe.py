@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -12,10 +13,11 @@ from models.audio import SAMPLE_RATE
 from models.nn.encoder import ENCODERS, ConvEncoder, local_dim_v2
 from models.nn.frontend import HOP_LENGTH
 from models.nn.norm import GROUP_CHANNELS, Norm
+from models.suggest import did_you_mean
 from training.objectives import byol
 from training.objectives.methods import DEFAULT, METHODS, Method, without_options
 from training.schedules import RateSchedule
-from training.section import Section
+from training.section import Section, settings_of
 
 
 class RecipeError(ValueError):
@@ -267,7 +269,7 @@ def load(name_or_path: str, settings: list[str] | None = None) -> Recipe:
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
-        lines = [f"  {_place(e['loc'])}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {_place(e['loc'])}: {_complaint(e)}" for e in error.errors()]
         raise RecipeError(f"recipe {name_or_path} is not valid:\n" + "\n".join(lines)) from error
 
 
@@ -279,7 +281,8 @@ def _read(name_or_path: str) -> dict[str, Any]:
     else:
         known = ", ".join(named_recipes())
         raise RecipeError(
-            f"no recipe {name_or_path!r}; give a TOML file, a run's recipe.json, or one of: {known}"
+            f"no recipe {name_or_path!r}{did_you_mean(name_or_path, named_recipes())}; give a TOML "
+            f"file, a run's recipe.json, or one of: {known}"
         )
     is_json = name_or_path.endswith(".json")  # as a run's folder holds it
     try:
@@ -314,6 +317,13 @@ def _change_method(document: dict[str, Any], changes: dict[str, Any]) -> None:
         before = section.get("name", DEFAULT)
         if change.get("name", before) != before:
             document["objective"] = without_options(section)
+
+
+def _complaint(error: Mapping[str, Any]) -> str:
+    """One pydantic error in a person's words."""
+    if error["type"] != "extra_forbidden":
+        return str(error["msg"])
+    return "there is no such setting" + did_you_mean(_place(error["loc"]), settings_of(Recipe))
 
 
 def _place(location: tuple[int | str, ...]) -> str:

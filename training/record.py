@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from models.atomic import replacing
+from models.commit import git_commit
 from training import pictures
-from training.checkpoint import git_commit
 
 METRICS_NAME = "metrics.jsonl"
 VIEWS_NAME = "views"

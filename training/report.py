@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from models import page
 from models.atomic import replacing
-from training import page, pictures
+from training import pictures
 from training.collapse import MAX_COSINE, MAX_POSITIVE_SHARE, MIN_RANK, MIN_STD
 from training.pictures import Curve
 from training.record import VIEWS_NAME, read_metrics
+from training.verdict import verdict
 
 NAME = "report.html"
 RUNNING = {"state": "running"}
@@ -20,14 +22,23 @@ _LIMITS = {
     "positive_share": MAX_POSITIVE_SHARE,
 }
 _TITLES = {
-    "loss": "loss",
-    "projection_std": "deviation of projections, 1 on a sphere",
-    "effective_rank": "effective rank of projections",
-    "prediction_cosine": "cosine of prediction and target",
-    "lr": "learning rate",
-    "ema_decay": "decay of the target's EMA",
-    "grad_norm": "norm of the gradient",
-    "segments_per_s": "segments a second",
+    "loss": ("Loss", "Falls while the two views of a sound become easier to tell from others."),
+    "projection_std": (
+        "Spread of vectors",
+        "1: they point everywhere; 0: all sounds have the same vector (a collapse).",
+    ),
+    "effective_rank": (
+        "Directions in use",
+        "How many independent directions the vectors of a batch span (effective rank).",
+    ),
+    "prediction_cosine": (
+        "Agreement of the views",
+        "Cosine of prediction and target; 1 throughout is suspicious.",
+    ),
+    "lr": ("Learning rate", ""),
+    "ema_decay": ("Inertia of the target network", "Share of itself that it keeps each step."),
+    "grad_norm": ("Size of the gradient", "Jumps mean unsteady training."),
+    "segments_per_s": ("Speed", "Segments of sound a second."),
 }
 Points = list[tuple[float, float]]
 
@@ -38,12 +49,13 @@ def write(folder: Path) -> Path:
     recipe, state, data, environment = (
         _read(folder / f"{name}.json") for name in ("recipe", "state", "data", "environment")
     )
-    parts = [page.facts(_summary(recipe, state or RUNNING, data, environment, metrics))]
+    parts = [page.verdict(verdict(metrics, state))]
+    parts += [page.facts(_summary(recipe, state or RUNNING, data, environment, metrics))]
     alarms = [line for line in metrics if "alarm" in line]
     parts += [page.paragraph(f"Step {a['step']}: {a['alarm']}.", "alarm") for a in alarms]
     drawings = _drawings(metrics)
     if drawings:
-        parts += [page.heading("Curves"), _curves(drawings)]
+        parts += [page.heading("How it went"), *_curves(drawings)]
     parts += _views(folder)
     parts += [page.heading("Data, hours by source"), page.facts(_hours(data))]
     parts += [page.heading("Recipe"), page.code(json.dumps(recipe, indent=2))]
@@ -76,7 +88,7 @@ def _summary(
     if recipe:
         summary["network"] = f"{recipe['encoder']['name']}, {recipe['encoder']['embed_dim']} values"
     if "seconds" in steps:
-        summary["time in steps"] = f"{steps['seconds'][-1][1] / 3600:.2f} h"
+        summary["time spent training"] = _duration(steps["seconds"][-1][1])
     for name, points in sorted(steps.items()):
         if name.startswith("probe/"):
             step, best = max(points, key=lambda point: point[1])
@@ -107,8 +119,8 @@ def _drawings(metrics: Sequence[dict[str, Any]]) -> list[Curve]:
         if name.startswith("probe/")
     }
     drawings = [
-        Curve(title, {name: points[name]}, _limit(name, points[name]))
-        for name, title in _TITLES.items()
+        Curve(title, {name: points[name]}, _limit(name, points[name]), about)
+        for name, (title, about) in _TITLES.items()
         if name in points
     ]
     others = [
@@ -135,10 +147,19 @@ def _limit(name: str, points: Points) -> float | None:
     return limit if near else None
 
 
-def _curves(drawings: Sequence[Curve]) -> str:
-    return page.picture(
-        pictures.curves(drawings), "Over the steps of the run; dashed: where an alarm begins."
-    )
+def _curves(drawings: Sequence[Curve]) -> list[str]:
+    """A picture a curve, beside one another or below one another as the screen is wide."""
+    about = page.paragraph("Over the steps of the run; dashed: where an alarm begins.", "facts")
+    return [about, page.tiles([page.picture(pictures.curve(d), d.about) for d in drawings])]
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in words."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _views(folder: Path) -> list[str]:
@@ -148,7 +169,7 @@ def _views(folder: Path) -> list[str]:
     for path in dict.fromkeys([*paths[:1], *paths[-1:]]):
         step = int(path.stem.removeprefix("step-"))
         caption = f"Step {step:,}: log-mels after each augmentation, mel bands upwards."
-        parts.append(page.picture(path.read_bytes(), caption))
+        parts.append(page.picture(path.read_bytes(), caption, wide=True))
     return parts
 
 

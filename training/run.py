@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from models.commit import git_commit
 from models.nn.frontend import Normalize
 from models.nn.model import WaveformEncoder
-from training import checkpoint, optimizers, schedules
+from training import optimizers, schedules
 from training.capture import Captured, Inputs
 from training.checkpoint import Checkpoint
 from training.data.batches import crops_of, open_batches
@@ -60,7 +61,7 @@ class Run:
         self.step = 0
         self.seconds = 0.0
         self.best: float | None = None
-        self.commit = checkpoint.git_commit()
+        self.commit = git_commit()
         self.precision = choose_precision(recipe.run, device)
         prepare_backends(device)
         torch.manual_seed(recipe.run.seed)

@@ -1,9 +1,36 @@
 """What every section of a recipe is: closed to unknown keys, immutable, finite."""
 
+from typing import Any, get_args
+
 from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
 
 
 class Section(BaseModel):
-    """A table of a recipe."""
+    """A table of a recipe; the text below a field describes it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def settings_of(section: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+    """All settings of a section and of those within it, by their dotted names."""
+    settings: dict[str, FieldInfo] = {}
+    for name, field in section.model_fields.items():
+        inner = [part for part in _parts(field.annotation) if _is_section(part)]
+        if not inner:
+            settings[prefix + name] = field
+        for part in inner:
+            settings |= settings_of(part, f"{prefix}{name}.") | settings
+    return settings
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """The types that a field may have, out of unions and annotations."""
+    inner = get_args(annotation)
+    return [part for one in inner for part in _parts(one)] if inner else [annotation]
+
+
+def _is_section(part: Any) -> bool:
+    return isinstance(part, type) and issubclass(part, BaseModel)

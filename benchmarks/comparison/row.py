@@ -17,15 +17,15 @@ import numpy as np
 import torch
 
 from comparison.plan import UNTRAINED, ComparisonError
+from models.labelled.splits import Indices, Round
+from models.labelled.tasks import Task
 from training import collapse
 from training.data.corpus import Corpus
 from training.device import choose_device
 from training.evaluation import embeddings, probe, scores
 from training.evaluation.linear_probe import linear
 from training.evaluation.neighbours import knn
-from training.evaluation.splits import Indices, Round
 from training.evaluation.task_names import open_tasks
-from training.evaluation.tasks import Task
 from training.recipe import Recipe
 from training.run import Run, TrainingError
 

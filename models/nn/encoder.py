@@ -34,6 +34,7 @@ class ConvEncoder(nn.Module):
         embed_dim: values of a frame that `forward` gives.
         time_reduction: log-mel frames a frame of features.
         local_dim: values of a frame that the MLP reads.
+        mlp_dim: values of a frame that it gives.
     """
 
     default_channels: ClassVar[int] = N_CHANNELS
@@ -49,7 +50,7 @@ class ConvEncoder(nn.Module):
         super().__init__()
         self.n_channels = channels[0]
         self.hidden_dim = hidden_dim
-        self.embed_dim = out_dim
+        self.embed_dim = self.mlp_dim = out_dim
         self.norm: Norm = norm
         self.weight_standardization = weight_standardization
         self.time_reduction = 1 << len(channels)

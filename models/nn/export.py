@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import torch
 
 from models.audio import SAMPLE_RATE
-from models.modelfile import Card, Golden, Training, reference_signal, write
+from models.modelfile import PROJECTION, Card, Golden, Training, reference_signal, write
+from models.modelfile import Readout as ReadoutCard
 from models.nn import frontend
 from models.nn.model import WaveformEncoder, one_pass
+from models.nn.readout import Readout
 
 OPSET = 20
 PARITY_TOLERANCE = 1e-4
@@ -34,7 +37,7 @@ def export(
     *,
     training: Training,
     description: str = "",
-    licence: str = "Apache-2.0",
+    licence: str = "unknown",
     probes: dict[str, float] | None = None,
 ) -> tuple[Card, float]:
     """Write `model` as the model file `path`; its name is the file's stem.
@@ -49,13 +52,16 @@ def export(
     proto = _trace(model)
     difference = _check_parity(model, proto.SerializeToString())
     golden, _ = one_pass(model, torch.from_numpy(reference_signal()))
-    encoder = model.encoder
+    encoder, readout = model.encoder, model.readout
     card = Card(
         name=path.stem,
         description=description,
         licence=licence,
         encoder=type(encoder).__name__,
-        embed_dim=encoder.embed_dim,
+        embed_dim=readout.embed_dim,
+        feature_dim=encoder.embed_dim,
+        frame_dim=readout.frame_dim,
+        hidden_dim=encoder.hidden_dim,
         n_channels=encoder.n_channels,
         norm=encoder.norm,
         weight_standardization=encoder.weight_standardization,
@@ -65,6 +71,9 @@ def export(
         min_samples=encoder.min_samples,
         mean=model.normalize.mean,
         std=model.normalize.std,
+        pooling="layers" if readout.statistics else "max+mean",
+        statistics=readout.statistics,
+        readout=_described(readout),
         space_id=space_id(model),
         training=training,
         probes=probes or {},
@@ -91,8 +100,13 @@ def space_id(model: WaveformEncoder) -> str:
     }
     if encoder.norm != "batch" or encoder.weight_standardization:  # the ids of others stay
         settings["norm"] = [encoder.norm, encoder.weight_standardization]
+    if model.readout.statistics:
+        settings["pooling"] = [s.model_dump(mode="json") for s in model.readout.statistics]
+    if model.readout.projection is not None:
+        settings["unit_length"] = model.readout.projection.unit_length
+    weights = encoder.state_dict() | model.readout.state_dict(prefix="readout.")
     digest.update(json.dumps(settings, sort_keys=True).encode())
-    for name, tensor in sorted(encoder.state_dict().items()):
+    for name, tensor in sorted(weights.items()):
         if not name.endswith("num_batches_tracked"):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().numpy().astype("<f4").tobytes())
@@ -119,9 +133,49 @@ def _trace(model: WaveformEncoder) -> Any:
         raise ExportError("the exporter returned nothing")
     proto = program.model_proto
     _forget_origin(proto)
+    if model.readout.projection is not None:
+        _give_projection(proto)
     frames = next(output for output in proto.graph.output if output.name == "frames")
     frames.type.tensor_type.shape.dim[1].dim_param = "n_frames"
     return proto
+
+
+def _give_projection(proto: Any) -> None:
+    """Keep the projection in half precision, and make it an output beside the vector.
+
+    Vectors that are pooled from tiles are finished with it; its values fit half precision already.
+    """
+    graph = proto.graph
+    for name, buffer, kind in zip(
+        PROJECTION, ("readout.center", "readout.matrix"), (np.float32, np.float16), strict=True
+    ):
+        stored = next(tensor for tensor in graph.initializer if tensor.name == buffer)
+        values = onnx.numpy_helper.to_array(stored)
+        stored.CopyFrom(onnx.numpy_helper.from_array(values.astype(kind), f"{name}.stored"))
+        cast = onnx.helper.make_node("Cast", [stored.name], [name], to=onnx.TensorProto.FLOAT)
+        graph.node.insert(0, cast)
+        for node in graph.node:
+            for index, read in enumerate(node.input):
+                if read == buffer:
+                    node.input[index] = name
+        graph.output.append(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, values.shape)
+        )
+
+
+def _described(readout: Readout) -> ReadoutCard | None:
+    """What the card says of the projection."""
+    projection = readout.projection
+    if projection is None:
+        return None
+    return ReadoutCard(
+        form=projection.form,
+        pooled_dim=len(projection.center),
+        unit_length=projection.unit_length,
+        settings=projection.settings,
+        segments=projection.segments,
+        seconds=list(projection.seconds),
+    )
 
 
 def _forget_origin(proto: Any) -> None:

@@ -26,7 +26,7 @@ from service.traffic.patience import to_the_end
 from service.untrusted import printable
 
 LARGE_BYTES = 4 << 20  # a file that may keep a process busy for long
-WORK_BYTES = 16 << 20  # what decoding takes beside the file itself
+WORK_BYTES = 12 << 20  # what decoding takes beside the file itself
 WAIT_S = 5.0  # for a process, where none is there
 LOOK_S = 0.5  # between two looks at those that are idle
 LEAVE_S = 1.0  # that a file may still take once nobody waits for it
@@ -116,7 +116,7 @@ class Decoder:
     async def _ask(self, data: File, asked: bytes, costs: Costs) -> Answer:
         is_large = len(data) > LARGE_BYTES
         async with self._large if is_large else nullcontext(), self._places:
-            work_bytes = WORK_BYTES + 2 * len(data)
+            work_bytes = WORK_BYTES + len(data)
             await costs.share.take(work_bytes)
             try:
                 return await self._decode(data, asked, costs)

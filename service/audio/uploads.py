@@ -102,9 +102,13 @@ async def counted(request: Request, copies: int = 1) -> AsyncGenerator[bytes, No
     """
     share: Share = request.state.share
     announced = request.headers.get("content-length", "0")
-    share.check(copies * int(announced) if announced.isascii() and announced.isdigit() else 0)
+    left = copies * int(announced) if announced.isascii() and announced.isdigit() else 0
+    await share.take(left, is_upload=True)  # all of it, or many would wait for each other's rest
     async for chunk in request.stream():
-        await share.take(copies * len(chunk))
+        left -= copies * len(chunk)
+        if left < 0:
+            await share.take(-left, is_upload=True)
+            left = 0
         for first in range(0, len(chunk), PIECE_BYTES):
             yield chunk[first : first + PIECE_BYTES]
             await asyncio.sleep(0)

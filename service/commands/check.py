@@ -1,6 +1,7 @@
 """`viola serve --check`: everything that a start does, but for serving."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from service.inference.catalogue import Catalogue, Served, ServedHead
 from service.inference.loading import load_catalogue
@@ -26,9 +27,21 @@ def check(settings: Settings) -> tuple[bool, list[str]]:
     ]
     works = catalogue.is_ready and not catalogue.refused
     if not catalogue.is_ready:
-        wanted = catalogue.default or "any"
-        lines.append(f"no model answers requests that name none: {wanted} is not served")
+        lines.append(_remedy(catalogue, settings.models))
     return works, [*lines, "ready to serve" if works else "not ready to serve as it is set up"]
+
+
+def _remedy(catalogue: Catalogue, models: Path) -> str:
+    """Why no model answers requests that name none, and what to do."""
+    if catalogue.served:
+        return (
+            f"the default model {catalogue.default} is not served; VIOLA_DEFAULT_MODEL may be one "
+            f"of {', '.join(catalogue.served)}"
+        )
+    return (
+        f"no encoder is served from {models}: name an encoder's file, or a folder that holds one "
+        "beside its classifiers; without --models what ships is served"
+    )
 
 
 def _models(catalogue: Catalogue) -> Iterator[str]:

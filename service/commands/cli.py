@@ -8,20 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from models.modelfile import DEFAULT_MODEL
+from models.terminal import Force, keep_existing
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from service.commands.bulk import Tally
+    from service.commands.bulk import Failure, Tally
     from service.settings import Settings
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-    app.command()(serve)
-    app.command()(embed)
-    app.command()(classify)
-    app.command()(key)
 
 
 def serve(
@@ -53,6 +46,7 @@ def serve(
 
     try:
         settings = load_settings(models=models, host=host, port=port, log_level=log_level)
+        _check_models(settings.models)
         if check:
             _check(settings)
         else:
@@ -60,6 +54,25 @@ def serve(
     except SettingsError as error:
         typer.echo(f"viola serve: {error}", err=True)
         raise typer.Exit(2) from None
+
+
+def _check_models(path: Path) -> None:
+    """Refuse a path from which nothing could be served, before a service starts that is of no use.
+
+    Raises:
+        SettingsError: there is no file, or a folder holds no model.
+    """
+    from service.settings import SettingsError
+
+    if not path.exists():
+        raise SettingsError(f"--models {path}: there is no such file or folder")
+    if path.is_dir() and not any(path.glob("*.onnx")):
+        below = sorted({str(file.parent) for file in path.glob("*/*.onnx")})
+        hint = f"; there are some in {', '.join(below)}" if below else ""
+        raise SettingsError(
+            f"--models {path}: the folder holds no *.onnx{hint}. Without --models (and "
+            "VIOLA_MODELS) what ships is served"
+        )
 
 
 def _check(settings: "Settings") -> None:
@@ -94,10 +107,12 @@ def embed(
     threads: Annotated[
         int | None, typer.Option(help="Threads; what this process may use if not given.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Embed audio files into one table: a vector a file, or timed vectors.
 
-    Exits with 1 if a file failed; those that worked are in the table all the same. Timed vectors
+    Exits with 1 if a file failed; those that worked are in the table all the same, and where none
+    did nothing is written. Timed vectors
     are written as they come to .parquet and .jsonl, and are held in memory for .npz and .npy. Of a
     file that breaks part way, those before the break are kept. Beside NAME.npy, NAME.npy.csv tells
     the rows apart.
@@ -112,6 +127,7 @@ def embed(
         raise typer.BadParameter("choose --frames or --window-s, not both")
     if hop_s is not None and window_s is None:
         raise typer.BadParameter("--hop-s needs --window-s")
+    keep_existing(out, force=force)
     console = Console(stderr=True, soft_wrap=True)
     failures: list[Failure] = []
     n_rows = 0
@@ -124,14 +140,18 @@ def embed(
             for row in rows:
                 if isinstance(row, Failure):
                     failures.append(row)
+                    _show_failure(console, row)
                 else:
                     table.add(row)
                     n_rows += 1
+            if not n_rows:
+                raise _NothingDone
+    except _NothingDone:
+        console.print(f"no file could be embedded; {out} was not written", markup=False)
+        raise typer.Exit(1) from None
     except (OSError, ValueError) as error:  # of the disk, the model file, the table, the window
         console.print(f"error: {error}", markup=False, style="red")
         raise typer.Exit(2) from error
-    for failure in failures:
-        console.print(f"failed: {failure.file}: {failure.reason}", markup=False, style="red")
     console.print(
         f"{out}: {n_rows} vectors of {encoder.card.embed_dim} in space {encoder.card.space_id}; "
         f"{len(files) - len(failures)} files embedded, {len(failures)} failed",
@@ -163,11 +183,22 @@ def classify(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Table to write instead: .csv or .jsonl.")
     ] = None,
+    events: Annotated[
+        bool,
+        typer.Option("--events", help="Labels over time, windows of one label in a row merged."),
+    ] = False,
+    least_score: Annotated[
+        float, typer.Option(min=0, max=1, help="Of a window that counts for --events.")
+    ] = 0.5,
     threads: Annotated[
         int | None, typer.Option(help="Threads; what this process may use if not given.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Label audio files: a table on the screen, or CSV or JSONL in a file.
+
+    With --events the file may be .csv, .txt (a label track of Audacity) or .selections.txt (a
+    selection table of Raven), and windows that are novel count for nothing.
 
     Scores are calibrated probabilities. "novel" marks what is unlike anything the classifier was
     trained on: its labels are then worth nothing. Exits with 1 if a file failed; the others are
@@ -177,20 +208,33 @@ def classify(
 
     from models.classifier import Classifier
     from models.runtime import Encoder
+    from service.commands import events as eventing
     from service.commands.bulk import Failure
-    from service.commands.labels import label_files, printing, shipped, writing
+    from service.commands.labels import label_files, printing, writing
 
-    if not timeline and (window_s is not None or hop_s is not None):
-        raise typer.BadParameter("--window-s and --hop-s need --timeline")
+    if not (timeline or events) and (window_s is not None or hop_s is not None):
+        raise typer.BadParameter("--window-s and --hop-s need --timeline or --events")
+    if out is not None:
+        keep_existing(out, force=force)
     console = Console(stderr=True, soft_wrap=True)
     failures: list[Failure] = []
     try:
-        classifier = Classifier.open(shipped(head))
+        classifier = Classifier.open(head)
         encoder = Encoder.open(model, threads=threads)
         classifier.check_space(encoder.card.space_id, encoder.card.name)
-        if timeline and window_s is None:
+        if (timeline or events) and window_s is None:
             window_s = classifier.card.training.unit_s
-        table = writing(out, classifier.card, top_k) if out else printing(top_k, timeline=timeline)
+        if events:
+            n_files = len(files)
+            table = (
+                eventing.writing(out, least_score, n_files)
+                if out
+                else eventing.printing(least_score)
+            )
+        elif out:
+            table = writing(out, classifier.card, top_k)
+        else:
+            table = printing(top_k, timeline=timeline)
         with table as add, _progress(console, len(files)) as tally:
             rows = label_files(
                 encoder, classifier, files, window_s=window_s, hop_s=hop_s, tally=tally
@@ -198,13 +242,17 @@ def classify(
             for row in rows:
                 if isinstance(row, Failure):
                     failures.append(row)
+                    _show_failure(console, row)
                 else:
                     add(row)
+            if len(failures) == len(files):
+                raise _NothingDone
+    except _NothingDone:
+        console.print("no file could be labelled; nothing was written", markup=False)
+        raise typer.Exit(1) from None
     except (OSError, ValueError) as error:  # of the disk, the model files, the table, the window
         console.print(f"error: {error}", markup=False, style="red")
         raise typer.Exit(2) from error
-    for failure in failures:
-        console.print(f"failed: {failure.file}: {failure.reason}", markup=False, style="red")
     if failures:
         raise typer.Exit(1)
 
@@ -239,6 +287,14 @@ def key(
         raise typer.Exit(2) from None
     typer.echo(made.line())
     typer.echo(f"{secret}    the key of {name}, which is not shown again", err=True)
+
+
+class _NothingDone(Exception):
+    """Every file failed, so there is nothing to write."""
+
+
+def _show_failure(console: "Console", failure: "Failure") -> None:
+    console.print(f"failed: {failure.file}: {failure.reason}", markup=False, style="red")
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from models.atomic import replacing
 from models.classifier import Classifier, ClassifierCard
-from models.modelfile import PRETRAINED
 from models.runtime import Encoder
 from service.commands.bulk import Failure, Tally, embed_files
 from service.commands.tables import check_target
@@ -72,13 +71,6 @@ class Labelled:
 
 
 Add = Callable[[Labelled], None]
-
-
-def shipped(head: Path) -> Path:
-    """A classifier file, which may be named as one of those that ship with the project."""
-    ours = PRETRAINED / f"{head.name}.onnx"
-    bare = head.parent == Path() and not head.suffix
-    return ours if bare and ours.is_file() and not head.exists() else head
 
 
 def label_files(
@@ -154,17 +146,17 @@ def printing(top_k: int, *, timeline: bool) -> Iterator[Add]:
         seconds = [f"{item.start_s:.2f}-{item.end_s:.2f}"] if timeline else []
         others = [one for one in best if one not in holding]
         mark = "[yellow]novel[/]" if item.is_novel else ""
-        table.add_row(_plain(item.file), *seconds, _shown(holding), _shown(others), mark)
+        table.add_row(plain(item.file), *seconds, _shown(holding), _shown(others), mark)
 
     yield add
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 def _shown(labels: Iterable[Label]) -> str:
-    return _plain(", ".join(f"{one.label} {one.score:.2f}" for one in labels))
+    return plain(", ".join(f"{one.label} {one.score:.2f}" for one in labels))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text in which nothing is taken for markup, nor moves a terminal's cursor."""
     from rich.markup import escape
 

@@ -1,7 +1,7 @@
 """Model files -> the catalogue: opened at the start, proved by their golden values, warmed up."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 import structlog
 
+from models import modelfile, shipped
 from models.audio import SAMPLE_RATE
 from models.classifier import Classifier
 from models.modelfile import ModelFileError, WrongKindError
@@ -42,6 +43,8 @@ def load_catalogue(
             _keep(file, served, refused, partial(_load_encoder, file, threads))
         except WrongKindError:
             of_heads.append(file)
+    for file in _encoders_of(of_heads, served):
+        _keep(file, served, refused, partial(_load_encoder, file, threads))
     for file in of_heads:
         load = partial(_load_head, file, list(served.values()))
         _keep(file, heads, refused, load, is_head=True)
@@ -52,6 +55,24 @@ def load_catalogue(
     if not files:
         log.error("no model file", folder=str(path))
     return Catalogue(served, heads, refused, default, default_head)
+
+
+def _encoders_of(heads: Sequence[Path], served: Mapping[str, Served]) -> Iterator[Path]:
+    """The encoders that ship whose space a classifier needs and no served model computes.
+
+    So that a classifier of one's own is served by its file alone.
+    """
+    found = {model.space_id for model in served.values()}
+    wanted: set[str] = set()
+    for file in heads:
+        with suppress(ModelFileError):  # said when it is loaded
+            wanted.add(Classifier.open(file).card.space_id)
+    for file in map(shipped.find, shipped.names()) if wanted - found else ():
+        with suppress(ModelFileError):
+            _, card = modelfile.open_session(file)
+            if card.space_id in wanted - found and card.name not in served:
+                found.add(card.space_id)
+                yield file
 
 
 def _keep(
@@ -90,6 +111,7 @@ def _load_encoder(file: Path, threads: int | None) -> Served:
     log.info(
         "model ready",
         model=card.name,
+        file=file.name,
         space_id=card.space_id,
         embed_dim=card.embed_dim,
         device=encoder.device,
@@ -113,6 +135,7 @@ def _load_head(file: Path, models: list[Served]) -> ServedHead:
     log.info(
         "classifier ready",
         head=card.name,
+        file=file.name,
         space_id=card.space_id,
         labels=len(card.labels),
         golden_error=golden_error,

@@ -17,7 +17,7 @@ from models.audio import SAMPLE_RATE
 from models.classifier import Classifier
 from models.runtime import Encoder, Floats
 from models.tiles import Cutter, Tile
-from models.windows import Pool, Timed
+from models.windows import Timed
 from service.engine import Windowing, pooled, too_short
 from service.formats.answers import vector
 from service.inference.batcher import RECORDING_TILE_S, TILES_AHEAD, Batcher, Turn
@@ -69,7 +69,7 @@ async def answers(
     """
     encoder, windowing = plan.model.encoder, plan.windowing
     timeline = windowing.timeline(encoder) if windowing else None
-    source, whole, n_windows = _Counted(blocks, spend), Pool(), 0
+    source, whole, n_windows = _Counted(blocks, spend), encoder.pool(), 0
     new_frames = plan.hop_frames or encoder.tiling.new_frames(RECORDING_TILE_S)
     ahead = TILES_AHEAD if plan.hop_frames is None else 1
     async with (

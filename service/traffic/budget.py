@@ -18,6 +18,7 @@ from service.problems import Problem
 
 RETRY_AFTER_S = 2
 WAIT_S = 5.0  # for others to end; bounded, since who waits holds bytes that others wait for
+UPLOADS = 0.5  # of the budget at the most, so that what has been received can also be answered
 
 
 class Budget:
@@ -32,15 +33,15 @@ class Budget:
         self.total, self.wait_s = total, wait_s
         self.used = 0
         self._lock = Lock()  # decoded samples are taken in threads
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[int, int, asyncio.Future[None]]] = deque()
 
     def share(self) -> "Share":
         """What one request holds, nothing so far; to be closed."""
         return Share(self)
 
-    def _try(self, n_bytes: int) -> bool:
+    def _try(self, n_bytes: int, most: int) -> bool:
         with self._lock:
-            fits = self.used + n_bytes <= self.total
+            fits = self.used + n_bytes <= most or (self.used == 0 and n_bytes <= self.total)
             self.used += n_bytes if fits else 0
         return fits
 
@@ -52,17 +53,20 @@ class Budget:
     def _wake(self) -> None:
         """Serve those that wait, in the order in which they came."""
         while self._waiting:
-            n_bytes, waiter = self._waiting[0]
+            n_bytes, most, waiter = self._waiting[0]
             if not waiter.done():
-                if not self._try(n_bytes):
+                if not self._try(n_bytes, most):
                     return
                 waiter.set_result(None)
             self._waiting.popleft()
 
-    async def _wait(self, n_bytes: int) -> bool:
+    async def _wait(self, n_bytes: int, most: int, *, is_first: bool) -> bool:
         """Whether there was room in time; it is taken then."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((n_bytes, waiter))
+        if is_first:
+            self._waiting.appendleft((n_bytes, most, waiter))
+        else:
+            self._waiting.append((n_bytes, most, waiter))
         try:
             await asyncio.wait([waiter], timeout=self.wait_s)
         except asyncio.CancelledError:
@@ -96,16 +100,21 @@ class Share:
         """Give all of it back."""
         self.give(self.held)
 
-    async def take(self, n_bytes: int) -> None:
+    async def take(self, n_bytes: int, *, is_upload: bool = False) -> None:
         """Hold so many bytes more, as soon as others have given back enough.
+
+        Uploads leave a part of the budget to what comes after them, and wait behind it.
 
         Raises:
             Problem: there is never or not soon enough room for them.
         """
         self.check(n_bytes)
         budget = self.budget
-        is_first = not budget._waiting
-        if not (is_first and budget._try(n_bytes)) and not await budget._wait(n_bytes):
+        most = int(UPLOADS * budget.total) if is_upload else budget.total
+        may_try = not (is_upload and budget._waiting)
+        if not (may_try and budget._try(n_bytes, most)) and not await budget._wait(
+            n_bytes, most, is_first=not is_upload
+        ):
             raise self._full(n_bytes)
         self.held += n_bytes
 
@@ -116,7 +125,7 @@ class Share:
             Problem: there is no room for them.
         """
         self.check(n_bytes)
-        if not self.budget._try(n_bytes):
+        if not self.budget._try(n_bytes, self.budget.total):
             raise self._full(n_bytes)
         self.held += n_bytes
 

@@ -19,9 +19,9 @@ PINNED = re.compile(
     r"^(?P<name>[\w.-]+)==(?P<version>\S+)(?: ; (?P<marker>.+?))? \\$", re.MULTILINE
 )
 EXTRAS = {
-    "service-cpu": ["service", "media", "otel"],
-    "service-cuda": ["service", "media", "otel", "gpu"],
-    "training": ["training", "media"],
+    "service-cpu": ["serve", "media", "otel"],
+    "service-cuda": ["serve", "media", "otel", "gpu"],
+    "training": ["train", "media"],
 }
 REPLACED = {"onnxruntime": "onnxruntime-gpu"}  # one package under two names
 

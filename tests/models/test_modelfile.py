@@ -21,7 +21,8 @@ def test_the_file_runs_without_a_line_of_ours(model_path: Path, network: Wavefor
     session = onnxruntime.InferenceSession(model_path)
     waveform = np.stack([noise(1.0), noise(1.0, seed=1)])
     length = np.array([16_000, 5_000])
-    embedding, frames = session.run(None, {"waveform": waveform, "length": length})
+    inputs = {"waveform": waveform, "length": length}
+    embedding, frames = session.run(["embedding", "frames"], inputs)
     assert embedding.dtype == frames.dtype == np.float32
     for row, n, got in zip(waveform, length, embedding, strict=True):
         expected, _ = one_pass(network, torch.from_numpy(row[:n]))
@@ -32,7 +33,9 @@ def test_the_card_says_what_the_network_is(model_path: Path, network: WaveformEn
     _, card = modelfile.open_session(model_path)
     assert card.name == model_path.stem
     assert card.encoder == type(network.encoder).__name__
-    assert card.embed_dim == network.encoder.embed_dim
+    assert card.feature_dim == network.encoder.embed_dim
+    assert card.embed_dim == network.readout.embed_dim
+    assert card.frame_dim == network.readout.frame_dim
     assert (card.mean, card.std) == (-5.5, 5.0)
     assert card.space_id == space_id(network)
     assert card.training.method == "random weights"

@@ -106,6 +106,7 @@ def test_padding_and_neighbours_change_no_vector_of_any_norm(
         ("AudioNTT2022", "group", False, 16),
         ("AudioNTT2022", "layer", True, 64),
         ("AudioNTT2020", "none", True, 16),
+        ("StridedConv", "layer", True, 32),
     ],
 )
 def test_a_file_of_any_norm_gives_the_vectors_of_one_pass_whole_and_in_tiles(
@@ -120,7 +121,8 @@ def test_a_file_of_any_norm_gives_the_vectors_of_one_pass_whole_and_in_tiles(
     assert (card.norm, card.weight_standardization) == (norm, standardize)
     assert card.n_channels == n_channels
     (_, untrained) = subjects([tmp_path / "small.onnx"], untrained=True)
-    assert untrained.embed(np.ones((2, 8_000), np.int16)).shape == (2, card.embed_dim)
+    n_values = sum(statistic.n for statistic in card.pooled)
+    assert untrained.embed(np.ones((2, 8_000), np.int16)).shape == (2, n_values)
     named = {"group": "group norm", "layer": "layer norm", "none": "no norm"}[norm]
     assert named in untrained.name
     assert ("standardised" in untrained.name) is standardize

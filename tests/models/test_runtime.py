@@ -12,10 +12,10 @@ import torch
 
 from models import modelfile, runtime, tiles
 from models.audio import AudioError
-from models.modelfile import QUANTIZED_GOLDEN_TOLERANCE
+from models.modelfile import QUANTIZED_GOLDEN_TOLERANCE, Statistic
 from models.nn.model import WaveformEncoder, one_pass
 from models.runtime import Encoder
-from models.windows import WindowPools
+from models.windows import Pooling, WindowPools, shortened
 from tests.signals import noise
 
 SECONDS = (0.025, 0.05, 0.32, 0.95, 2.37, 10.24, 10.25, 25.3)
@@ -158,7 +158,11 @@ def test_windows_pool_their_own_frames_and_cover_the_recording(
         assert start <= covered < stop
         covered = stop
         own = frames[start:stop]
-        np.testing.assert_allclose(vector, own.max(axis=0) + own.mean(axis=0), atol=1e-5)
+        pool = encoder.pool()
+        pool.add(own)
+        np.testing.assert_allclose(vector, pool.embedding(), atol=1e-5)
+        if encoder.card.pooling == "max+mean":
+            np.testing.assert_allclose(vector, own.max(axis=0) + own.mean(axis=0), atol=1e-5)
     assert covered == len(frames)
 
 
@@ -274,7 +278,15 @@ def test_blocks_are_checked_like_samples(encoder: Encoder) -> None:
 @pytest.mark.parametrize(("window", "hop"), [(6001, 377), (10, 10), (7, 3), (8, 4), (1, 1)])
 def test_windows_of_any_lengths_hold_two_chunks_a_hop_at_most(window: int, hop: int) -> None:
     frames = np.random.default_rng(0).normal(size=(window + 3 * hop + 1, 3)).astype(np.float32)
-    pools, seen = WindowPools(window, hop), []
+    columns = {"layer": "any", "first": 0, "n": 2}
+    statistics = (
+        Statistic(kind="max+mean", layer="any", first=0, n=3),
+        Statistic(kind="mean", **columns),
+        Statistic(kind="max", **columns),
+        Statistic(kind="deviation", layer="any", first=1, n=1, within=2),
+    )
+    frames[:, 2] = np.square(frames[:, 2])  # variances
+    pools, seen = WindowPools(window, hop, Pooling(statistics)), []
     for part in np.array_split(frames, 11):
         pools.add(part)
         seen += list(pools.finished())
@@ -283,4 +295,24 @@ def test_windows_of_any_lengths_hold_two_chunks_a_hop_at_most(window: int, hop: 
     assert len(seen) == 5
     for start, stop, pool in seen:
         own = frames[start:stop]
-        np.testing.assert_allclose(pool.embedding(), own.max(axis=0) + own.mean(axis=0), atol=1e-5)
+        maximum, mean = own.max(axis=0), own.mean(axis=0)
+        deviation = np.sqrt(own[:, 1].var() + mean[2])
+        expected = np.concatenate([maximum + mean, mean[:2], maximum[:2], [deviation]])
+        np.testing.assert_allclose(pool.embedding(), expected, atol=1e-5)
+
+
+def test_a_shorter_vector_is_the_first_values_at_length_one() -> None:
+    vectors = np.random.default_rng(0).normal(size=(4, 9)).astype(np.float32)
+    short = shortened(vectors, 3)
+    np.testing.assert_allclose(np.linalg.norm(short, axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(short[0], vectors[0, :3] / np.linalg.norm(vectors[0, :3]), rtol=1e-5)
+    assert shortened(vectors, None) is shortened(vectors, 9) is vectors
+    for dimensions in (0, -1, 10):
+        with pytest.raises(ValueError, match=f"dimensions is {dimensions}; expected 1 to 9"):
+            shortened(vectors, dimensions)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 25.0])
+def test_an_encoder_gives_shorter_vectors(encoder: Encoder, seconds: float) -> None:
+    whole = encoder.embed(noise(seconds))
+    np.testing.assert_array_equal(encoder.embed(noise(seconds), dimensions=8), shortened(whole, 8))

@@ -19,11 +19,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
+import viola
 from models.modelfile import DEFAULT_MODEL
-from service.commands import cli
 from service.inference.catalogue import Catalogue, Refused, Served, ServedHead
 from service.inference.reloading import merged
 from service.problems import Problem
@@ -321,16 +320,11 @@ def test_where_nothing_would_be_left_to_serve_all_stays_as_it_was() -> None:
 def test_a_check_tells_what_would_be_served_by_its_exit_code_too(
     tmp_path: Path, model_file: Path
 ) -> None:
-    app = typer.Typer()
-    cli.register(app)
+    app = viola.build()
 
     def check(**env: str) -> Any:
-        code = (
-            "import typer; from service.commands import cli; app = typer.Typer(); "
-            "cli.register(app); app()"
-        )
         return subprocess.run(
-            [sys.executable, "-c", code, "serve", "--check"],
+            [sys.executable, "-m", "viola", "serve", "--check"],
             env=os.environ | {"VIOLA_THREADS": "1"} | env,
             capture_output=True,
             text=True,
@@ -347,7 +341,7 @@ def test_a_check_tells_what_would_be_served_by_its_exit_code_too(
     assert bad.returncode == 1
     assert "broken.onnx" in bad.stdout
     assert "keys        web" in bad.stdout
-    assert check(VIOLA_MODELS=str(tmp_path / "none")).returncode == 1
+    assert check(VIOLA_MODELS=str(tmp_path / "none")).returncode == 2
     unusable = check(VIOLA_API_KEYS="web:secret")
     assert unusable.returncode == 2
     assert "VIOLA_API_KEYS, line 1" in unusable.stderr
@@ -356,8 +350,7 @@ def test_a_check_tells_what_would_be_served_by_its_exit_code_too(
 
 
 def test_keys_that_cannot_be_used_keep_the_service_from_starting_open(tmp_path: Path) -> None:
-    app = typer.Typer()
-    cli.register(app)
+    app = viola.build()
     ended = CliRunner().invoke(app, ["serve"], env={"VIOLA_API_KEYS_FILE": str(tmp_path / "none")})
     assert ended.exit_code == 2
     assert "cannot be read" in ended.stderr

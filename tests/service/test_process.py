@@ -2,17 +2,21 @@
 
 import json
 import os
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import httpx
-import typer
 from typer.testing import CliRunner
 
-from service.commands import cli
+import viola
+from models.modelfile import PRETRAINED
+from tests.heads import write_head
 
 SERVE = "import service.commands.cli, typer; typer.run(service.commands.cli.serve)"
 
@@ -36,8 +40,7 @@ def test_importing_the_command_loads_no_web_server() -> None:
 
 
 def test_settings_that_cannot_be_used_end_the_command_with_the_reason() -> None:
-    app = typer.Typer()
-    cli.register(app)
+    app = viola.build()
     ended = CliRunner().invoke(app, ["serve"], env={"VIOLA_MAX_FILES": "none"})
     assert ended.exit_code == 2
     assert "VIOLA_MAX_FILES='none' is not accepted" in ended.stderr
@@ -67,5 +70,54 @@ def test_the_command_serves_logs_json_and_ends_cleanly(model_file: Path, port: i
     events = {line["event"]: line for line in lines}
     assert events["starting"]["docs"] == f"http://127.0.0.1:{port}/docs"
     assert events["model ready"]["model"] == "tiny"
+    assert events["ready"]["try_it"].endswith(f"http://127.0.0.1:{port}/v1/audio/embeddings")
+    started = [line["event"] for line in lines if line["event"] != "request"]
+    assert started.index("ready") > started.index("model ready")
     assert events["request"]["request_id"] == answer.headers["X-Request-ID"]
     assert all(line["level"] and line["timestamp"] for line in lines)
+
+
+def serve(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    """The command to its end."""
+    command = [sys.executable, "-c", SERVE, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_a_busy_port_is_one_clear_line_before_anything_is_loaded(model_file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = serve("--models", model_file, "--port", port)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"viola serve: port {port} of 127.0.0.1 is taken by another process")
+    assert "--port" in line
+
+
+def test_a_folder_without_models_is_refused_with_where_they_are(
+    model_file: Path, tmp_path: Path
+) -> None:
+    below = tmp_path / "pretrained"
+    below.mkdir()
+    shutil.copy(model_file, below)
+    for path, hint in ((tmp_path, f"there are some in {below}"), (tmp_path / "gone", "no such")):
+        ended = serve("--models", path)
+        assert ended.returncode == 2
+        assert hint in ended.stderr
+
+
+def test_a_classifier_alone_is_served_with_the_encoder_that_ships(tmp_path: Path) -> None:
+    shutil.copy(PRETRAINED / "sounds-10.onnx", tmp_path / "mine.onnx")
+    ended = serve("--models", tmp_path / "mine.onnx", "--check")
+    assert ended.returncode == 0, ended.stderr
+    assert re.search(r"model +default, .*, the default", ended.stdout)
+    assert re.search(r"classifier +mine, ", ended.stdout)  # it is called as its file is
+
+
+def test_a_classifier_of_an_encoder_that_is_not_there_names_file_and_remedy(
+    tmp_path: Path,
+) -> None:
+    write_head(tmp_path / "mine.onnx", space_id="elsewhere")
+    ended = serve("--models", tmp_path / "mine.onnx", "--check")
+    assert ended.returncode == 1
+    assert "refused     mine.onnx: it was trained on vectors of" in ended.stdout
+    assert f"no encoder is served from {tmp_path / 'mine.onnx'}: name" in ended.stdout

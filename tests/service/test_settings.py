@@ -26,6 +26,14 @@ def test_an_option_wins_over_the_environment_unless_it_is_none(
     assert (settings.port, settings.host) == (9001, "0.0.0.0")
 
 
+def test_a_variable_that_is_like_none_gets_no_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIOLA_FOO", "1")
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert "mean" not in str(refused.value)
+    assert "VIOLA_FOO is not a setting; known are, behind VIOLA_: MODELS," in str(refused.value)
+
+
 def test_a_misspelt_variable_is_refused_with_the_likely_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -62,12 +70,12 @@ def test_an_unknown_setting_is_an_error_in_code_too() -> None:
         Settings(max_file=1)
 
 
-README = Path(__file__).parent.parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "deploy.md"
 TABLE = re.compile(r"(?<=\| `VIOLA_` \| default \| \|\n\|---\|---\|---\|\n)(?:\|.*\n)+")
 
 
 def row(name: str, field: FieldInfo) -> str:
-    """A setting as the README has it."""
+    """A setting as the page has it."""
     default, text = field.default, ""
     if isinstance(default, Path):
         text = "the models that ship"
@@ -80,13 +88,13 @@ def row(name: str, field: FieldInfo) -> str:
     return f"| `{name.upper()}` | {text} | {field.description} |\n"
 
 
-def test_the_readme_lists_every_setting_with_its_default() -> None:
-    """After a change that is meant run `UPDATE_README=1 pytest tests/service/test_settings.py`."""
+def test_the_documentation_lists_every_setting_with_its_default() -> None:
+    """After a change that is meant run `UPDATE_DOCS=1 pytest tests/service/test_settings.py`."""
     table = "".join(row(name, field) for name, field in Settings.model_fields.items())
-    text = README.read_text()
-    if os.environ.get("UPDATE_README"):
+    text = PAGE.read_text()
+    if os.environ.get("UPDATE_DOCS"):
         text = TABLE.sub(lambda _: table, text)
-        README.write_text(text)
+        PAGE.write_text(text)
     (found,) = TABLE.findall(text)
     assert found == table
 

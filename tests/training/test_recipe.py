@@ -1,9 +1,14 @@
+import json
+import os
+import re
 from pathlib import Path
 
 import pytest
+from pydantic.fields import FieldInfo
 
 from training import recipe
 from training.recipe import RecipeError
+from training.section import settings_of
 
 
 @pytest.mark.parametrize("name", recipe.named_recipes())
@@ -97,3 +102,43 @@ def test_the_light_encoder_has_channels_and_a_hidden_layer_of_its_own() -> None:
     assert encoder.fc[3].weight.shape == (24, 40)
     wide = recipe.load("byol-a-v2", ["encoder.hidden_dim=48"]).encoder.build()
     assert wide.fc[0].weight.shape == (48, 1024)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("run.step=5", "run.step: there is no such setting; did you mean run.steps?"),
+        ("objective.projecton_dim=5", "did you mean objective.projection_dim?"),
+        ("run.zebra=1", "run.zebra: there is no such setting$"),
+    ],
+)
+def test_a_slip_of_a_setting_is_told_what_was_meant(setting: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message.replace("?", r"\?")):
+        recipe.load("tiny", [setting])
+
+
+def test_a_slip_of_a_recipes_name_is_told_what_was_meant() -> None:
+    with pytest.raises(RecipeError, match=r"no recipe 'defualt'; did you mean default\?"):
+        recipe.load("defualt")
+
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "recipe.md"
+TABLE = re.compile(r"(?<=\| setting \| default \| \|\n\|---\|---\|---\|\n)(?:\|.*\n)+")
+
+
+def row(name: str, field: FieldInfo) -> str:
+    """A setting as the page has it."""
+    default = "required" if field.is_required() else json.dumps(field.default)
+    about = " ".join((field.description or "").split()).replace("|", "\\|")
+    return f"| `{name}` | {default} | {about} |\n"
+
+
+def test_the_documentation_lists_every_setting_of_a_recipe() -> None:
+    """After a change that is meant run `UPDATE_DOCS=1 pytest tests/training/test_recipe.py`."""
+    table = "".join(row(name, field) for name, field in settings_of(recipe.Recipe).items())
+    text = PAGE.read_text()
+    if os.environ.get("UPDATE_DOCS"):
+        text = TABLE.sub(lambda _: table, text)
+        PAGE.write_text(text)
+    (found,) = TABLE.findall(text)
+    assert found == table

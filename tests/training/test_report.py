@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training import page, report
+from models import page
+from training import report
 from training.recipe import load
 from training.record import Record
 
@@ -35,15 +36,15 @@ def test_a_report_tells_state_data_alarms_and_scores(tmp_path: Path) -> None:
         "failed: no disk &lt;left&gt;",
         "3 of 9",
         "7 clips, 1.50 h",
-        "1.50 h",
+        "time spent training</th><td>1 h 30 min",
         "30.0 %, best 30.0 % at step 3",
         "Step 3: all inputs get the same vector.",
         "&lt;b&gt;mine&lt;/b&gt;",
         "box, GPUs: none",
     ):
         assert expected in text
-    assert text.index("piano") < text.index("rain")  # most hours first
-    assert text.count("<img") == 2
+    assert text.index(">piano<") < text.index(">rain<")  # most hours first
+    assert text.count("<img") == 3 + 1  # loss, rate and probe; the views
 
 
 def test_a_report_is_one_file_that_loads_nothing(tmp_path: Path) -> None:

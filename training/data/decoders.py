@@ -10,28 +10,9 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from models import audio
-
-
-class Item(NamedTuple):
-    """An audio file, or a member of a tar.
-
-    Attributes:
-        source: name of the folder or tar.
-        name: path inside.
-        path: the file or tar to open.
-        offset: bytes; where the member begins.
-        size: bytes of the member; -1 for a file of its own.
-    """
-
-    source: str
-    name: str
-    path: str
-    offset: int
-    size: int
+from models.pcm import pcm16
+from models.sources import Item
 
 
 class Clip(NamedTuple):
@@ -65,24 +46,13 @@ def decode_all(items: Iterator[Item], n_workers: int) -> Iterator[tuple[Item, Re
                 yield item, _decode_alone(item)
 
 
-def pcm16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Round float samples in [-1, 1) to little-endian int16, clipping what lies beyond."""
-    return np.clip(np.rint(samples * 32_768), -32_768, 32_767).astype("<i2")
-
-
 def _decode(item: Item) -> Clip | audio.AudioError:
     try:
-        blocks = audio.stream(Path(item.path) if item.size < 0 else _member(item))
+        blocks = audio.stream(Path(item.path) if item.size < 0 else item.read())
         pcm = b"".join(pcm16(block).tobytes() for block in blocks)
     except audio.AudioError as error:
         return error
     return Clip(pcm, hashlib.sha256(pcm).digest())
-
-
-def _member(item: Item) -> bytes:
-    with open(item.path, "rb") as tar:
-        tar.seek(item.offset)
-        return tar.read(item.size)
 
 
 def _in_order(

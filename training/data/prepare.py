@@ -14,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from models.atomic import replacing
 from models.audio import AudioError
 from models.runtime import available_cpus
+from models.sources import Item
 from training.data.corpus import CorpusError, encode, read_index
-from training.data.decoders import Clip, Item, Result, decode_all
+from training.data.decoders import Clip, Result, decode_all
 from training.data.sources import Source, list_sources
 from training.data.store import SHARD_BYTES, Writer, locked, read_duplicates, remove_leftovers
 

@@ -1,10 +1,5 @@
-"""Folders and tars -> the audio files in them, in an order that depends on their names alone.
+"""The audio files of folders and tars as tables: a list of millions is some 50 bytes a file."""
 
-A list of millions of files is kept as an Arrow table, some 50 bytes a file.
-"""
-
-import os
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -13,13 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models import sources as files_of
+from models.sources import Item, Member, SourceError
 from training.data.corpus import CorpusError
-from training.data.decoders import Item
 
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".webm"})
 CHUNK = 10_000  # files that are Python objects at a time
 _SCHEMA = pa.schema([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
-_Member = tuple[str, int, int]  # name, offset and size in bytes
 
 
 @dataclass(frozen=True)
@@ -55,28 +49,27 @@ class Source:
 
 
 def list_sources(paths: Sequence[Path]) -> list[Source]:
-    """List the audio files, by their suffix, of folders (recursively) and uncompressed tars.
-
-    The files of a folder are in the order of their paths, those of a tar in the order they have in
-    it. Links to files are followed, links to folders are not.
+    """List the audio files of folders and tars, as `models.sources.members` does.
 
     Raises:
         CorpusError: for a source that cannot be listed or has no audio, and for two of one name.
     """
     sources: list[Source] = []
     for path in paths:
-        is_folder = path.is_dir()
-        name = path.resolve().name if is_folder else path.name.removesuffix(".tar")
+        name = files_of.source_name(path)
         if name in [source.name for source in sources]:
             raise CorpusError(f"two sources are called {name!r}; rename one of them")
-        files = _table(path, _walk(path, "") if is_folder else _tar_members(path))
+        try:
+            files = _table(path, files_of.members(path))
+        except SourceError as error:
+            raise CorpusError(str(error)) from error
         if not files.num_rows:
-            raise CorpusError(f"{path} holds no files of {', '.join(sorted(SUFFIXES))}")
+            raise CorpusError(files_of.no_audio(path))
         sources.append(Source(name, path, files))
     return sources
 
 
-def _table(path: Path, members: Iterator[_Member]) -> pa.Table:
+def _table(path: Path, members: Iterator[Member]) -> pa.Table:
     batches = []
     while chunk := list(islice(members, CHUNK)):
         try:
@@ -86,42 +79,3 @@ def _table(path: Path, members: Iterator[_Member]) -> pa.Table:
                 f"{path} holds a file whose name is not UTF-8: {error.object!a}; rename it"
             ) from error
     return pa.Table.from_batches(batches, _SCHEMA)
-
-
-def _walk(folder: Path, prefix: str) -> Iterator[_Member]:
-    """The audio files below `folder`, sorted by their whole path, a folder at a time in memory."""
-    names: list[str] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    names.append(entry.name + "/")  # sorts as in the paths of its files
-                elif _is_audio(entry.name) and entry.is_file():
-                    names.append(entry.name)
-    except OSError as error:
-        raise CorpusError(f"{folder} cannot be listed: {error.strerror}") from error
-    for name in sorted(names):
-        if name.endswith("/"):
-            yield from _walk(folder / name, prefix + name)
-        else:
-            yield prefix + name, 0, -1
-
-
-def _tar_members(path: Path) -> Iterator[_Member]:
-    if not path.is_file():
-        raise CorpusError(f"{path} is neither a folder nor a file")
-    try:
-        with tarfile.open(path, "r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined] # it would keep them all: 2 KB each
-                if member.isreg() and not member.issparse() and _is_audio(member.name):
-                    yield member.name, member.offset_data, member.size
-    except tarfile.TarError as error:
-        raise CorpusError(
-            f"{path} is not an uncompressed tar: members are read by their offset; unpack it and "
-            "name the folder, or decompress it (gunzip, unxz, zstd -d)"
-        ) from error
-
-
-def _is_audio(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES

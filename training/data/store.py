@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from models.atomic import publish, replacing
 from models.audio import SAMPLE_RATE
+from models.sources import Item
 from training.data.corpus import SCHEMA, CorpusError, clip_digests, read_index
-from training.data.decoders import Clip, Item
+from training.data.decoders import Clip
 
 SHARD_BYTES = 1 << 30  # PCM in a shard, 9 hours
 LOCK_NAME = "prepare.lock"

@@ -1,20 +1,30 @@
-"""The command that measures encoders: viola evaluate."""
+"""The command that measures encoders and classifiers: viola evaluate."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from training.terminal import clear_errors, console
+from models import shipped
+from models.terminal import Force, console, keep_existing
+from training.terminal import clear_errors
+
+if TYPE_CHECKING:
+    from models.classifier import Classifier
+    from models.labelled.tasks import Task
+
+RESULTS = ("report.html", "results.json")
 
 
 def evaluate(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="[MODEL.onnx...] TASK...",
-            help="Model files (the default encoder if none), then tasks. A task is a CSV with "
+            metavar="[MODEL...] TASK...",
+            help="Encoders and classifiers, as files or by the name of what ships (the default "
+            "encoder if none), then tasks. A task is a CSV with "
             "file_name and label, maybe split or fold, and group; or a folder of class folders; or "
             "NAME:FOLDER, a standard collection such as esc50:ESC-50-master. TASK@SECONDS sets the "
             "length that clips are cut or padded to.",
@@ -56,29 +66,103 @@ def evaluate(
             envvar="VIOLA_CACHE", help="Folder of embeddings; ~/.cache/viola.", file_okay=False
         ),
     ] = None,
+    force: Force = False,
 ) -> None:
-    """Measure encoders on labelled clips: linear probe, neighbours, few examples, search."""
+    """Measure encoders and classifiers on labelled clips.
+
+    Encoders by linear probe, neighbours, few examples and search; classifiers by what they answer.
+    """
     from training.evaluation import evaluate as evaluation
     from training.evaluation import report
     from training.evaluation.embeddings import default_cache, subjects
     from training.evaluation.evaluate import Settings
     from training.evaluation.task_names import open_tasks
+    from training.evaluation.verdict import verdict
 
-    models = [Path(argument) for argument in arguments if argument.endswith(".onnx")]
-    names = [argument for argument in arguments if not argument.endswith(".onnx")]
+    models = [argument for argument in arguments if _is_model(argument)]
+    names = [argument for argument in arguments if not _is_model(argument)]
     if not names:
         raise typer.BadParameter("expected at least one TASK: a CSV, a folder, or NAME:FOLDER")
-    settings = Settings(seed=seed, seeds=seeds, skip_broken=skip_broken)
     with clear_errors():
-        compared = subjects(models, untrained=untrained, log_mel=log_mel, seed=seed)
+        encoders, classifiers = _by_kind(models)
+        for path in _written(out, encoders, classifiers):
+            keep_existing(path, force=force)
         tasks = open_tasks(
             names, root=root, separator=separator, seed=seed, allow_leakage=allow_leakage
         )
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
+        for classifier in classifiers:
+            _test(classifier, encoders, tasks, out, skip_broken=skip_broken)
+        if classifiers and not encoders:
+            return
+        settings = Settings(seed=seed, seeds=seeds, skip_broken=skip_broken)
+        compared = subjects(encoders, untrained=untrained, log_mel=log_mel, seed=seed)
         results = evaluation.evaluate(tasks, compared, cache or default_cache(), settings, console)
         report.print_table(results, Console())
+        for sentence in verdict(results):
+            console.print(sentence, markup=False, highlight=False)
         if out is not None:
             report.write_json(results, settings, out / "results.json")
             report.write_html(results, settings, out / "report.html")
             console.print(f"report: {out / 'report.html'}", highlight=False)
+
+
+def _is_model(argument: str) -> bool:
+    """Whether an argument is a model file, or the name of one that ships, rather than a task."""
+    return argument.endswith(".onnx") or (
+        argument in shipped.names() and not Path(argument).exists()
+    )
+
+
+def _by_kind(models: Sequence[str]) -> "tuple[list[Path], list[Classifier]]":
+    """Encoder files, and classifiers."""
+    from models.classifier import Classifier
+    from models.modelfile import WrongKindError
+
+    encoders: list[Path] = []
+    classifiers: list[Classifier] = []
+    for model in models:
+        try:
+            classifiers.append(Classifier.open(model))
+        except WrongKindError:
+            encoders.append(shipped.find(model))
+    return encoders, classifiers
+
+
+def _written(
+    out: Path | None, encoders: Sequence[Path], classifiers: "Sequence[Classifier]"
+) -> list[Path]:
+    """The files that an evaluation leaves in its folder."""
+    if out is None:
+        return []
+    names = [f"{one.card.name}.{kind}" for one in classifiers for kind in ("html", "json")]
+    return [out / name for name in (*names, *(() if names and not encoders else RESULTS))]
+
+
+def _test(
+    classifier: "Classifier",
+    encoders: Sequence[Path],
+    tasks: "Sequence[Task]",
+    out: Path | None,
+    *,
+    skip_broken: bool,
+) -> None:
+    """Put a classifier to the clips of all tasks and tell what it answered."""
+    from models.classifiers import report, testing
+    from models.classifiers.tested import verdict
+
+    encoder = testing.encoder_of(classifier, encoders)
+    tests = [
+        (task.name, testing.put_to(classifier, encoder, task, console, skip_broken=skip_broken))
+        for task in tasks
+    ]
+    for name, tested in tests:
+        console.print(f"{classifier.card.name}, {name}:", markup=False, highlight=False)
+        for sentence in verdict(tested):
+            console.print(f"  {sentence}", markup=False, highlight=False)
+    if out is not None:
+        page = out / f"{classifier.card.name}.html"
+        report.write_html(tests, classifier.card, page)
+        report.write_json(tests, classifier.card, page.with_suffix(".json"))
+        console.print(f"report: {page}", highlight=False)

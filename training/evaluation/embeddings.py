@@ -15,13 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from models.atomic import replacing
+from models.labelled import clips
+from models.labelled.tasks import Task, TaskError
 from models.modelfile import DEFAULT_MODEL, Card
-from models.nn.encoder import ENCODERS, N_CHANNELS
+from models.nn.encoder import ENCODERS
 from models.nn.frontend import LogMel
 from models.nn.model import WaveformEncoder
+from models.nn.readout import LayeredReadout
 from models.runtime import Encoder
-from training.evaluation import clips, probe
-from training.evaluation.tasks import Task, TaskError
+from training.evaluation import probe
 
 BATCH = 64  # clips that are embedded at a time
 CACHE_VERSION = 1  # another one where the same clips would get other vectors
@@ -86,12 +88,15 @@ def of_random_weights(card: Card, seed: int) -> Subject:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = ENCODERS[card.encoder](
-            embed_dim=card.embed_dim,
+            embed_dim=card.feature_dim or card.embed_dim,
+            hidden_dim=card.hidden_dim,
             n_channels=card.n_channels,
             norm=card.norm,
             weight_standardization=card.weight_standardization,
         )
-    model = WaveformEncoder(network, card.mean, card.std).eval()
+    # The same layers as the card's, without the projection: that is learnt as well
+    readout = LayeredReadout(network) if card.pooling == "layers" else None
+    model = WaveformEncoder(network, card.mean, card.std, readout).eval()
     name = _network(card)
     return Subject(
         f"untrained {name}",
@@ -103,8 +108,10 @@ def of_random_weights(card: Card, seed: int) -> Subject:
 
 def _network(card: Card) -> str:
     """A card's network in words, all that its first weights depend on."""
-    parts = [f"{card.encoder}, {card.embed_dim}-d"]
-    parts += [f"{card.n_channels} channels"] if card.n_channels != N_CHANNELS else []
+    parts = [f"{card.encoder}, {card.feature_dim or card.embed_dim}-d"]
+    parts += ["layers"] if card.pooling == "layers" else []
+    default = ENCODERS[card.encoder].default_channels
+    parts += [f"{card.n_channels} channels"] if card.n_channels != default else []
     parts += [f"{card.norm} norm".replace("none", "no")] if card.norm != "batch" else []
     parts += ["standardised weights"] if card.weight_standardization else []
     return ", ".join(parts)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from models.labelled.splits import Round
+from models.labelled.tasks import Task
 from training.evaluation import neighbours, scores
 from training.evaluation.embeddings import Subject, embeddings
 from training.evaluation.linear_probe import linear
-from training.evaluation.splits import Round
-from training.evaluation.tasks import Task
 
 SHOTS = (1, 5, 10)
 SEARCH_DEPTH = 10

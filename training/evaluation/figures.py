@@ -1,4 +1,4 @@
-"""The pictures of an evaluation, each as the bytes of a PNG: scores, confusion, classes, maps.
+"""The pictures of an evaluation, each as the bytes of a PNG: classes, confusion, maps.
 
 Letters: `N` clips, `D` embedding dim, `K` classes.
 """
@@ -22,43 +22,13 @@ N_COMPONENTS = 50  # that t-SNE starts from
 DPI = 120
 
 
-def scores(results: Sequence[Result], measure: str, label: str) -> bytes:
-    """Bars of a measure by task and subject, with their 95 % intervals."""
-    tasks = list(dict.fromkeys(result.task.name for result in results))
-    subjects = list(dict.fromkeys(result.subject.name for result in results))
-    figure = Figure(figsize=(max(4.5, 1.9 * len(tasks) + 2.0), 3.4), layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(subjects)
-    for result in results:
-        found = result.measures[measure]
-        order = subjects.index(result.subject.name)
-        x = tasks.index(result.task.name) + (order - (len(subjects) - 1) / 2) * width
-        error = [[max(0, found.mean - found.low)], [max(0, found.high - found.mean)]]
-        axes.bar(x, found.mean, 0.92 * width, color=COLOURS[order % len(COLOURS)])
-        axes.errorbar(x, found.mean, error, color="#222", linewidth=1, capsize=3)
-    axes.set_xticks(range(len(tasks)), tasks)
-    axes.set_ylim(0, 1)
-    axes.set_ylabel(label)
-    _plain(axes)
-    handles = [
-        axes.bar(0, 0, color=COLOURS[i % len(COLOURS)], label=n) for i, n in enumerate(subjects)
-    ]
-    figure.legend(
-        handles=handles,
-        loc="outside upper left",
-        ncols=min(3, len(subjects)),
-        frameon=False,
-        fontsize=8,
-    )
-    return _png(figure)
-
-
 def classes(results: Sequence[Result]) -> bytes:
     """The linear probe's score of each class, for the subjects of one task."""
     task = results[0].task
     by_class = np.array([result.measures["linear"].by_class for result in results])  # (R, K)
     order = np.argsort(np.nan_to_num(by_class[0], nan=2.0), kind="stable")[:MOST_CLASSES]
-    figure = Figure(figsize=(6.5, 0.8 + 0.24 * len(order)), layout="constrained")
+    legend = 0.22 * len(results)  # a line each, so that no name is cut
+    figure = Figure(figsize=(5.0, 0.8 + legend + 0.24 * len(order)), layout="constrained")
     axes = figure.subplots()
     for index, result in enumerate(results):
         axes.plot(
@@ -75,57 +45,56 @@ def classes(results: Sequence[Result]) -> bytes:
     axes.set_xlim(-0.03, 1.03)
     axes.set_xlabel("average precision" if task.is_multilabel else "recall")
     _plain(axes, axis="x")
-    figure.legend(loc="outside upper left", ncols=min(3, len(results)), frameon=False, fontsize=8)
+    figure.legend(loc="outside upper left", ncols=1, frameon=False, fontsize=9)
     return _png(figure)
 
 
-def confusion(results: Sequence[Result]) -> bytes:
-    """What the linear probe took the clips of each class for, a matrix a subject."""
-    names = results[0].task.classes
+def confusion(result: Result) -> bytes:
+    """What the linear probe took the clips of each class for."""
+    names = result.task.classes
     shown = [_short(name) for name in names] if len(names) <= MOST_CLASSES else []
     side = max(3.2, 1.6 + 0.2 * len(shown))
-    n = len(results)
-    figure = Figure(figsize=(n * side + 1.2, side + 0.9), layout="constrained")
-    grid = figure.subplots(1, n, squeeze=False)[0]
-    for index, (axes, result) in enumerate(zip(grid, results, strict=True)):
-        counts = np.array(result.measures["linear"].confusion, np.float64)
-        share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        image = axes.imshow(share, vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
-        axes.set_title(result.subject.name, fontsize=9)
-        ticks = range(len(shown))
-        axes.set_xticks(ticks, shown, rotation=90)
-        axes.set_yticks(ticks, [""] * len(shown) if index else shown)
-        axes.tick_params(labelsize=7, length=0)
-        axes.set_xlabel("taken for", fontsize=8)
-    grid[0].set_ylabel("class", fontsize=8)
-    figure.colorbar(image, ax=list(grid), shrink=0.7, label="share of the class")
+    figure = Figure(figsize=(side + 0.8, side + 0.9), layout="constrained")
+    axes = figure.subplots()
+    counts = np.array(result.measures["linear"].confusion, np.float64)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    image = axes.imshow(share, vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
+    axes.set_xticks(range(len(shown)), shown, rotation=90)
+    axes.set_yticks(range(len(shown)), shown)
+    axes.tick_params(labelsize=8, length=0)
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("class")
+    figure.colorbar(image, shrink=0.7, label="share of the class")
     return _png(figure)
 
 
-def maps(results: Sequence[Result], seed: int) -> bytes:
-    """Embeddings in the plane, a map a subject: PCA, then t-SNE; near means similar, far little."""
-    task = results[0].task
-    chosen = _sample(results[0], seed)
+def map_of(result: Result, seed: int) -> bytes:
+    """Embeddings in the plane: PCA, then t-SNE; near means similar, far little."""
+    task = result.task
+    chosen = _sample(result, seed)
     kinds = task.one_hot[chosen].argmax(1)
-    figure = Figure(figsize=(len(results) * 3.6 + 0.2, 4.0), layout="constrained")
-    grid = figure.subplots(1, len(results), squeeze=False)[0]
-    for axes, result in zip(grid, results, strict=True):
-        points = project(result.embeddings[chosen], seed)
-        few = len(task.classes) <= 10
-        colours = "tab10" if few else "gist_ncar"
-        shown = axes.scatter(
-            *points.T, c=kinds, cmap=colours, s=9, linewidths=0, vmin=0,
-            vmax=9 if few else len(task.classes),
-        )  # fmt: skip
-        axes.set_title(result.subject.name, fontsize=9)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_aspect("equal", "datalim")
-        _plain(axes, axis=None)
+    few = len(task.classes) <= 10
+    figure = Figure(figsize=(3.8, 4.4 if few else 3.8), layout="constrained")
+    axes = figure.subplots()
+    x, y = project(result.embeddings[chosen], seed).T
+    shown = axes.scatter(
+        x,
+        y,
+        c=kinds,
+        cmap="tab10" if few else "gist_ncar",
+        s=9,
+        linewidths=0,
+        vmin=0,
+        vmax=9 if few else len(task.classes),
+    )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_aspect("equal", "datalim")
+    _plain(axes, axis=None)
     if few:
         handles, _ = shown.legend_elements(num=range(len(task.classes)))
         names = [_short(name) for name in task.classes]
-        figure.legend(handles, names, loc="outside lower left", ncols=5, frameon=False, fontsize=7)
+        figure.legend(handles, names, loc="outside lower left", ncols=2, frameon=False, fontsize=8)
     return _png(figure)
 
 

@@ -24,7 +24,7 @@ class Model(nn.Module):
         self.encoder = encoder
         self.sample_rate: int = encoder.card.sample_rate
         self.scene_embedding_size: int = encoder.card.embed_dim
-        self.timestamp_embedding_size: int = encoder.card.embed_dim
+        self.timestamp_embedding_size: int = encoder.card.frame_dim or encoder.card.embed_dim
 
 
 def load_model(model_file_path: str | Path = "") -> Model:
@@ -43,7 +43,7 @@ def get_scene_embeddings(audio: Tensor, model: Model) -> Tensor:
 
 
 def get_timestamp_embeddings(audio: Tensor, model: Model) -> tuple[Tensor, Tensor]:
-    """Frame features and the middle of each frame in ms: (B, S) -> (B, T, D) and (B, T).
+    """Frame features and the middle of each frame in ms: (B, S) -> (B, T, F) and (B, T).
 
     The middle is that of the samples which a frame sees, so that times do not drift: one frame
     every 40 ms for AudioNTT2022, every 80 ms for AudioNTT2020.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from training.evaluation.splits import Round
+from models.labelled.splits import Round
 from training.evaluation.threads import one_thread
 
 LEARNING_RATE = 1e-3

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from training.evaluation.splits import Indices, Round
+from models.labelled.splits import Indices, Round
 
 N_NEIGHBOURS = 10
 Floats = NDArray[np.float32]

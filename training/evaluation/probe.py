@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from models.audio import SAMPLE_RATE
+from models.labelled.tasks import Task, TaskError
 from models.nn.model import WaveformEncoder
 from training.evaluation.linear_probe import linear
 from training.evaluation.neighbours import knn
 from training.evaluation.scores import measure
-from training.evaluation.tasks import Task, TaskError
 
 BATCH_S = 60.0  # seconds of audio in one batch
 

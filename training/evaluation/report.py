@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from models import page
 from models.atomic import replacing
-from training import page
+from models.labelled.tasks import Task
 from training.evaluation import figures
 from training.evaluation.evaluate import SEARCH_DEPTH, SHOTS, Measure, Result, Settings
 from training.evaluation.neighbours import N_NEIGHBOURS
-from training.evaluation.tasks import Task
+from training.evaluation.verdict import verdict
 
 TITLES = {
     "linear": "linear probe",
@@ -86,16 +87,31 @@ def write_json(results: Sequence[Result], settings: Settings, path: Path) -> Non
 def write_html(results: Sequence[Result], settings: Settings, path: Path) -> None:
     """One file with its pictures inside."""
     parts = [
+        page.verdict(verdict(results)),
+        *_overview(results),
         f"<p class=facts>{_facts(results, settings)}</p>",
-        page.picture(
-            figures.scores(results, "linear", "linear probe"), "Scores with 95 % intervals."
-        ),
     ]
     for _, group in groupby(results, lambda result: result.task.name):
         parts += _task(list(group), settings)
     parts += ["<h2>How it was measured</h2>", _method(settings)]
     with replacing(path) as temporary:
         temporary.write_text(page.page(TITLE, parts))
+
+
+def _overview(results: Sequence[Result]) -> list[str]:
+    """A bar for each measure and subject: the mean over the tasks."""
+    subjects = list(dict.fromkeys(result.subject.name for result in results))
+    n_tasks = len({result.task.name for result in results})
+    over = f"the mean of {n_tasks} tasks" if n_tasks > 1 else results[0].task.name
+    parts = [page.paragraph(f"In %, {over}:", "facts")]
+    for measure, title in TITLES.items():
+        parts.append(f"<h3>{html.escape(title)}</h3>")
+        for index, name in enumerate(subjects):
+            found = [r.measures[measure].mean for r in results if r.subject.name == name]
+            mean = math.fsum(found) / len(found)
+            colour = figures.COLOURS[index % len(figures.COLOURS)]
+            parts.append(page.bar(name, mean, f"{100 * mean:.1f}", colour))
+    return parts
 
 
 def _task(results: list[Result], settings: Settings) -> list[str]:
@@ -111,13 +127,23 @@ def _task(results: list[Result], settings: Settings) -> list[str]:
         page.picture(figures.classes(results), _classes_caption(task)),
     ]
     if not task.is_multilabel:
-        caption = f"What the linear probe took test clips for. {_most_confused(results[0])}"
-        parts += ["<h3>Confusion</h3>", page.picture(figures.confusion(results), caption)]
+        pictures = [
+            page.picture(
+                figures.confusion(result), f"{result.subject.name}. {_most_confused(result)}"
+            )
+            for result in results
+        ]
+        about = page.paragraph("What the linear probe took test clips for.", "facts")
+        parts += ["<h3>Confusion</h3>", about, page.tiles(pictures)]
     caption = (
         f"PCA, then t-SNE, of at most {figures.MOST_POINTS} clips, coloured by class: what lies "
         "close together is similar; distances between groups mean little."
     )
-    return [*parts, "<h3>Map</h3>", page.picture(figures.maps(results, settings.seed), caption)]
+    pictures = [
+        page.picture(figures.map_of(result, settings.seed), result.subject.name)
+        for result in results
+    ]
+    return [*parts, "<h3>Map</h3>", page.paragraph(caption, "facts"), page.tiles(pictures)]
 
 
 def _rounds(task: Task) -> str:
@@ -148,7 +174,7 @@ def _most_confused(result: Result) -> str:
     ]
     worst = sorted(pairs, key=lambda pair: -pair[0] / pair[1])[:N_PAIRS]
     listed = "; ".join(f"{true} for {taken} ({n} of {of})" for n, of, true, taken in worst)
-    return f"Most often with {result.subject.name}: {listed}." if worst else ""
+    return f"Most often: {listed}." if worst else ""
 
 
 def _html_table(results: Sequence[Result]) -> str:

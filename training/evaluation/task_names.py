@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.evaluation import tasks
+from models.labelled import tasks
+from models.labelled.tasks import Task, TaskError
 from training.evaluation.datasets.local_copy import COLLECTIONS, open_copy
-from training.evaluation.tasks import Task, TaskError
 
 WITH_SECONDS = re.compile(r"(.+)@(\d+(?:\.\d+)?)")
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from models.audio import SAMPLE_RATE
+from models.labelled.clips import decode
+from models.sources import Item
 from models.tiles import TILE_S
 from training.data.corpus import Corpus, CorpusError, index_paths
-from training.data.decoders import Item
 from training.data.sources import list_sources
-from training.evaluation.clips import decode
 from training.quantization.graph import Range
 
 Floats = NDArray[np.float32]

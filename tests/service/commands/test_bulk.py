@@ -152,3 +152,27 @@ def test_a_table_that_is_given_up_leaves_nothing(encoder: Encoder, tmp_path: Pat
 def test_an_unknown_format_is_refused(encoder: Encoder, tmp_path: Path) -> None:
     with pytest.raises(TableError), writing(tmp_path / "t.xlsx", encoder.card):
         pass
+
+
+def test_where_every_file_fails_nothing_is_written(
+    model_path: Path, files: list[Path], tmp_path: Path
+) -> None:
+    result = embed(files[1], files[3], "-o", tmp_path / "t.npz", "--model", model_path)
+    assert result.exit_code == 1
+    assert f"failed: {files[1]}: " in result.output
+    assert "t.npz was not written" in result.output
+    assert not (tmp_path / "t.npz").exists()
+
+
+def test_a_table_is_replaced_only_where_that_is_said(
+    model_path: Path, files: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "t.npz"
+    out.write_bytes(b"mine")
+    asked = (files[0], "-o", out, "--model", model_path)
+    refused = embed(*asked)
+    assert refused.exit_code == 2
+    assert "--force" in refused.output
+    assert out.read_bytes() == b"mine"
+    assert embed(*asked, "--force").exit_code == 0
+    assert len(read(out)[0]) == 1

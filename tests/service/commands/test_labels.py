@@ -11,7 +11,7 @@ import viola
 from models.classifier import Classifier
 from models.runtime import Encoder
 from service.commands.bulk import Failure
-from service.commands.labels import Labelled, label_files, shipped
+from service.commands.labels import Labelled, label_files
 from tests.heads import LABELS, write_head
 
 
@@ -142,16 +142,6 @@ def test_what_cannot_be_asked_is_an_error_of_use(
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
     assert not list(tmp_path.glob("labels*"))
-
-
-def test_a_bare_name_is_that_of_a_classifier_that_ships(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.commands.labels.PRETRAINED", tmp_path)
-    assert shipped(Path("pitch")) == Path("pitch")
-    write_head(tmp_path / "pitch.onnx")
-    assert shipped(Path("pitch")) == tmp_path / "pitch.onnx"
-    assert shipped(Path("pitch.onnx")) == Path("pitch.onnx")
 
 
 def test_a_name_that_could_be_markup_is_printed_as_it_is(

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-import typer
 from starlette.datastructures import Headers
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
+import viola
 from service.app import create_app
-from service.commands import cli
 from service.problems import Problem
 from service.settings import Settings, SettingsError
 from service.traffic import auth
@@ -215,8 +214,7 @@ def test_all_keys_are_compared_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command_makes_a_key_that_its_line_knows(tmp_path: Path) -> None:
-    app = typer.Typer()
-    cli.register(app)
+    app = viola.build()
     made = CliRunner().invoke(
         app,
         ["key", "web", "--scope=embed", "--audio-seconds-per-minute=90", "--max-inflight=3"],

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.sources import Item
 from tests.training.stores import LENGTHS, ramp, run, write_wav
 from training.data.corpus import Corpus, CorpusError, Sampler
-from training.data.decoders import Clip, Item
+from training.data.decoders import Clip
 from training.data.store import Writer, locked
 
 

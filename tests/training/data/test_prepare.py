@@ -17,9 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.pcm import pcm16
+from models.sources import Item
 from tests.training.stores import LENGTHS, ramp, run, write_wav
 from training.data.corpus import CorpusError
-from training.data.decoders import Clip, Item, decode_all, pcm16
+from training.data.decoders import Clip, decode_all
 from training.data.prepare import prepare
 from training.data.store import Writer, locked
 

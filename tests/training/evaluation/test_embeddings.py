@@ -6,10 +6,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from models.labelled import tasks
+from models.labelled.tasks import Task, TaskError
 from models.modelfile import DEFAULT_MODEL, ModelFileError
 from models.runtime import Encoder
-from tests.training.labelled import clip, table_of_folds, write_clip
-from training.evaluation import tasks
+from tests.labelled import clip, table_of_folds, write_clip
 from training.evaluation.embeddings import (
     Subject,
     embeddings,
@@ -17,7 +18,6 @@ from training.evaluation.embeddings import (
     of_random_weights,
     subjects,
 )
-from training.evaluation.tasks import Task, TaskError
 
 Embed = Callable[[NDArray[np.int16]], NDArray[np.float32]]
 

@@ -10,12 +10,13 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import viola
+from models.labelled import tasks
+from models.labelled.tasks import Task
+from tests.labelled import clip, table_of_folds, write_clip
 from tests.signals import noise
-from tests.training.labelled import clip, table_of_folds, write_clip
-from training.evaluation import figures, report, tasks
+from training.evaluation import figures, report
 from training.evaluation.embeddings import Subject
 from training.evaluation.evaluate import Settings, evaluate
-from training.evaluation.tasks import Task
 
 MEASURES = ["linear", "knn", "shots-1", "shots-5", "shots-10", "search"]
 
@@ -118,7 +119,9 @@ def test_the_report_is_one_file_and_the_results_are_numbers(results: list, tmp_p
     assert "&lt;chance&gt;" in text
     assert "<chance>" not in text
     assert not re.search(r"(src|href)=['\"](?!data:)", text)
-    assert text.count("data:image/png;base64,") == 1 + 3 + 2  # no confusion of several labels
+    assert text.count("data:image/png;base64,") == (1 + 2 + 2) + (
+        1 + 2
+    )  # no confusion of several labels
     content = json.loads((tmp_path / "results.json").read_text())
     assert content["tasks"]["tones"]["rounds"]["1"] == {"train": 38, "valid": 4, "test": 21}
     numbers = content["results"][0]["measures"]["linear"]

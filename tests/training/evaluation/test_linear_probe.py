@@ -4,9 +4,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from models.labelled.splits import Round
 from training.evaluation.linear_probe import linear
 from training.evaluation.scores import measure
-from training.evaluation.splits import Round
 
 N = 600
 ROUND = Round("1", np.arange(400), np.arange(400, 480), np.arange(480, N))

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models.labelled.splits import Round
 from training.evaluation import neighbours
-from training.evaluation.splits import Round
 
 ROUND = Round("1", np.arange(30), np.arange(30, 40), np.arange(40, 60))
 LABELS = np.eye(4, dtype=bool)[np.arange(60) % 4]

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from models.labelled import tasks
+from models.labelled.tasks import TaskError
 from models.nn.model import WaveformEncoder
+from tests.labelled import table_of_folds, write_clip
 from tests.networks import small_network
 from tests.signals import noise
-from tests.training.labelled import table_of_folds, write_clip
-from training.evaluation import tasks
 from training.evaluation.probe import Probe, embed
-from training.evaluation.tasks import TaskError
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ number a file's name begins.
 
 from pathlib import Path
 
+from models.labelled.labels import Row
 from training.evaluation.datasets import metadata
-from training.evaluation.labels import Row
 
 SECONDS = 2.5
 

@@ -6,8 +6,8 @@ from one recording share a group; the folds keep them together.
 
 from pathlib import Path
 
+from models.labelled.labels import Row
 from training.evaluation.datasets import metadata
-from training.evaluation.labels import Row
 
 SECONDS = 5.0
 

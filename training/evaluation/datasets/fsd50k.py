@@ -6,8 +6,8 @@ unpack. The split is the official one of the ground truth.
 
 from pathlib import Path
 
+from models.labelled.labels import Row
 from training.evaluation.datasets import metadata
-from training.evaluation.labels import Row
 
 SECONDS = 7.6358
 SEPARATOR = ","

@@ -10,9 +10,9 @@ folder holds a folder a genre.
 
 from pathlib import Path
 
+from models.labelled.labels import Row
+from models.labelled.tasks import TaskError
 from training.evaluation.datasets import metadata
-from training.evaluation.labels import Row
-from training.evaluation.tasks import TaskError
 
 SECONDS = 30.0
 PARTS = ("train", "valid", "test")

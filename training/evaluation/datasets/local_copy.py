@@ -8,8 +8,8 @@ tested on made-up folders of their layout; none of the collections was at hand.
 from importlib import import_module
 from pathlib import Path
 
-from training.evaluation import tasks
-from training.evaluation.tasks import Task, TaskError
+from models.labelled import tasks
+from models.labelled.tasks import Task, TaskError
 
 COLLECTIONS = (
     "cremad",

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.evaluation import labels
-from training.evaluation.labels import LabelError, Row
-from training.evaluation.tasks import TaskError
+from models.labelled import labels
+from models.labelled.labels import LabelError, Row
+from models.labelled.tasks import TaskError
 
 
 def table(root: Path, name: str, columns: Sequence[str]) -> list[dict[str, str]]:

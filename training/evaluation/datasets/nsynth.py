@@ -6,8 +6,8 @@ The folder holds `nsynth-train/`, `nsynth-valid/` and `nsynth-test/` as they unp
 
 from pathlib import Path
 
+from models.labelled.labels import Row
 from training.evaluation.datasets import metadata
-from training.evaluation.labels import Row
 
 SECONDS = 4.0
 

@@ -7,8 +7,8 @@ group; no speaker is in two parts.
 
 from pathlib import Path
 
+from models.labelled.labels import Row
 from training.evaluation.datasets import metadata
-from training.evaluation.labels import Row
 
 SECONDS = 1.0
 

@@ -6,8 +6,8 @@ The folder is the archive as it unpacks, with `metadata/UrbanSound8K.csv` and `a
 
 from pathlib import Path
 
+from models.labelled.labels import Row
 from training.evaluation.datasets import metadata
-from training.evaluation.labels import Row
 
 SECONDS = 4.0
 

@@ -6,9 +6,9 @@ test set together below `wav/`, as in `wav/id10001/1zcIwhmdeo4/00001.wav`. The v
 
 from pathlib import Path
 
+from models.labelled.labels import Row
+from models.labelled.tasks import TaskError
 from training.evaluation.datasets import metadata
-from training.evaluation.labels import Row
-from training.evaluation.tasks import TaskError
 
 SECONDS = 8.2
 PARTS = {"1": "train", "2": "valid", "3": "test"}

@@ -7,8 +7,8 @@ file names start from there.
 
 from pathlib import Path
 
+from models.labelled.labels import Row
 from training.evaluation.datasets import metadata
-from training.evaluation.labels import Row
 
 SECONDS = 5.8
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from models.labelled.tasks import Task, TaskError
+from tests.labelled import write_clip
 from tests.signals import noise
-from tests.training.labelled import write_clip
 from training.evaluation.datasets.local_copy import COLLECTIONS, open_copy
-from training.evaluation.tasks import Task, TaskError
 
 SPLITS = ("train", "train", "valid", "test")
 Maker = Callable[[Path], None]

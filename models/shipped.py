@@ -1,0 +1,27 @@
+"""Model files by name: what ships with the project is found from any folder."""
+
+from pathlib import Path
+
+from models.modelfile import PRETRAINED, ModelFileError
+
+
+def find(name: str | Path) -> Path:
+    """A file as it is named, or the one of that name that ships: `default`, `sounds-10`.
+
+    Raises:
+        ModelFileError: there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.parent != Path() or path.suffix:
+        raise ModelFileError(f"no model file at {name}")
+    ours = PRETRAINED / f"{path.name}.onnx"
+    if not ours.is_file():
+        raise ModelFileError(f"no model is called {name}; there are {', '.join(names())}")
+    return ours
+
+
+def names() -> list[str]:
+    """The names of what ships, encoders and classifiers."""
+    return sorted(path.stem for path in PRETRAINED.glob("*.onnx"))

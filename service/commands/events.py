@@ -1,0 +1,159 @@
+"""Labels over time -> events: windows of one label in a row become one stretch of it.
+
+Written as CSV, or as what editors of sound read: label tracks of Audacity, selection tables of
+Raven.
+"""
+
+import csv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from models.atomic import replacing
+from models.audio import SAMPLE_RATE
+from service.commands.labels import Labelled, plain
+from service.commands.tables import TableError
+
+LEAST_SCORE = 0.5
+AUDACITY, RAVEN = ".txt", ".selections.txt"
+FORMATS = (".csv", AUDACITY, RAVEN)
+COLUMNS = ("file", "start_s", "end_s", "label", "score", "windows")
+RAVEN_COLUMNS = (
+    "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)",
+    "High Freq (Hz)", "Begin File", "Label", "Score",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Event:
+    """A stretch of a recording in which one label holds; its score is the highest of a window."""
+
+    file: str
+    start_s: float
+    end_s: float
+    label: str
+    score: float
+    windows: int = 1
+
+
+Add = Callable[[Labelled], None]
+AddEvent = Callable[[Event], None]
+
+
+class Merging:
+    """Takes labelled windows, recording by recording, and gives events as they end."""
+
+    def __init__(self, add: AddEvent, least_score: float = LEAST_SCORE) -> None:
+        self._add, self._least_score = add, least_score
+        self._open: dict[str, Event] = {}
+
+    def take(self, window: Labelled) -> None:
+        """Go on with the events of the window's labels, begin new ones, end all others."""
+        before, self._open = self._open, {}
+        for label, score in holding(window, self._least_score):
+            event = before.get(label)
+            if event is None or event.file != window.file or event.end_s < window.start_s - 1e-6:
+                self._open[label] = Event(window.file, window.start_s, window.end_s, label, score)
+                continue
+            del before[label]
+            self._open[label] = replace(
+                event,
+                end_s=window.end_s,
+                score=max(event.score, score),
+                windows=event.windows + 1,
+            )
+        self._end(before)
+
+    def finish(self) -> None:
+        """End what is still open."""
+        self._end(self._open)
+        self._open = {}
+
+    def _end(self, events: dict[str, Event]) -> None:
+        for event in sorted(events.values(), key=lambda event: event.start_s):
+            self._add(event)
+
+
+def holding(window: Labelled, least_score: float) -> list[tuple[str, float]]:
+    """The labels of a window that count, with their scores: none where it is novel.
+
+    Where one label holds, that is the best one; where several can, those above their thresholds.
+    """
+    if window.is_novel:
+        return []
+    best = window.best(len(window.card.labels) if window.card.multi_label else 1)
+    return [
+        (one.label, one.score)
+        for one in best
+        if one.is_present is not False and one.score >= least_score
+    ]
+
+
+@contextmanager
+def writing(path: Path, least_score: float, n_files: int) -> Iterator[Add]:
+    """Takes labelled windows and writes their events; the file appears when the block ends well.
+
+    Raises:
+        TableError: the file cannot be written so.
+    """
+    if not path.name.endswith(FORMATS):
+        raise TableError(
+            f"{path}: events are written as NAME.csv, NAME.txt (labels of Audacity) or "
+            "NAME.selections.txt (a selection table of Raven)"
+        )
+    if path.suffix != ".csv" and n_files > 1:
+        raise TableError(
+            f"{path}: labels of Audacity and tables of Raven are of one recording; give one, or "
+            "write NAME.csv"
+        )
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
+        merging = Merging(_writer(path, out), least_score)
+        yield merging.take
+        merging.finish()
+
+
+@contextmanager
+def printing(least_score: float) -> Iterator[Add]:
+    """Takes labelled windows and prints their events as they end."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True)
+
+    def show(event: Event) -> None:
+        stretch = f"{event.start_s:9.2f} {event.end_s:9.2f}"
+        line = f"{event.file}  {stretch}  {event.label} {event.score:.2f}"
+        console.print(plain(line), highlight=False)
+
+    merging = Merging(show, least_score)
+    yield merging.take
+    merging.finish()
+
+
+def _writer(path: Path, out: TextIO) -> AddEvent:
+    """What writes one event in the format of `path`."""
+    if path.suffix == ".csv":
+        table = csv.writer(out)
+        table.writerow(COLUMNS)
+        return lambda event: table.writerow(_csv_row(event))
+    table = csv.writer(out, delimiter="\t", lineterminator="\n")
+    if not path.name.endswith(RAVEN):
+        return lambda event: table.writerow(
+            [f"{event.start_s:.6f}", f"{event.end_s:.6f}", event.label]
+        )
+    table.writerow(RAVEN_COLUMNS)
+    numbers = iter(range(1, 2**31))
+    return lambda event: table.writerow(_raven_row(next(numbers), event))
+
+
+def _csv_row(event: Event) -> list[Any]:
+    where = [event.file, round(event.start_s, 6), round(event.end_s, 6)]
+    return [*where, event.label, round(event.score, 6), event.windows]
+
+
+def _raven_row(number: int, event: Event) -> list[Any]:
+    times = [f"{event.start_s:.6f}", f"{event.end_s:.6f}"]
+    band = [0, SAMPLE_RATE // 2]  # what the encoder hears
+    name = Path(event.file).name
+    return [number, "Spectrogram 1", 1, *times, *band, name, event.label, f"{event.score:.4f}"]

@@ -1,0 +1,145 @@
+"""One budget of bytes for what requests hold in memory, until the last byte has left."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from contextlib import ExitStack
+
+import httpx
+import pytest
+
+from service.problems import Problem
+from service.traffic.budget import Budget
+from service.traffic.patience import to_the_end
+from tests import hostile
+from tests.service.conftest import Serve, encoded, tone, until
+
+URL = "/v1/audio/embeddings"
+INFER = "/v2/models/tiny/infer"
+
+
+def held(client: httpx.Client) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("viola_memory_bytes "))
+
+
+def test_what_does_not_fit_waits_and_is_then_refused() -> None:
+    async def run() -> None:
+        budget = Budget(100, wait_s=0.05)
+        with budget.share() as one, budget.share() as other:
+            await one.take(80)
+            with pytest.raises(Problem) as full:
+                await other.take(30)
+            assert (full.value.kind.slug, full.value.status_code) == ("overloaded", 503)
+            assert full.value.headers is not None
+            assert full.value.headers["Retry-After"]
+            asyncio.get_running_loop().call_later(0.01, one.give, 60)
+            await other.take(30)
+            assert budget.used == 50
+            with pytest.raises(Problem) as never:
+                await other.take(71)
+            assert (never.value.kind.slug, never.value.status_code) == ("too-much-memory", 413)
+        assert budget.used == 0
+
+    asyncio.run(run())
+
+
+def test_uploads_leave_room_for_what_becomes_of_them() -> None:
+    async def run() -> None:
+        budget = Budget(100, wait_s=0.02)
+        with budget.share() as one, budget.share() as other:
+            await one.take(40, is_upload=True)
+            with pytest.raises(Problem):
+                await other.take(40, is_upload=True)
+            await one.take(60)
+
+    asyncio.run(run())
+
+
+def test_who_is_cancelled_while_waiting_holds_nothing() -> None:
+    async def run() -> None:
+        budget = Budget(100, wait_s=5)
+        with budget.share() as one, budget.share() as other:
+            await one.take(80)
+            waiting = asyncio.create_task(other.take(50))
+            await asyncio.sleep(0.01)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            one.give(80)
+            assert (budget.used, other.held) == (0, 0)
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_request_waits_for_the_thread_that_works_for_it() -> None:
+    goes_on = threading.Event()
+
+    async def run() -> None:
+        work = asyncio.ensure_future(asyncio.to_thread(goes_on.wait, 10))
+        waiting = asyncio.create_task(to_the_end(work))
+        await asyncio.sleep(0.02)
+        waiting.cancel()
+        await asyncio.sleep(0.02)
+        assert not waiting.done()
+        goes_on.set()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert work.done()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("n", [17, 8_000_000, 1 << 62])
+def test_rows_are_counted_before_anything_is_made_of_them(client: httpx.Client, n: int) -> None:
+    started = time.monotonic()
+    answer = client.post(INFER, content=hostile.rows(n))
+    assert (answer.status_code, answer.json()["type"]) == (413, "/problems/too-many-files")
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("data", [[True], ["1"], [[1.0], [2.0]], [None], [[[1.0]]]])
+def test_what_is_no_row_of_numbers_is_no_waveform(client: httpx.Client, data: list[object]) -> None:
+    tensor = {"name": "waveform", "shape": [1, 1], "datatype": "FP32", "data": data}
+    assert client.post(INFER, json={"inputs": [tensor]}).status_code == 400
+
+
+def test_a_length_is_a_whole_number(client: httpx.Client) -> None:
+    waveform = {"name": "waveform", "shape": [1, 9], "datatype": "FP32", "data": [0.0] * 9}
+    length = {"name": "length", "shape": [1], "datatype": "INT64", "data": [8.7]}
+    assert client.post(INFER, json={"inputs": [waveform, length]}).status_code == 400
+
+
+def test_a_request_that_can_never_fit_is_a_413(serve: Serve) -> None:
+    with serve(memory_bytes=32 << 20, max_body_bytes=60 << 20) as client:
+        answer = client.post(URL, content=bytes(40 << 20))
+        assert (answer.status_code, answer.json()["type"]) == (413, "/problems/too-much-memory")
+        assert answer.json()["limit"] == 32 << 20
+        assert client.post(URL, content=encoded(tone())).status_code == 200
+        until(lambda: held(client) == 0)
+
+
+def test_answers_that_nobody_reads_are_held_and_then_cut_off(serve: Serve) -> None:
+    clip = encoded(tone(400.0), kind="FLAC")
+    path = f"{URL}?window_s=0.02&hop_s=0.02&output=json"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(clip)}\r\n\r\n".encode()
+    with serve(idle_timeout_s=1.0, max_windows=30_000) as client, ExitStack() as sockets:
+        for _ in range(3):
+            line = sockets.enter_context(socket.socket())
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            line.connect((client.base_url.host, client.base_url.port or 80))
+            line.sendall(head + clip)
+        until(lambda: held(client) > 0)
+        until(lambda: held(client) == 0, 60)
+        assert client.post(URL, content=encoded(tone())).status_code == 200
+
+
+def test_a_long_answer_is_the_same_in_pieces(client: httpx.Client) -> None:
+    clip = encoded(tone(60.0))
+    asked = {"window_s": "0.02", "hop_s": "0.02"}
+    answer = client.post(URL, content=clip, params=asked)
+    assert "Content-Length" not in answer.headers
+    windows = json.loads(answer.content)["data"][0]["windows"]
+    assert len(windows) == answer.json()["usage"]["windows"] > 2_900
+    until(lambda: held(client) == 0)

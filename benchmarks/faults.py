@@ -99,7 +99,16 @@ class Peak:
             self._look()
 
     def _look(self) -> None:
-        self._mb = max(self._mb, sum(map(resident_mb, (self.pid, *children_of(self.pid)))))
+        # A child that is not yet another program shares the memory of its parent
+        own = _program(self.pid)
+        children = [child for child in children_of(self.pid) if _program(child) != own]
+        self._mb = max(self._mb, sum(map(resident_mb, (self.pid, *children))))
+
+
+def _program(pid: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 @contextmanager

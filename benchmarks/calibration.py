@@ -93,7 +93,7 @@ def tell_apart(own: Embedded, others: np.ndarray) -> dict[str, dict[str, list[fl
 def cut(task: tasks.Task, encoder: Encoder, seconds: float) -> np.ndarray:
     """Vectors of the beginnings of a task's clips."""
     n_samples = round(seconds * SAMPLE_RATE)
-    clips = [pcm[:n_samples].astype(np.float32) / 32_768 for _, pcm in task.decode()]
+    clips = [samples[:n_samples] for _, samples in task.decode()]
     parts = [clips[first : first + BATCH] for first in range(0, len(clips), BATCH)]
     return np.concatenate([encoder.embed_batch(part) for part in parts])
 

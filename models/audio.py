@@ -6,8 +6,12 @@ Shapes: S samples at 16 kHz.
 """
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -16,14 +20,23 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from models import containers
-from models.containers import ContainerError, Sound
-from models.quality import Meter
+from models.containers import open_sounds
+from models.formats.file import File
+from models.formats.sound import ContainerError, Sound
+from models.quality import Meter, Mixdown
 
 SAMPLE_RATE = 16_000
 # Float files scaled as 16-bit integers pass; garbage such as 1e38 does not.
 MAX_AMPLITUDE = 65_536.0
 NOTHING = "the file holds no audio samples; send one that does"
+MAX_CHANNEL = 255  # the highest number of a channel that may be chosen
+MAX_TIME_S = 1e7  # four months; the latest time that may be chosen
+_HELD_BYTES = 64 << 20  # of a pipe, beyond which its content goes to the disk
+
+AudioFile = str | Path | bytes | BinaryIO
+"""A path, the bytes of a file, or a file that is open for reading: a pipe is read to its end."""
+Warn = Callable[[str], None]
+"""Is told, in a sentence, what is no error and yet makes the samples worth less."""
 
 Reason = Literal[
     "unreadable",
@@ -37,6 +50,7 @@ Reason = Literal[
     "channels",
     "duration",
     "decoded_bytes",
+    "selection",
 ]
 
 
@@ -90,12 +104,50 @@ class AudioError(ValueError):
         return self.message
 
 
+class AudioWarning(UserWarning):
+    """Something about a recording that makes its samples worth less."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which part of a recording is meant.
+
+    Attributes:
+        channel: its number, from 0, or "mix" for the mean of all channels.
+        start_s: seconds from the beginning of the recording.
+        end_s: seconds from the beginning, as far as there are so many; None: to the end.
+    """
+
+    channel: int | Literal["mix"] = "mix"
+    start_s: float = 0.0
+    end_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.channel != "mix" and not 0 <= self.channel <= MAX_CHANNEL:
+            what = f"channel = {self.channel} is none: expected mix, or 0 to {MAX_CHANNEL}"
+            raise AudioError("selection", what, MAX_CHANNEL, self.channel, "channels")
+        end_s = MAX_TIME_S if self.end_s is None else self.end_s
+        for name, value in (("start_s", self.start_s), ("end_s", end_s)):
+            if not (math.isfinite(value) and 0 <= value <= MAX_TIME_S):
+                what = f"{name} = {value:g} is no time: expected 0 to {MAX_TIME_S:g} seconds"
+                raise AudioError("selection", what, MAX_TIME_S, value, "s")
+        if self.start_s >= end_s:
+            what = f"start_s = {self.start_s:g} is not before end_s = {end_s:g}; choose a later end"
+            raise AudioError("selection", what, end_s, self.start_s, "s")
+
+
+WHOLE = Selection()
+
+
 @dataclass(frozen=True)
 class Header:
     """What a file claims to be; nothing of its stream was decoded.
 
     Attributes:
+        sample_rate: of the first recording, if the file holds several in a row.
+        channels: likewise.
         duration_s: None where the headers do not say, or cannot be relied upon.
+        warnings: what was noticed and is no error.
         error: what the headers alone are refused for.
     """
 
@@ -105,90 +157,136 @@ class Header:
     channels: int
     duration_s: float | None
     error: AudioError | None
+    warnings: list[str]
+
+
+def warn_in_python(sentence: str) -> None:
+    """Tell by Python's own warnings."""
+    warnings.warn(sentence, AudioWarning, stacklevel=3)
 
 
 def stream(
-    source: str | Path | bytes,
+    source: AudioFile,
     limits: Limits = Limits(),
     meter: Meter | None = None,
+    selection: Selection = WHOLE,
+    warn: Warn = warn_in_python,
 ) -> Iterator[NDArray[np.float32]]:
     """Decode `source` in blocks of 16 kHz mono; memory does not grow with the recording.
 
-    Every block is non-empty and contiguous. Channels are averaged; soxr (HQ) resamples.
+    Every block is non-empty and contiguous. Channels are averaged unless one is selected; soxr (HQ)
+    resamples. Values beyond full scale stay as they are. Files that were joined are read to the
+    end, whatever the rates and channels of their parts.
 
-    A file that breaks part way raises after the blocks that came before. What cannot be detected:
-    an Ogg file cut exactly between two pages, an MP3 without a Xing header that is cut short, a
-    webm cut short beside a video, and damage inside a stream that its decoder conceals (MP3, Ogg,
-    AAC; PCM has no check at all).
+    A file that breaks part way raises after the blocks that came before; what lies behind the
+    selection is not looked at. `docs/formats.md` lists what cannot be detected.
 
     Args:
-        source: a path, or the bytes of a file.
+        source: what to decode.
         limits: what to refuse.
         meter: measures the quality of what is decoded, before it is mixed down and resampled.
+        selection: the part and the channel that are meant.
+        warn: is told what was noticed.
 
     Raises:
         AudioError: for anything that is wrong with the source.
     """
-    with _opened(source) as sound:
-        _check_header(sound, limits)
-        if meter is not None:
-            meter.begin(sound)
-        yield from _resampled(_mono(sound, limits, meter), sound)
+    with _opened(source) as file:
+        listener = _Listener(limits, meter, selection)
+        n_samples = 0
+        for sound in open_sounds(file):
+            if listener.is_done:
+                break
+            listener.check(sound)
+            for block in _at_16_khz(listener.mono(sound), sound.rate):
+                if len(block):
+                    n_samples += len(block)
+                    yield block
+        if not n_samples:
+            raise listener.nothing()
+        for sentence in (*file.warnings, *listener.mixdown.warnings):
+            warn(sentence)
 
 
-def decode(source: str | Path | bytes, limits: Limits = Limits()) -> NDArray[np.float32]:
+def decode(
+    source: AudioFile,
+    limits: Limits = Limits(),
+    selection: Selection = WHOLE,
+    warn: Warn = warn_in_python,
+) -> NDArray[np.float32]:
     """Decode `source` as a whole: -> (S,). See `stream`."""
-    return np.concatenate(list(stream(source, limits)))
+    return np.concatenate(list(stream(source, limits, None, selection, warn)))
 
 
-def read_header(source: str | Path | bytes, limits: Limits = Limits()) -> Header:
+def read_header(
+    source: AudioFile, limits: Limits = Limits(), selection: Selection = WHOLE
+) -> Header:
     """What `source` claims to be, and what its headers alone would be refused for.
+
+    The duration, and what it is refused for, are those of the selection.
 
     Raises:
         AudioError: there are no headers that can be read.
     """
-    with _opened(source) as sound:
-        return Header(
-            container=sound.container,
-            codec=sound.codec,
-            sample_rate=sound.rate,
-            channels=sound.channels,
-            duration_s=_claimed_s(sound),
-            error=_header_error(sound, limits),
-        )
+    with _opened(source) as file:
+        sounds = list(open_sounds(file))
+    first, is_known = sounds[0], all(sound.frames is not None for sound in sounds)
+    listener = _Listener(limits, None, selection)
+    error = _header_error(sounds, listener, is_known=is_known)
+    return Header(
+        container=first.container,
+        codec=first.codec,
+        sample_rate=first.rate,
+        channels=first.channels,
+        duration_s=listener.seconds if is_known else None,
+        error=error,
+        warnings=file.warnings,
+    )
 
 
-def _claimed_s(sound: Sound) -> float | None:
-    return sound.frames / sound.rate if sound.frames is not None and sound.rate else None
-
-
-def _header_error(sound: Sound, limits: Limits) -> AudioError | None:
-    try:
-        _check_header(sound, limits)
-    except AudioError as error:
+def _header_error(
+    sounds: list[Sound], listener: "_Listener", *, is_known: bool
+) -> AudioError | None:
+    error = None
+    for sound in sounds:
+        try:
+            listener.claim(sound)
+        except AudioError as found:
+            error = error or found
+    if error is not None:
         return error
-    if sound.is_cut:
+    if any(sound.is_cut for sound in sounds):
         message = "the file ends before what its headers promise; copy or encode the file again"
         return AudioError("truncated", message)
-    if sound.frames == 0:
-        return AudioError("empty", NOTHING)
-    return None
+    return listener.nothing() if is_known and not listener.seconds else None
 
 
 @contextmanager
-def _opened(source: str | Path | bytes) -> Iterator[Sound]:
-    """The source as a sound; what is wrong with it, now or while it is read, is an AudioError."""
+def _opened(source: AudioFile) -> Iterator[File]:
+    """The source as a file; what is wrong with it, now or while it is read, is an AudioError."""
     try:
-        with _open(source) as file:
-            yield containers.open_sound(file)
+        with ExitStack() as stack:
+            yield File(_open(source, stack))
     except ContainerError as error:
         raise AudioError(*error.args) from error
     except OSError as error:
-        raise AudioError("unreadable", f"the file cannot be read: {error.strerror}") from error
+        reason = error.strerror or type(error).__name__
+        raise AudioError("unreadable", f"the file cannot be read: {reason}") from error
 
 
-def _open(source: str | Path | bytes) -> BinaryIO:
-    return io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
+def _open(source: AudioFile, stack: ExitStack) -> BinaryIO:
+    """A file that can be read anywhere: what comes through a pipe is kept until it has ended."""
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if isinstance(source, str | Path):
+        source = Path(source).open("rb")  # noqa: SIM115
+        stack.enter_context(source)
+    if source.seekable():
+        return source
+    held = tempfile.SpooledTemporaryFile(_HELD_BYTES)  # noqa: SIM115
+    stack.enter_context(held)
+    shutil.copyfileobj(source, held)
+    return held  # type: ignore[return-value]
 
 
 def _check_header(sound: Sound, limits: Limits) -> None:
@@ -210,42 +308,148 @@ def _check_header(sound: Sound, limits: Limits) -> None:
             sound.channels,
             "channels",
         )
-    if sound.frames is not None:
-        _check_length(sound, sound.frames, limits)  # early; decoded counts are checked as well
 
 
-def _check_length(sound: Sound, frames: int, limits: Limits) -> None:
-    seconds, n_bytes = frames / sound.rate, frames * sound.channels * 4
-    if limits.max_duration_s is not None and seconds > limits.max_duration_s:
-        raise AudioError(
-            "duration",
-            f"{seconds:.2f} s of audio or more exceed the limit of {limits.max_duration_s:g} s; "
-            "cut it into shorter parts",
-            limits.max_duration_s,
-            seconds,
-            "s",
-        )
-    if limits.max_decoded_bytes is not None and n_bytes > limits.max_decoded_bytes:
-        raise AudioError(
-            "decoded_bytes",
-            f"{n_bytes} decoded bytes or more exceed the limit of {limits.max_decoded_bytes}; "
-            "cut the audio, lower its sample rate or mix it down",
-            limits.max_decoded_bytes,
-            n_bytes,
-            "bytes",
-        )
+class _Tally:
+    """What the selected parts of a file come to, held against the limits."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.seconds, self.n_bytes = 0.0, 0
+
+    def add(self, sound: Sound, frames: int) -> AudioError | None:
+        """Count frames of a sound; what is wrong if that is too much."""
+        error = self._error(sound, frames)
+        self.seconds += frames / max(1, sound.rate)
+        self.n_bytes += frames * sound.channels * 4
+        return error
+
+    def check(self, sound: Sound, frames: int) -> None:
+        """Refuse what so many more frames would come to."""
+        if (error := self._error(sound, frames)) is not None:
+            raise error
+
+    def _error(self, sound: Sound, frames: int) -> AudioError | None:
+        limits = self.limits
+        seconds = self.seconds + frames / max(1, sound.rate)
+        n_bytes = self.n_bytes + frames * sound.channels * 4
+        if limits.max_duration_s is not None and seconds > limits.max_duration_s:
+            return AudioError(
+                "duration",
+                f"{seconds:.2f} s of audio or more exceed the limit of "
+                f"{limits.max_duration_s:g} s; cut it into shorter parts",
+                limits.max_duration_s,
+                seconds,
+                "s",
+            )
+        if limits.max_decoded_bytes is not None and n_bytes > limits.max_decoded_bytes:
+            return AudioError(
+                "decoded_bytes",
+                f"{n_bytes} decoded bytes or more exceed the limit of "
+                f"{limits.max_decoded_bytes}; cut the audio, lower its sample rate or mix it down",
+                limits.max_decoded_bytes,
+                n_bytes,
+                "bytes",
+            )
+        return None
 
 
-def _mono(sound: Sound, limits: Limits, meter: Meter | None) -> Iterator[NDArray[np.float32]]:
-    """Check and average the channels of every block: (frames, channels) -> (frames,)."""
-    frames = 0
-    for block in filter(len, sound.blocks):
-        _check_samples(block, frames / sound.rate)
-        frames += len(block)
-        _check_length(sound, frames, limits)
-        if meter is not None:
-            meter.add(block)
-        yield block[:, 0] if sound.channels == 1 else block.mean(axis=1)
+class _Listener:
+    """Takes the sounds of a file one after the other, and gives the selected part of them."""
+
+    def __init__(self, limits: Limits, meter: Meter | None, selection: Selection) -> None:
+        self.selection, self.meter = selection, meter
+        self.mixdown = Mixdown()
+        self._tally = _Tally(limits)
+        self._passed_s = 0.0  # of the sounds before
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the selection has ended."""
+        return self.selection.end_s is not None and self._passed_s >= self.selection.end_s
+
+    @property
+    def seconds(self) -> float:
+        """What was selected so far."""
+        return self._tally.seconds
+
+    def claim(self, sound: Sound) -> None:
+        """Count what a sound claims to be, decoding nothing."""
+        first, last = self._bounds(sound)
+        frames = sound.frames or 0
+        self._passed_s += frames / max(1, sound.rate)
+        end = frames if last is None else min(last, frames)
+        error = self._tally.add(sound, max(0, end - first))
+        self.check(sound)
+        if error is not None:
+            raise error
+
+    def mono(self, sound: Sound) -> Iterator[NDArray[np.float32]]:
+        """The selected frames of a sound, checked and of one channel: (frames,)."""
+        first, last = self._bounds(sound)
+        if sound.frames is not None:  # early; what is decoded is counted as well
+            end = sound.frames if last is None else min(last, sound.frames)
+            self._tally.check(sound, max(0, end - first))
+        if self.meter is not None:
+            self.meter.begin(sound)
+        for block in filter(len, self._selected(sound, first, last)):
+            _check_samples(block, self._passed_s + self._position / sound.rate)
+            if (error := self._tally.add(sound, len(block))) is not None:
+                raise error
+            if self.meter is not None:
+                self.meter.add(block)
+            yield self._one_channel(block, sound)
+        self._passed_s += self._position / sound.rate
+
+    def check(self, sound: Sound) -> None:
+        """Refuse absurd headers, and a channel that is not there."""
+        _check_header(sound, self._tally.limits)
+        channel = self.selection.channel
+        if channel != "mix" and channel >= sound.channels:
+            message = (
+                f"there is no channel {channel}: the recording has {sound.channels}, counted from "
+                "0; choose one of them, or mix"
+            )
+            raise AudioError("selection", message, sound.channels - 1, channel, "channels")
+
+    def nothing(self) -> AudioError:
+        """Why no samples came."""
+        start_s = self.selection.start_s
+        if 0 < self._passed_s <= start_s:
+            message = (
+                f"start_s = {start_s:g} lies behind the end: the recording lasts "
+                f"{self._passed_s:.2f} s; choose an earlier start"
+            )
+            return AudioError("selection", message, self._passed_s, start_s, "s")
+        return AudioError("empty", NOTHING)
+
+    def _bounds(self, sound: Sound) -> tuple[int, int | None]:
+        """The selection in frames of this sound."""
+        start_s, end_s = self.selection.start_s, self.selection.end_s
+        first = max(0, round((start_s - self._passed_s) * sound.rate))
+        last = None if end_s is None else max(first, round((end_s - self._passed_s) * sound.rate))
+        return first, last
+
+    def _selected(
+        self, sound: Sound, first: int, last: int | None
+    ) -> Iterator[NDArray[np.float32]]:
+        """Blocks of the frames from `first` to `last`; the position is where a block begins."""
+        self._position = min(first, sound.frames or 0) if sound.is_seekable else 0
+        for block in sound.blocks(self._position):
+            before = max(0, first - self._position)
+            yield block[before : None if last is None else max(0, last - self._position)]
+            self._position += len(block)
+            if last is not None and self._position >= last:
+                break
+
+    def _one_channel(self, block: NDArray[np.float32], sound: Sound) -> NDArray[np.float32]:
+        if sound.channels == 1:
+            return block[:, 0]
+        if self.selection.channel != "mix":
+            return np.ascontiguousarray(block[:, self.selection.channel])
+        mixed: NDArray[np.float32] = block.mean(axis=1)
+        self.mixdown.add(block, mixed, sound.rate)
+        return mixed
 
 
 def _check_samples(block: NDArray[np.float32], start_s: float) -> None:
@@ -261,20 +465,6 @@ def _check_samples(block: NDArray[np.float32], start_s: float) -> None:
             MAX_AMPLITUDE,
             peak,
         )
-
-
-def _resampled(
-    blocks: Iterator[NDArray[np.float32]], sound: Sound
-) -> Iterator[NDArray[np.float32]]:
-    """Bring mono blocks to 16 kHz; nothing at all is an error."""
-    blocks = _at_16_khz(blocks, sound.rate)
-    n_samples = 0
-    for block in blocks:
-        if len(block):
-            n_samples += len(block)
-            yield block
-    if not n_samples:
-        raise AudioError("empty", NOTHING)
 
 
 def _at_16_khz(blocks: Iterator[NDArray[np.float32]], rate: int) -> Iterator[NDArray[np.float32]]:

@@ -4,12 +4,12 @@ Measured block by block, so that memory does not grow with the recording. Letter
 channels, `N` frames of a spectrum, `F` its frequencies.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.containers import Sound
+from models.formats.sound import Sound
 
 Floats = NDArray[np.float32]
 
@@ -21,6 +21,8 @@ FULL_SCALE = 0.99
 OVERSHOOT_DBFS = 6.0  # decoders of lossy formats overshoot full scale, but not by so much
 
 _OFFSET_BINS = 3  # frequencies that an offset spills into
+CANCELLED_DB = 12.0  # that a mix lies below what channels without relation would give
+CANCELLED_S = 0.5  # seconds of it that are worth a word
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,52 @@ class Quality:
         return None
 
 
+class Mixdown:
+    """Takes blocks beside their mixes, and tells where channels cancel each other."""
+
+    def __init__(self) -> None:
+        self._seconds = self._cancelled_s = 0.0
+        self._channels = self._mix = 0.0  # energy of what cancels
+
+    def add(self, block: Floats, mix: Floats, rate: int) -> None:
+        """Take in a block (S, C) and its mix (S,)."""
+        seconds, n_channels = len(block) / rate, block.shape[1]
+        energy = float(np.square(block, dtype=np.float64).mean())
+        left = float(np.square(mix, dtype=np.float64).mean())
+        self._seconds += seconds
+        is_heard = energy > 10 ** (SILENCE_DBFS / 10)
+        if is_heard and left < energy / n_channels * 10 ** (-CANCELLED_DB / 10):
+            self._cancelled_s += seconds
+            self._channels += energy * seconds
+            self._mix += left * seconds
+
+    @property
+    def warnings(self) -> list[str]:
+        """That the mix is not what the channels are, if so."""
+        if self._cancelled_s < min(CANCELLED_S, 0.1 * self._seconds) or not self._cancelled_s:
+            return []
+        loss = 10 * np.log10(self._channels / max(self._mix, 1e-12 * self._channels))
+        return [
+            f"The channels are out of phase and cancel each other in {self._cancelled_s:.2f} s of "
+            f"{self._seconds:.2f} s: their mix is {loss:.0f} dB weaker than they are. Choose a "
+            "channel (channel=0)."
+        ]
+
+
 class Meter:
-    """Takes a recording's blocks and tells its quality at the end."""
+    """Takes a recording's blocks and tells its quality at the end.
+
+    A recording whose parts differ in rate or channels is measured part by part.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[Quality] = []
+        self._n_samples = 0
 
     def begin(self, sound: Sound) -> None:
         """Get ready for the blocks of `sound`."""
+        if self._n_samples:
+            self._parts.append(self._report())
         self.sound = sound
         self._n_fft = 1 << (sound.rate // 24 - 1).bit_length()  # frequencies 12 to 24 Hz apart
         self._rest = np.empty((sound.channels, 0), np.float32)
@@ -116,6 +159,10 @@ class Meter:
 
     def report(self) -> Quality:
         """The quality of all that was added, which is one sample at the least."""
+        return _together([*self._parts, *([self._report()] if self._n_samples else [])])
+
+    def _report(self) -> Quality:
+        """Of the part that was begun last."""
         if not self._n_frames:  # shorter than one frame
             self._add_frames(self._rest[:, None], np.hanning(self._n_samples + 2)[1:-1])
         sound, n_values = self.sound, self._n_samples * self.sound.channels
@@ -152,6 +199,31 @@ class Meter:
         if not len(above):
             return None
         return float((above[-1] + _OFFSET_BINS) * self.sound.rate / self._n_fft)
+
+
+def _together(parts: list[Quality]) -> Quality:
+    """The quality of parts in a row; rate and channels are those of the first."""
+    if len(parts) == 1:
+        return parts[0]
+    seconds = np.array([part.duration_s for part in parts])
+    total_s = float(seconds.sum())
+
+    def mean(values: list[float]) -> float:
+        return float(seconds @ np.array(values)) / total_s
+
+    heard = [part.bandwidth_hz for part in parts if part.bandwidth_hz is not None]
+    peaks = [part.peak_dbfs for part in parts if part.peak_dbfs is not None]
+    powers = [0.0 if part.rms_dbfs is None else 10 ** (part.rms_dbfs / 10) for part in parts]
+    return replace(
+        parts[0],
+        duration_s=total_s,
+        bandwidth_hz=max(heard, default=None),
+        clipped_share=mean([part.clipped_share for part in parts]),
+        silent_share=mean([part.silent_share for part in parts]),
+        dc_offset=max((part.dc_offset for part in parts), key=abs),
+        peak_dbfs=max(peaks, default=None),
+        rms_dbfs=_decibels(mean(powers)),
+    )
 
 
 def _decibels(power: float) -> float | None:

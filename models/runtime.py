@@ -20,15 +20,14 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models import audio, modelfile, shipped
-from models.audio import SAMPLE_RATE, Limits
+from models import inputs, modelfile, shipped
+from models.audio import SAMPLE_RATE, WHOLE, Limits, Selection
+from models.inputs import Source
 from models.modelfile import DEFAULT_MODEL, PROJECTION, Card
-from models.tiles import TILE_S, Tiling, checked, groups
+from models.tiles import Tiling, checked, groups
 from models.windows import Pool, Pooling, Timed, Timeline, shortened
 
 Floats = NDArray[np.float32]
-Source = Floats | str | Path | bytes | Iterable[Floats]
-"""Samples (S,) at 16 kHz, a file's path or bytes, or blocks as `models.audio.stream` gives."""
 Output = Literal["embedding", "frames"]
 """What a batch gives: vectors (N, D), or frames (N, T, F), those beyond a row's end included."""
 
@@ -48,10 +47,11 @@ class Windows:
     whole: Floats
 
     @classmethod
-    def of(cls, timed: Sequence[Timed], whole: Floats) -> Self:
-        """Windows that came one by one."""
+    def of(cls, timed: Sequence[Timed], whole: Floats, begin_s: float = 0.0) -> Self:
+        """Windows that came one by one, of what begins at `begin_s` of its recording."""
         start_s, end_s, embedding = zip(*timed, strict=True)
-        return cls(np.array(start_s), np.array(end_s), np.stack(embedding), whole)
+        starts, ends = np.array(start_s) + begin_s, np.array(end_s) + begin_s
+        return cls(starts, ends, np.stack(embedding), whole)
 
 
 class Encoder:
@@ -94,28 +94,39 @@ class Encoder:
         return "cuda" if self._session.get_providers()[0] == modelfile.CUDA else "cpu"
 
     def embed(
-        self, source: Source, limits: Limits = Limits(), dimensions: int | None = None
+        self,
+        source: Source,
+        limits: Limits = Limits(),
+        dimensions: int | None = None,
+        selection: Selection = WHOLE,
     ) -> Floats:
-        """One vector of a whole recording: samples (S,), a path or a file's bytes -> (D,).
+        """One vector of a whole recording, or of the part of it that is selected: -> (D,).
 
         Args:
-            source: the recording.
+            source: the recording: a path, a file's bytes, an open file, or samples (S,) at 16 kHz;
+                see `models.inputs.Source`.
             limits: on what a file may hold.
             dimensions: how many values, the best first; see `models.windows.shortened`.
+            selection: the part and the channel that are meant.
 
         Raises:
             AudioError: the recording is empty or cannot be decoded.
             ValueError: more dimensions than the model has.
         """
-        if isinstance(source, np.ndarray) and len(source) <= self.tiling.tile_samples:
-            return shortened(self.embed_batch([source])[0], dimensions)
+        clip = inputs.samples(source)
+        if clip is not None:
+            source = inputs.selected(checked(clip), selection)
+            selection = WHOLE
+            if len(source) <= self.tiling.tile_samples:
+                return shortened(self.embed_batch([source])[0], dimensions)
         pool = self.pool()
-        for frames in self.stream_frames(source, limits):
+        for frames in self.stream_frames(source, limits, selection):
             pool.add(frames)
         return shortened(pool.embedding(), dimensions)
 
     def embed_batch(self, clips: Sequence[Floats]) -> Floats:
         """One vector a clip, of any mixture of lengths: N times (S,) at 16 kHz -> (N, D)."""
+        clips = [clip if (found := inputs.samples(clip)) is None else found for clip in clips]
         embeddings = np.empty((len(clips), self.card.embed_dim), np.float32)
         buckets: dict[int, list[int]] = defaultdict(list)
         for index, clip in enumerate(clips):
@@ -129,13 +140,17 @@ class Encoder:
                 embeddings[group] = self.run_batch("embedding", batch, bucket)
         return embeddings
 
-    def frames(self, source: Source, limits: Limits = Limits()) -> Floats:
+    def frames(
+        self, source: Source, limits: Limits = Limits(), selection: Selection = WHOLE
+    ) -> Floats:
         """Frame features before pooling, one every `card.frame_hop` samples: -> (T, F)."""
-        return np.concatenate(list(self.stream_frames(source, limits)))
+        return np.concatenate(list(self.stream_frames(source, limits, selection)))
 
-    def stream_frames(self, source: Source, limits: Limits = Limits()) -> Iterator[Floats]:
+    def stream_frames(
+        self, source: Source, limits: Limits = Limits(), selection: Selection = WHOLE
+    ) -> Iterator[Floats]:
         """`frames` in parts (T, F) of bounded size, as they are computed."""
-        for tile in self.tiling.cut(_blocks(source, limits)):
+        for tile in self.tiling.cut(inputs.blocks(source, limits, selection)):
             bucket = self.tiling.bucket(len(tile.samples))
             frames = self.run_batch("frames", [tile.samples], bucket)[0]
             yield self.tiling.own_frames(tile, frames)
@@ -146,20 +161,22 @@ class Encoder:
         window_s: float,
         hop_s: float | None = None,
         limits: Limits = Limits(),
+        selection: Selection = WHOLE,
     ) -> Windows:
         """Timed vectors and the vector of the whole, pooled from the frames of one pass.
 
         `window_s` and `hop_s` are rounded to whole frames; the times that come back are those used.
         A window sees its surroundings as far as a frame does, and one that spans the recording has
         the recording's vector. A last, shorter window holds what is left where the windows do not
-        end with the recording. `hop_s` None: no overlap.
+        end with the recording. `hop_s` None: no overlap. Times count from the beginning of the
+        recording, of which a part may be selected.
 
         Raises:
             ValueError: a window or hop that is not above 0, or a hop longer than the window.
             AudioError: the recording is empty or cannot be decoded.
         """
         whole = self.pool()
-        timed = list(self.stream_windows(source, window_s, hop_s, limits, whole))
+        timed = list(self.stream_windows(source, window_s, hop_s, limits, whole, selection))
         return Windows.of(timed, whole.embedding())
 
     def stream_windows(
@@ -169,14 +186,15 @@ class Encoder:
         hop_s: float | None = None,
         limits: Limits = Limits(),
         whole: Pool | None = None,
+        selection: Selection = WHOLE,
     ) -> Iterator[Timed]:
         """`windows` one by one, as they are complete: start and end in seconds, vector (D,)."""
-        timeline = self.timeline(window_s, hop_s)
-        for frames in self.stream_frames(source, limits):
+        timeline, begin_s = self.timeline(window_s, hop_s), selection.start_s
+        for frames in self.stream_frames(source, limits, selection):
             if whole is not None:
                 whole.add(frames)
-            yield from timeline.add(frames)
-        yield from timeline.rest()
+            yield from _later(timeline.add(frames), begin_s)
+        yield from _later(timeline.rest(), begin_s)
 
     def timeline(self, window_s: float, hop_s: float | None = None) -> Timeline:
         """Takes the frames of a recording and gives its windows; lengths as in `windows`.
@@ -225,6 +243,10 @@ class Encoder:
         return modelfile.golden_error(self.card, self.embed(modelfile.reference_signal()))
 
 
+def _later(timed: Iterable[Timed], by_s: float) -> Iterator[Timed]:
+    return ((start_s + by_s, end_s + by_s, vector) for start_s, end_s, vector in timed)
+
+
 def available_cpus() -> int:
     """CPUs this process may use: affinity, or cgroup quota where that is less; at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -259,16 +281,3 @@ def _cgroups() -> Iterator[str]:
         if controllers == "" or "cpu" in controllers.split(","):
             path = Path(group.lstrip("/"))
             yield from (str(parent) for parent in (path, *path.parents))
-
-
-def _blocks(source: Source, limits: Limits) -> Iterable[Floats]:
-    """A recording as blocks at 16 kHz."""
-    if isinstance(source, str | Path | bytes):
-        return audio.stream(source, limits)
-    return blocks(checked(source)) if isinstance(source, np.ndarray) else map(checked, source)
-
-
-def blocks(samples: Floats) -> Iterator[Floats]:
-    """Samples (S,) in parts of a tile's length."""
-    step = round(TILE_S * SAMPLE_RATE)
-    return (samples[first : first + step] for first in range(0, len(samples), step))

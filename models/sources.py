@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".webm"})
+from models.containers import SUFFIXES
+
+MAC_FOLDER = "__MACOSX"  # what macOS adds to the zips that it makes
 
 Member = tuple[str, int, int]
 """Name inside the source; of a tar's member its offset and size in bytes, else 0 and -1."""
@@ -49,12 +51,16 @@ def members(path: Path) -> Iterator[Member]:
     """The audio files, by their suffix, of a folder (recursively) or of an uncompressed tar.
 
     The files of a folder are in the order of their paths, those of a tar in the order they have in
-    it. Links to files are followed, links to folders are not.
+    it. Names with a leading dot (`.Trash-1000`, `._clip.wav`) and `__MACOSX` are left out with all
+    that is below them. Links to files are followed, and links to folders that lie elsewhere, each
+    such folder once: what lies inside is found under its own name.
 
     Raises:
         SourceError: it cannot be listed.
     """
-    return _walk(path, "") if path.is_dir() else _tar_members(path)
+    if not path.is_dir():
+        return _tar_members(path)
+    return _Walk(path).members(path, "")
 
 
 def items(path: Path) -> list[Item]:
@@ -78,23 +84,62 @@ def no_audio(path: Path) -> str:
     return f"{path} holds no files of {', '.join(sorted(SUFFIXES))}"
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[Member]:
-    """The audio files below `folder`, sorted by their whole path, a folder at a time in memory."""
-    names: list[str] = []
+class _Walk:
+    """One walk through a folder, a folder at a time in memory."""
+
+    def __init__(self, root: Path) -> None:
+        self._entered = {root.resolve()}  # the root, and what links have led to
+
+    def members(self, folder: Path, prefix: str) -> Iterator[Member]:
+        """The audio files below a folder, sorted by their whole path."""
+        for name in sorted(self._names(folder)):
+            if name.endswith("/"):
+                yield from self.members(folder / name, prefix + name)
+            else:
+                yield prefix + checked_name(name, folder), 0, -1
+
+    def _names(self, folder: Path) -> Iterator[str]:
+        """Audio files, and folders to enter with a slash behind: it sorts as in their paths."""
+        try:
+            with os.scandir(folder) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    if is_hidden(entry.name):
+                        continue
+                    if entry.is_dir() and (not entry.is_symlink() or self._leads_on(entry.path)):
+                        yield checked_name(entry.name, folder) + "/"
+                    elif _is_audio(entry.name) and entry.is_file():
+                        yield entry.name
+        except OSError as error:
+            raise SourceError(f"{folder} cannot be listed: {error.strerror}") from error
+
+    def _leads_on(self, link: str) -> bool:
+        """Whether a link leads to a folder that is not walked anyway, and does not lead back."""
+        target = Path(link).resolve()
+        known = self._entered
+        if any(target.is_relative_to(other) or other.is_relative_to(target) for other in known):
+            return False
+        self._entered.add(target)
+        return True
+
+
+def is_hidden(name: str) -> bool:
+    """Whether one part of a path is nothing that its owner put there."""
+    return name.startswith(".") or name == MAC_FOLDER
+
+
+def checked_name(name: str, where: Path) -> str:
+    """A name that tables and stores can hold.
+
+    Raises:
+        SourceError: its bytes are not UTF-8.
+    """
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    names.append(entry.name + "/")  # sorts as in the paths of its files
-                elif _is_audio(entry.name) and entry.is_file():
-                    names.append(entry.name)
-    except OSError as error:
-        raise SourceError(f"{folder} cannot be listed: {error.strerror}") from error
-    for name in sorted(names):
-        if name.endswith("/"):
-            yield from _walk(folder / name, prefix + name)
-        else:
-            yield prefix + name, 0, -1
+        name.encode()
+    except UnicodeEncodeError:
+        raise SourceError(
+            f"{where} holds a file whose name is not UTF-8: {os.fsencode(name)!r}; rename it"
+        ) from None
+    return name
 
 
 def _tar_members(path: Path) -> Iterator[Member]:
@@ -104,8 +149,11 @@ def _tar_members(path: Path) -> Iterator[Member]:
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined] # it would keep them all: 2 KB each
-                if member.isreg() and not member.issparse() and _is_audio(member.name):
-                    yield member.name, member.offset_data, member.size
+                parts = [part for part in member.name.split("/") if part != "."]
+                if any(map(is_hidden, parts)) or not _is_audio(member.name):
+                    continue
+                if member.isreg() and not member.issparse():
+                    yield checked_name(member.name, path), member.offset_data, member.size
     except tarfile.TarError as error:
         raise SourceError(
             f"{path} is not an uncompressed tar: members are read by their offset; unpack it and "

@@ -1,7 +1,7 @@
 """The application: load and prove the models, serve, drain."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -12,6 +12,7 @@ from anyio.to_thread import run_sync
 from fastapi import FastAPI
 from opentelemetry.trace import Tracer
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
 
 from models.audio import Limits
 from models.runtime import available_cpus
@@ -41,20 +42,24 @@ from service.routes import (
     openai,
     problems,
     selftest,
+    usage,
 )
 from service.settings import Settings, load_settings
 from service.telemetry import tracing
 from service.telemetry.metrics import Metrics
 from service.threads import started
+from service.traffic import doors
 from service.traffic.admission import Admission
 from service.traffic.auth import Keyring, load_keys
 from service.traffic.budget import Budget
 from service.traffic.drain import Drain
 from service.traffic.gate import Gate, Guards
 from service.traffic.middleware import BodyLimit, RequestContext
+from service.traffic.origins import Origins
 from service.traffic.pace import AnswerPace, BodyPace
 from service.traffic.quotas import Quotas
 from service.traffic.shares import Shares
+from service.traffic.usage import Usage
 
 WORK_THREADS = 4
 SPARE_DECODERS = 1  # warm, for when one dies
@@ -76,9 +81,6 @@ _TAGS = [
     {"name": "problems", "description": "What a refusal means."},
 ]
 
-_CORS_REQUEST = ("Authorization", "Content-Type", "X-Request-ID")
-_CORS_ANSWER = ("X-Request-ID", "Server-Timing", "Retry-After", "RateLimit", "RateLimit-Policy")
-
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service with these settings, else with those of the environment.
@@ -87,21 +89,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         SettingsError: if the settings, or the API keys that they name, cannot be used.
     """
     settings = settings or load_settings()
+    keyring, used = Keyring(load_keys(settings)), Usage()
+    used.know(key.name for key in keyring.keys)
     guards = Guards(
-        Keyring(load_keys(settings)),
-        Quotas(settings.audio_seconds_per_minute),
+        keyring,
+        Quotas(settings.audio_seconds_per_minute, observe=used.heard),
         Drain(settings.drain_delay_s, settings.shutdown_timeout_s),
-        settings.max_connections,
         Shares(settings.max_inflight_per_key),
+        Origins(settings.cors_origins),
     )
     counts, spans = Metrics(), tracing.provider(settings)
     budget = Budget(settings.memory_bytes)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        doors.check(app)
         threads = ThreadPoolExecutor(n_threads(settings), thread_name_prefix="work")
         asyncio.get_running_loop().set_default_executor(started(threads, n_threads(settings)))
-        context = await _context(settings, guards, counts, tracing.tracer(spans), budget)
+        context = await _context(settings, guards, counts, used, tracing.tracer(spans), budget)
         app.state.context = context
         counts.watch(context)
         tasks = [
@@ -123,42 +128,55 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=_DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         openapi_tags=_TAGS,
-        docs_url=None,  # FastAPI's pages load their scripts from elsewhere
-        redoc_url=None,
-        generate_unique_id_function=lambda route: route.name,  # what generated clients call it
+        openapi_url=None,  # of our own, as its page: FastAPI's loads scripts from elsewhere
         redirect_slashes=False,  # it would echo the Host header
         lifespan=lifespan,
         telemetry=tracing.telemetry(spans),
     )
     app.state.guards = guards
-    _wrap(app, settings, guards, counts, budget)
+    routes = _routes(settings)
+    _wrap(app, settings, guards, counts, used, budget, _methods(routes))
     errors.install(app)
-    audio = (embeddings, openai, classifications, analyses, live, inspections, open_inference)
-    scraped = (metrics,) if settings.metrics else ()
-    for route in (*audio, models, classifiers, limits, health, selftest, problems, *scraped):
-        app.include_router(route.router)
-        counts.know(route.router.routes)
-    docs.install(app)
-    openapi.install(app)
+    doors.install(app, routes, Gate(guards))
+    openapi.install(app, routes)
+    counts.know(routes)
     return app
 
 
+def _routes(settings: Settings) -> list[BaseRoute]:
+    """All that can be asked for."""
+    audio = (embeddings, openai, classifications, analyses, live, inspections, open_inference)
+    scraped = (metrics,) if settings.metrics else ()
+    about = (models, classifiers, limits, usage, health, selftest, problems, *scraped, docs)
+    return [route for module in (*audio, *about) for route in module.router.routes]
+
+
+def _methods(routes: Iterable[BaseRoute]) -> set[str]:
+    """What the routes take between them."""
+    return {"HEAD"}.union(*(getattr(route, "methods", None) or () for route in routes))
+
+
 def _wrap(
-    app: FastAPI, settings: Settings, guards: Guards, counts: Metrics, budget: Budget
+    app: FastAPI,
+    settings: Settings,
+    guards: Guards,
+    counts: Metrics,
+    usage: Usage,
+    budget: Budget,
+    methods: set[str],
 ) -> None:
     """Put around the routes what every request passes, from the inner to the outer."""
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(
         BodyPace, bytes_per_s=settings.min_body_bytes_per_s, grace_s=settings.body_grace_s
     )
-    app.add_middleware(Gate, guards=guards)
-    if settings.cors_origins:  # outside the gate: a browser asks first, and without the key
+    if settings.cors_origins:  # around the routes: a browser asks first, and without the key
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST"),
-            allow_headers=_CORS_REQUEST,
-            expose_headers=_CORS_ANSWER,
+            allow_methods=sorted(methods),
+            allow_headers=("*",),  # whatever its client sends: who may call is told by the key
+            expose_headers=("*",),  # whatever the routes write; a page of an allowed origin
         )
     app.add_middleware(
         AnswerPace,
@@ -166,7 +184,7 @@ def _wrap(
         bytes_per_s=settings.min_answer_bytes_per_s,
         grace_s=settings.idle_timeout_s,
     )
-    app.add_middleware(RequestContext, metrics=counts)
+    app.add_middleware(RequestContext, metrics=counts, drain=guards.drain, usage=usage)
 
 
 def n_threads(settings: Settings) -> int:
@@ -175,7 +193,12 @@ def n_threads(settings: Settings) -> int:
 
 
 async def _context(
-    settings: Settings, guards: Guards, counts: Metrics, tracer: Tracer, budget: Budget
+    settings: Settings,
+    guards: Guards,
+    counts: Metrics,
+    usage: Usage,
+    tracer: Tracer,
+    budget: Budget,
 ) -> Context:
     limits = Limits(settings.max_duration_s, settings.max_decoded_bytes)
     guard = Guard(settings.decode_cpu_s, settings.decode_wall_s, settings.decode_memory_bytes)
@@ -213,6 +236,8 @@ async def _context(
         _recordings(settings, limits, guard, budget),
         Admission(settings.max_streams, *queue),
         budget,
+        Admission(settings.max_live_streams, *queue),
+        usage,
     )
 
 

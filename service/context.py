@@ -1,6 +1,6 @@
 """What the handlers share, made once by the application's lifespan."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -9,13 +9,18 @@ from opentelemetry.trace import Tracer
 from service.audio.recordings import Recordings
 from service.engine import Engine
 from service.inference.catalogue import Catalogue
+from service.inference.selftest import SelfTestReport
 from service.inference.watchdog import Watchdog
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.traffic.admission import Admission
 from service.traffic.budget import Budget
 from service.traffic.drain import Drain
+from service.traffic.latest import Latest
 from service.traffic.quotas import Caller, Quotas
+from service.traffic.usage import Usage
+
+SELF_TEST_KEPT_S = 5.0  # whoever asks for a self-test more often gets the same report
 
 
 @dataclass
@@ -37,6 +42,9 @@ class Context:
     recordings: Recordings
     streams: Admission
     budget: Budget
+    live: Admission
+    usage: Usage
+    self_test: Latest[SelfTestReport] = field(default_factory=lambda: Latest(SELF_TEST_KEPT_S))
 
     def spend(self, caller: Caller, audio_s: float) -> None:
         """Charge and count a part of a stream's audio."""

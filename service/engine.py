@@ -15,10 +15,11 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from models.audio import SAMPLE_RATE, AudioError
+from models.audio import SAMPLE_RATE, WHOLE, AudioError, Selection
+from models.inputs import cut
 from models.modelfile import Card
 from models.quality import Quality
-from models.runtime import Encoder, Floats, Windows, blocks
+from models.runtime import Encoder, Floats, Windows
 from models.tiles import Tile, checked
 from models.windows import Pool, Timed, Timeline
 from service.audio.decoder import Decoder
@@ -41,10 +42,15 @@ MAX_OVERLAP = 16  # windows that may cover one instant: it multiplies the work o
 
 @dataclass(frozen=True)
 class Clip:
-    """A decoded file: mono samples at 16 kHz (S,), and its quality if that was asked for."""
+    """A decoded file: mono samples at 16 kHz (S,), and its quality if that was asked for.
+
+    `start_s` is where in its recording it begins.
+    """
 
     samples: NDArray[np.float32]
     quality: Quality | None = None
+    warnings: Sequence[str] = ()
+    start_s: float = 0.0
 
     @property
     def duration_s(self) -> float:
@@ -60,6 +66,7 @@ class Embedded:
     embedding: NDArray[np.float32]
     windows: Windows | None = None
     quality: Quality | None = None
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,12 @@ class Engine:
         self._heads = Lane("classifiers")
 
     async def prepare(
-        self, uploads: Sequence[Upload], costs: Costs, *, measured: bool = False
+        self,
+        uploads: Sequence[Upload],
+        costs: Costs,
+        selection: Selection = WHOLE,
+        *,
+        measured: bool = False,
     ) -> list[Clip | Problem]:
         """Decode one file after the other, so that a request of many takes one place at a time.
 
@@ -137,7 +149,7 @@ class Engine:
         prepared: list[Clip | Problem] = []
         total_s = 0.0
         for upload in uploads:
-            item = await self._prepare_one(upload, costs, total_s, measured)
+            item = await self._prepare_one(upload, costs, total_s, selection, measured)
             if not isinstance(upload.data, np.ndarray):
                 costs.share.give(min(costs.share.held, upload.n_bytes))
             upload.forget()
@@ -149,16 +161,20 @@ class Engine:
         return prepared
 
     async def _prepare_one(
-        self, upload: Upload, costs: Costs, before_s: float, measured: bool
+        self,
+        upload: Upload,
+        costs: Costs,
+        before_s: float,
+        selection: Selection,
+        measured: bool,
     ) -> Clip | Problem:
         try:
             if isinstance(upload.data, np.ndarray):
                 clip = await in_thread(self._trusted, upload.data)
                 costs.spend(clip.duration_s)
-            elif measured:
-                clip = Clip(*await self.decoder.measure(upload.data, costs))
             else:
-                clip = Clip(await self.decoder.decode(upload.data, costs))
+                decoded = await self.decoder.read(upload.data, costs, selection, measured=measured)
+                clip = Clip(decoded.samples, decoded.quality, decoded.warnings, selection.start_s)
         except AudioError as error:
             return audio_problem(error)
         except Problem as problem:
@@ -252,14 +268,14 @@ class Engine:
         n_windows = windowing.count(clip.duration_s) if windowing else 0
         whole, windows = encoder.pool(), _Collected(n_windows, encoder.card.embed_dim)
         new_frames = encoder.tiling.new_frames(RECORDING_TILE_S)
-        tiles = _each(encoder.tiling.cut(blocks(clip.samples), new_frames))
+        tiles = _each(encoder.tiling.cut(cut(clip.samples), new_frames))
         async with aclosing(self.batcher.frames(turn, encoder, tiles)) as parts:
             async for frames in parts:
                 windows.add(await in_thread(pooled, frames, whole, timeline))
         if timeline is None:
             return finish(clip, whole.embedding(), None)
         windows.add(timeline.rest())
-        return finish(clip, whole.embedding(), windows.all(whole.embedding()))
+        return finish(clip, whole.embedding(), windows.all(whole.embedding(), clip.start_s))
 
     def duration_problem(self, duration_s: float, before_s: float) -> Problem | None:
         """What is wrong with a recording so long, after `before_s` in the same request."""
@@ -303,8 +319,8 @@ class _Collected:
             self._vectors[len(self._times)] = vector
             self._times.append((start_s, end_s))
 
-    def all(self, whole: Floats) -> Windows:
-        start_s, end_s = np.array(self._times).T
+    def all(self, whole: Floats, begin_s: float) -> Windows:
+        start_s, end_s = np.array(self._times).T + begin_s
         return Windows(start_s, end_s, self._vectors[: len(self._times)], whole)
 
 
@@ -354,4 +370,4 @@ def finish(
     # NaN and infinity carry through; an array of truth values would be a quarter of the vectors
     if not all(np.isfinite([vector.max(), vector.min()]).all() for vector in vectors):
         return Problem("internal", "The model's answer for this file is not finite.")
-    return Embedded(clip.duration_s, embedding, windows, clip.quality)
+    return Embedded(clip.duration_s, embedding, windows, clip.quality, clip.warnings)

@@ -35,7 +35,10 @@ _AUDIO_PROBLEMS = {
     "channels": "channels",
     "duration": "too-long",
     "decoded_bytes": "decoded-too-large",
+    "selection": "not-in-recording",
 }
+_PARTS = ("query", "body", "path", "header")  # of a request, as FastAPI puts them first
+_KINDS = ("bool", "constrained-str", "float", "int", "str")
 _BOUNDS = ("gt", "ge", "lt", "le", "max_length", "min_length")
 
 
@@ -110,7 +113,7 @@ def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Problem:
 
 
 def _refused(error: Mapping[str, Any]) -> dict[str, Any]:
-    name = printable(str(error["loc"][-1])) if error["loc"] else "request"
+    name = _path(error["loc"])
     shown = _shown(error.get("input"))
     if error["type"] == "extra_forbidden":
         reason = f"There is no parameter {name!r}."
@@ -119,14 +122,32 @@ def _refused(error: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, "reason": reason, "value": shown}
 
 
+def _path(location: Sequence[str | int]) -> str:
+    """Where something stands in a request, as `inputs[0].shape[1]`."""
+    if len(location) > 1 and location[0] in _PARTS:
+        location = location[1:]
+    name = "".join(_step(step) for step in location)
+    return printable(name.removeprefix(".")) or "request"
+
+
+def _step(step: str | int) -> str:
+    """A member or an item; nothing for what pydantic calls the kinds of a union."""
+    if isinstance(step, int):
+        return f"[{step}]"
+    return "" if step in _KINDS or step.startswith("literal[") else f".{step}"
+
+
 def _shown(value: Any) -> str | None:
-    return None if value is None else printable(str(value))
+    try:
+        return None if value is None else printable(str(value))
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of very many digits"
 
 
 def _number(value: Any) -> float | None:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
+from models.audio import WHOLE, Selection
 from models.runtime import Encoder
 from service.audio.uploads import Body, Parse, read_body
 from service.context import Context
@@ -77,6 +78,7 @@ async def embed(
     windowing: Windowing | None,
     timing: Timing,
     *,
+    selection: Selection = WHOLE,
     measured: bool = False,
 ) -> list[Embedded | Problem]:
     """The vectors of each file, or what is wrong with it.
@@ -87,7 +89,7 @@ async def embed(
     """
     share, given = request.state.share, costs(request, shared)
     with timing.stage("decode"):
-        prepared = await shared.engine.prepare(body.uploads, given, measured=measured)
+        prepared = await shared.engine.prepare(body.uploads, given, selection, measured=measured)
     shared.metrics.observe_decoded(prepared)
     if await request.is_disconnected():
         raise ClientDisconnect

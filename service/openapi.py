@@ -1,10 +1,11 @@
 """What the OpenAPI document says beyond what FastAPI finds out by itself: problems and bodies."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute
 
 from service.audio.uploads import FILE_FIELD, FORM, RAW_PREFIX, RAW_TYPES
 from service.errors import PROBLEM_JSON
@@ -70,25 +71,33 @@ def _form_schema() -> dict[str, Any]:
     return {"type": "object", "properties": {FILE_FIELD: files}, "required": [FILE_FIELD]}
 
 
-def install(app: FastAPI) -> None:
-    """Make `app` describe itself so."""
+def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Make `app` describe these routes so."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
+            app.openapi_schema = _document(app, routes)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def _named(routes: Sequence[BaseRoute]) -> list[BaseRoute]:
+    """Each operation by the name of its function, which generated clients call it by."""
+    all_of_them, named = APIRouter(), APIRouter()
+    all_of_them.routes.extend(routes)
+    named.include_router(all_of_them, generate_unique_id_function=lambda route: route.name)
+    return named.routes
+
+
+def _document(app: FastAPI, routes: Sequence[BaseRoute]) -> dict[str, Any]:
     document = get_openapi(
         title=app.title,
         version=app.version,
         description=app.description,
         license_info=app.license_info,
         tags=app.openapi_tags,
-        routes=app.routes,
+        routes=_named(routes),
     )
     # Named by reference alone, which FastAPI does not see
     schemas = document["components"]["schemas"]

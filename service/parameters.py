@@ -1,36 +1,131 @@
-"""What a request may ask for, in the query or as fields of the form; the form's fields win."""
+"""What a request may ask for, in the query or as fields of the form; the form's fields win.
 
-from typing import Literal
+Every number that a client gives has one of the types below, which are finite and have bounds.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from models.audio import MAX_TIME_S, Selection
 
 Output = Literal["json", "base64", "base64-f16", "npy", "arrow"]
 Granularity = Literal["clip", "window"]
 FunctionToApply = Literal["softmax", "sigmoid", "none"]
 
+_ABOUT = ("description", "default", "title")  # of a member's schema, rather than its values
+
 MAX_TOP_K = 100
+MAX_SECONDS = 86_400  # of a window: a day
+MAX_SCORE = 1e6  # of a threshold, which logits are compared with too
+MAX_COUNT = 2**31 - 1
+
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
+Score = Annotated[float, Field(ge=-MAX_SCORE, le=MAX_SCORE, allow_inf_nan=False)]
+TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
-class ModelParameters(BaseModel):
-    """Which model, and which windows."""
+class JsonParameters(BaseModel):
+    """What JSON says: null is as good as not given, and a value is of the type that it has.
+
+    A number is not read from a text, nor an integer from a fraction or a truth value.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value is not None}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """As it is accepted: null wherever there is a default."""
+        document = handler.resolve_ref_schema(handler(schema))
+        for name, member in document.get("properties", {}).items():
+            if name not in document.get("required", ()):
+                document["properties"][name] = _nullable(member)
+        return document
+
+
+def _nullable(member: JsonSchemaValue) -> JsonSchemaValue:
+    options = member.get("anyOf", [])
+    if {"type": "null"} in options or not member:
+        return member
+    value = {key: part for key, part in member.items() if key not in _ABOUT}
+    about = {key: part for key, part in member.items() if key in _ABOUT}
+    return {"anyOf": [value, {"type": "null"}], **about}
+
+
+class SelectionParameters(BaseModel):
+    """Which part of each recording."""
 
     model_config = ConfigDict(extra="forbid")
+
+    channel: str = Field(
+        default="mix",
+        pattern=r"^(mix|[0-9]{1,2})$",
+        description="A channel's number, from 0; `mix` is the mean of all of them.",
+    )
+    start_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=MAX_TIME_S,
+        allow_inf_nan=False,
+        description="Seconds from the recording's beginning, from which it is read.",
+    )
+    end_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_TIME_S,
+        allow_inf_nan=False,
+        description="Seconds from the recording's beginning, to which it is read; else to its end.",
+    )
+
+    @field_validator("end_s")
+    @classmethod
+    def _is_behind_the_start(cls, end_s: float | None, info: ValidationInfo) -> float | None:
+        start_s = info.data.get("start_s", 0.0)
+        if end_s is not None and end_s <= start_s:
+            raise ValueError(f"it must be more than start_s = {start_s:g}")
+        return end_s
+
+    @property
+    def selection(self) -> Selection:
+        """What the decoder is told."""
+        channel: int | Literal["mix"] = "mix" if self.channel == "mix" else int(self.channel)
+        return Selection(channel, self.start_s, self.end_s)
+
+
+class ModelParameters(SelectionParameters):
+    """Which model, and which windows."""
 
     model: str | None = Field(
         default=None,
         max_length=128,
         description="A model's id from `GET /v1/models`; else the default one.",
     )
-    window_s: float | None = Field(
+    window_s: Seconds | None = Field(
         default=None,
-        gt=0,
-        allow_inf_nan=False,
         description="Also the vectors of windows of so many seconds, in whole frames of the model.",
     )
-    hop_s: float | None = Field(
+    hop_s: Seconds | None = Field(
         default=None,
-        gt=0,
-        allow_inf_nan=False,
         description="Seconds from one window's start to the next; else `window_s`.",
     )
 
@@ -59,10 +154,8 @@ class EmbeddingParameters(ModelParameters):
 class InspectionParameters(ModelParameters):
     """What a request for an inspection may ask for."""
 
-    window_s: float | None = Field(
+    window_s: Seconds | None = Field(
         default=None,
-        gt=0,
-        allow_inf_nan=False,
         description="Count windows of so many seconds, in whole frames of the model.",
     )
     decode: bool = Field(
@@ -80,12 +173,8 @@ class PredictionParameters(ModelParameters):
         description="A classifier's id from `GET /v1/classifiers`, which then chooses the model "
         "if none is named.",
     )
-    top_k: int = Field(
-        default=5, ge=1, le=MAX_TOP_K, description="How many labels, the best of them."
-    )
-    threshold: float | None = Field(
-        default=None, allow_inf_nan=False, description="Leave out labels that score less."
-    )
+    top_k: TopK = Field(default=5, description="How many labels, the best of them.")
+    threshold: Score | None = Field(default=None, description="Leave out labels that score less.")
     function_to_apply: FunctionToApply | None = Field(
         default=None,
         description="What turns the calibrated logits into scores; else what the classifier was "
@@ -102,10 +191,8 @@ class ClassificationParameters(PredictionParameters):
         default="clip",
         description="`clip`: the recording as a whole. `window`: its windows as well.",
     )
-    window_s: float | None = Field(
+    window_s: Seconds | None = Field(
         default=None,
-        gt=0,
-        allow_inf_nan=False,
         description="With `granularity=window`, seconds of a window, in whole frames of the "
         "model; else the length of the clips that the classifier was trained on.",
     )

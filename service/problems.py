@@ -52,6 +52,13 @@ _TABLE = (
         "Key not meant for this",
         "Use a key with the scope that `detail` names, or ask who runs the service for one.",
     ),
+    (
+        "foreign-origin",
+        403,
+        "Page of another origin",
+        "Use a page of this service, or ask who runs it to name the page's origin in "
+        "VIOLA_CORS_ORIGINS.",
+    ),
     ("not-found", 404, "No such resource", "`/docs` lists what there is."),
     (
         "head-too-large",
@@ -146,6 +153,12 @@ _TABLE = (
     ),
     ("undecodable", 422, "The decoder fails on the file", "Encode it again, as FLAC or WAV."),
     ("too-short", 422, "Recording too short", "Send a longer recording."),
+    (
+        "not-in-recording",
+        422,
+        "What was selected is not in the recording",
+        "Choose `channel`, `start_s` and `end_s` within what `limit` names.",
+    ),
     # The caller
     (
         "quota-exceeded",

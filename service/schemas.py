@@ -1,5 +1,6 @@
 """The shape of every answer."""
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -79,7 +80,13 @@ class FileAnswer(BaseModel):
     file: str | None = Field(
         default=None, description="The file's name in the form, made printable."
     )
-    duration_s: float | None = None
+    duration_s: float | None = Field(
+        default=None, description="Of the recording, or of the part of it that was asked for."
+    )
+    warnings: list[str] | None = Field(
+        default=None,
+        description="What was noticed about the file that may make the answer worth less.",
+    )
     error: ProblemDocument | None = Field(
         default=None, description="In place of the rest, if the file cannot be used."
     )
@@ -294,6 +301,8 @@ class LimitList(BaseModel):
     request_timeout_s: float
     max_queue_s: float
     max_streams: int
+    max_live_streams: int
+    head_timeout_s: float
     max_stream_duration_s: float
     max_stream_body_bytes: int
     memory_bytes: int
@@ -344,3 +353,19 @@ class Liveness(BaseModel):
     """That the process answers."""
 
     status: Literal["alive"] = "alive"
+
+
+class KeyUsage(BaseModel):
+    """What was used with one key."""
+
+    key: str | None = Field(description="The key's name; null where no keys are asked for.")
+    requests: int = Field(description="Requests and live streams that have ended.")
+    audio_seconds: float = Field(description="Seconds of audio that were decoded.")
+
+
+class UsageReport(BaseModel):
+    """What was used since the process started."""
+
+    object: Literal["list"] = "list"
+    since: datetime
+    data: list[KeyUsage]

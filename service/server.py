@@ -22,6 +22,7 @@ from service.streams.live import MAX_MESSAGE_BYTES
 from service.telemetry import logs
 from service.traffic.connections import bounded_protocol
 from service.traffic.gate import Guards
+from service.traffic.sockets import bounded_socket
 
 WS_QUEUE = 2  # messages of a live stream in memory that are still to be dealt with
 CANCEL_S = 1  # what requests get that are still in hand when the drain is over
@@ -38,9 +39,9 @@ def run(settings: Settings) -> None:
         SettingsError: the API keys cannot be used, or another process listens at that port.
         SystemExit: it cannot start.
     """
+    app = create_app(settings)  # refuses keys that cannot be used, before there is a socket
     listening = listen(settings.host, settings.port)
     footprint.prepare(settings)
-    app = create_app(settings)
     logs.configure(settings.log_level)
     address = f"http://{settings.host}:{listening.getsockname()[1]}"
     _announce(settings, app.state.guards, address)
@@ -51,7 +52,12 @@ def run(settings: Settings) -> None:
         log_config=None,  # uvicorn's messages take the way of ours
         access_log=False,  # the request's own line says more
         server_header=False,
-        http=bounded_protocol(settings.head_timeout_s, settings.idle_timeout_s),
+        http=bounded_protocol(
+            settings.head_timeout_s,
+            settings.idle_timeout_s,
+            max_connections=settings.max_connections,
+        ),
+        ws=bounded_socket(settings.idle_timeout_s),
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_max_queue=WS_QUEUE,
         timeout_keep_alive=settings.keep_alive_s,
@@ -104,7 +110,6 @@ class Server(uvicorn.Server):
         self.address = address
         guards: Guards = app.state.guards
         self.drain = guards.drain
-        guards.n_connections = lambda: len(self.server_state.connections)
         self._reload = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
 

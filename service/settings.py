@@ -1,6 +1,7 @@
 """Everything about the service that an operator may set: `VIOLA_*` in the environment."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ QUEUED_TILES = 4  # a core
 
 # What Kubernetes adds to every container's environment when a Service is itself called "viola".
 _SERVICE_LINKS = ("VIOLA_SERVICE_", "VIOLA_PORT_")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/*\sA-Z]+", re.ASCII)
 
 
 class SettingsError(ValueError):
@@ -64,7 +66,8 @@ class Settings(BaseSettings):
         "the `otel` extra",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="web pages that may call: `https://a.example,https://b.example`"
+        default=(),
+        description="origins of web pages that may call: `https://a.example,https://b.example`",
     )
 
     api_keys_file: Path | None = Field(
@@ -96,10 +99,14 @@ class Settings(BaseSettings):
     )
 
     max_connections: int = Field(
-        default=1024, ge=1, description="open connections, beyond which requests get 503"
+        default=1024,
+        ge=1,
+        description="open connections; on one beyond them only health checks are answered",
     )
     head_timeout_s: float = Field(
-        default=10.0, gt=0, description="seconds for the head of a request to arrive"
+        default=10.0,
+        gt=0,
+        description="seconds for the head of a request to arrive, or a live stream's configuration",
     )
     keep_alive_s: int = Field(
         default=5, ge=1, description="seconds that a connection may wait for its next request"
@@ -176,8 +183,9 @@ class Settings(BaseSettings):
     )
     max_windows: int = Field(default=4096, ge=1, description="windows in one request")
 
-    max_streams: int = Field(
-        default=4, ge=1, description="answers in lines and live streams at the same time"
+    max_streams: int = Field(default=4, ge=1, description="answers in lines at the same time")
+    max_live_streams: int = Field(
+        default=16, ge=1, description="live streams with audio at the same time"
     )
     max_stream_duration_s: float = Field(
         default=6 * 3600.0, gt=0, description="seconds of audio in one stream"
@@ -197,6 +205,18 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         """A list in the environment is separated by commas or spaces."""
         return value.replace(",", " ").split() if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """What is not written as browsers write it would never match."""
+        for origin in value:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: write scheme, host and port alone, in lower case "
+                    "and without a slash at the end, as https://a.example, or * for any"
+                )
+        return value
 
     @property
     def lanes(self) -> tuple[int, int]:

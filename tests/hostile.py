@@ -125,13 +125,13 @@ FILES = {
         f"a chunk that claims {claimed} bytes": HostileFile(
             "huge chunk", _wav(claimed=claimed), "truncated"
         )
-        for claimed in (1 << 31, (1 << 32) - 2, 1_000_000)
+        for claimed in (1 << 30, 0x7FFF_0000, 1_000_000)
     },
     **{
         f"codec {tag:#x} of {bits} bits": HostileFile(
             "memory corruption", _wav(tag=tag, bits=bits), "unsupported-format"
         )
-        for tag, bits in ((0x11, 4), (0x02, 4), (0x31, 0), (0x06, 8), (0x01, 7))
+        for tag, bits in ((0x11, 4), (0x02, 4), (0x31, 0), (0x55, 0), (0x01, 7))
     },
     "a codec that hides": HostileFile("memory corruption", _hidden_codec, "unsupported-format"),
     **{

@@ -14,6 +14,7 @@ from training.terminal import clear_errors
 if TYPE_CHECKING:
     from models.modelfile import Card
 
+N_SHOWN = 10  # warnings about files on the screen
 UNKNOWN = "unknown"  # a licence is never assumed
 
 # The `viola` command imports this module also to serve, and where torch is not installed: commands
@@ -37,7 +38,8 @@ def prepare(
 
     Run it again to add sources or to go on after an interruption. Files that cannot be decoded are
     skipped, and listed in errors.jsonl in the store; of files with the same content the first is
-    stored, the others are listed in duplicates.jsonl.
+    stored, the others are listed in duplicates.jsonl. What was noticed about files that were stored
+    is listed in warnings.jsonl, samples that 16 bits cannot hold among it.
     """
     from training.data.prepare import prepare as prepare_store
 
@@ -53,6 +55,11 @@ def prepare(
         report = prepare_store(origins, store, workers=workers)
     for error in report.errors:
         console.print(f"skipped {error.source}/{error.name}: {error.message}", markup=False)
+    for notice in report.warnings[:N_SHOWN]:
+        console.print(f"warning: {notice.source}/{notice.name}: {notice.message}", markup=False)
+    if len(report.warnings) > N_SHOWN:
+        more = len(report.warnings) - N_SHOWN
+        console.print(f"{more} more warnings in {store / 'warnings.jsonl'}", markup=False)
     console.print(
         f"{store}: added {report.clips} clips, {report.hours:.2f} h in {report.shards} shards; "
         f"{report.skipped} were there already, {report.duplicates} equal others, "
@@ -93,6 +100,12 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")
     ] = False,
+    other_store: Annotated[
+        bool,
+        typer.Option(
+            "--other-store", help="With --resume: STORE may be another, say a larger one."
+        ),
+    ] = False,
     keep: Annotated[
         int, typer.Option(min=0, help="Checkpoints to keep beside the last and the best.")
     ] = 0,
@@ -132,6 +145,7 @@ def train(
             chosen,
             world=world,
             resume=resume,
+            other_store=other_store,
             keep=keep,
             console=shown,
         )

@@ -42,6 +42,7 @@ def train(
     *,
     world: World = World(),
     resume: bool = False,
+    other_store: bool = False,
     keep: int = 0,
     console: Console,
 ) -> bool:
@@ -61,7 +62,7 @@ def train(
     with _clear_memory_error(recipe):
         run = Run(recipe, corpus, device, world)
         if resume:
-            run.restore(checkpoint.load(last))
+            run.restore(checkpoint.load(last), other_store=other_store)
             console.print(f"resumed at step {run.step} of {run.total_steps}")
         else:
             run.start()

@@ -246,11 +246,16 @@ class Run:
             optimizer=self.optimizer.state_dict(),
         )
 
-    def restore(self, saved: Checkpoint) -> None:
+    def restore(self, saved: Checkpoint, *, other_store: bool = False) -> None:
         """Go on from a checkpoint of the same recipe and store, made by any number of processes.
 
+        Args:
+            saved: the checkpoint.
+            other_store: the store may be another one, say with more clips; its statistics are
+                measured anew.
+
         Raises:
-            TrainingError: another recipe or another store.
+            TrainingError: another recipe, or another store without leave.
         """
         # A recipe from before a setting existed has the setting's default
         before = Recipe.model_validate(saved.recipe)
@@ -267,12 +272,16 @@ class Run:
                 + "; ".join(changed)
                 + ". Resume with those, or start a new run in another folder"
             )
-        if saved.corpus["fingerprint"] != self.corpus.fingerprint:
+        if saved.corpus["fingerprint"] == self.corpus.fingerprint:
+            self.views.normalize = Normalize(saved.mean, saved.std)
+        elif other_store:
+            self.start()
+        else:
             raise TrainingError(
                 f"the checkpoint was made on another store, of {saved.corpus['clips']} clips. "
-                "Resume on that one, or start a new run in another folder"
+                "Resume on that one, pass --other-store to go on with this one, or start a new run "
+                "in another folder"
             )
-        self.views.normalize = Normalize(saved.mean, saved.std)
         self.objective.load_state_dict(saved.objective)
         self.views.load_state_dict(saved.views)
         optimizers.restore(self.optimizer, saved.optimizer)

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.audio import AudioError
+    from models.audio import AudioError, AudioWarning, Selection
     from models.classifier import Classifier, Predictions
     from models.modelfile import ModelFileError
     from models.runtime import Encoder, Windows
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AudioError",
+    "AudioWarning",
     "Classifier",
     "Encoder",
     "ModelFileError",
     "Predictions",
+    "Selection",
     "Windows",
     "build",
     "main",
@@ -34,10 +36,12 @@ __all__ = [
 
 _HOMES = {
     "AudioError": "models.audio",
+    "AudioWarning": "models.audio",
     "Classifier": "models.classifier",
     "Encoder": "models.runtime",
     "ModelFileError": "models.modelfile",
     "Predictions": "models.classifier",
+    "Selection": "models.audio",
     "Windows": "models.runtime",
     "build": "viola.commands",
     "main": "viola.commands",

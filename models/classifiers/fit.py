@@ -25,7 +25,6 @@ from models.classifiers.estimators import Fitted, Floats, Kind
 from models.classifiers.novelty import References
 from models.classifiers.tested import Tested
 from models.labelled.tasks import Task, TaskError
-from models.pcm import samples
 from models.runtime import Encoder
 
 MIN_CLIPS = 5  # of each class; with fewer there is nothing to hold out
@@ -209,9 +208,11 @@ def embed(task: Task, encoder: Encoder, console: Console, *, skip_broken: bool =
     broken: dict[int, str] = {}
     held: dict[int, Floats] = {}
     decoded = task.decode(broken if skip_broken else None)
-    for index, pcm in track(decoded, "embedding", task.n_clips, console=console, transient=True):
-        held[index] = samples(pcm)
-        seconds[index] = len(pcm) / SAMPLE_RATE
+    for index, samples in track(
+        decoded, "embedding", task.n_clips, console=console, transient=True
+    ):
+        held[index] = samples
+        seconds[index] = len(samples) / SAMPLE_RATE
         if len(held) == BATCH:
             vectors[list(held)] = encoder.embed_batch(list(held.values()))
             held.clear()

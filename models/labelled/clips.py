@@ -1,47 +1,70 @@
 """The audio files of a task, in a folder or in tars beside the table: found, hashed and decoded."""
 
 import hashlib
-import io
+import logging
+import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import soundfile as sf
 from numpy.typing import NDArray
 
 from models import audio
 from models.audio import SAMPLE_RATE
-from models.pcm import pcm16
 from models.runtime import available_cpus
 from models.sources import Item, items
 
-Pcm = NDArray[np.int16]
+Floats = NDArray[np.float32]
 AHEAD = 64  # clips that are decoded before they are asked for
+log = logging.getLogger(__name__)
 
 
 def locate(root: Path, names: Sequence[str]) -> list[Item | None]:
     """Where each of `names` lies below `root`, None where it does not.
 
-    A first folder that is missing may be a tar of its name instead.
+    A first folder that is missing may be a tar of its name instead. Where a name is not there as it
+    is written, one of the same letters in another normal form of Unicode is taken: macOS writes an
+    umlaut as two characters, a table made elsewhere has it as one.
 
     Raises:
         SourceError: a tar that cannot be listed.
     """
     members: dict[str, dict[str, Item]] = {}
+    folders: dict[Path, dict[str, str]] = {}
     found: list[Item | None] = []
     for name in names:
         first = Path(name).parts[0] if name else ""
         tar = root / f"{first}.tar"
         if first not in members:
             in_tar = tar.is_file() and not (root / first).exists()
-            members[first] = {item.name: item for item in items(tar)} if in_tar else {}
-        path = root / name
+            members[first] = {normal(item.name): item for item in items(tar)} if in_tar else {}
         if members[first]:
-            found.append(members[first].get(name))
-        else:
-            found.append(Item(root.name, name, str(path), 0, -1) if path.is_file() else None)
+            found.append(members[first].get(normal(name)))
+            continue
+        path = root / name
+        path = path if path.is_file() else _in_another_form(root, name, folders)
+        found.append(Item(root.name, name, str(path), 0, -1) if path.is_file() else None)
     return found
+
+
+def normal(name: str) -> str:
+    """A name in the form in which names are compared."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _in_another_form(root: Path, name: str, folders: dict[Path, dict[str, str]]) -> Path:
+    """The path whose parts are those of `name` but for their normal form; `folders` is a cache."""
+    path = root
+    for part in Path(name).parts:
+        if not (path / part).exists():
+            if path not in folders:
+                listed = os.listdir(path) if path.is_dir() else []
+                folders[path] = {normal(entry): entry for entry in listed}
+            part = folders[path].get(normal(part), part)
+        path /= part
+    return path
 
 
 def survey(files: Sequence[Item]) -> tuple[list[str], list[float]]:
@@ -61,17 +84,21 @@ def _survey(item: Item) -> tuple[str, float]:
 
 def _seconds(content: bytes) -> float:
     try:
-        return float(sf.info(io.BytesIO(content)).duration)
-    except sf.LibsndfileError:  # a container that PyAV reads, or a broken file
-        pass
-    try:
-        return len(audio.decode(content)) / SAMPLE_RATE
+        told = audio.read_header(content).duration_s
+        return len(_quietly(content)) / SAMPLE_RATE if told is None else told
     except audio.AudioError:
         return 0.0
 
 
-def decode(files: Sequence[Item]) -> Iterator[tuple[int, Pcm | str]]:
-    """Index and samples of each file at 16 kHz, or in words why it has none; in order.
+def _quietly(content: bytes) -> Floats:
+    return audio.decode(content, warn=lambda sentence: None)
+
+
+def decode(files: Sequence[Item]) -> Iterator[tuple[int, Floats | str]]:
+    """Index and samples (S,) of each file at 16 kHz, or in words why it has none; in order.
+
+    The samples are those that are embedded elsewhere: floats, beyond full scale where they are.
+    What was noticed about a file is logged.
 
     In threads, since decoders release the interpreter, and since a person's own script may load a
     task without the guard that other processes need; a few clips ahead of what is taken.
@@ -82,16 +109,19 @@ def decode(files: Sequence[Item]) -> Iterator[tuple[int, Pcm | str]]:
             yield from enumerate(pool.map(_decode, window), first)
 
 
-def _decode(item: Item) -> Pcm | str:
+def _decode(item: Item) -> Floats | str:
+    def warn(sentence: str) -> None:
+        log.warning("%s: %s", item.name, sentence)
+
     try:
-        return pcm16(audio.decode(item.read() if item.size >= 0 else Path(item.path)))
+        return audio.decode(item.read() if item.size >= 0 else Path(item.path), warn=warn)
     except audio.AudioError as error:
         return str(error)
 
 
-def fit(pcm: Pcm, n_samples: int) -> Pcm:
+def fit(samples: Floats, n_samples: int) -> Floats:
     """Cut to `n_samples` from the start on, or pad with zeros at the end."""
-    fitted = np.zeros(n_samples, np.int16)
-    kept = pcm[:n_samples]
+    fitted = np.zeros(n_samples, np.float32)
+    kept = samples[:n_samples]
     fitted[: len(kept)] = kept
     return fitted

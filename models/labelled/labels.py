@@ -52,7 +52,8 @@ def of_table(path: Path) -> list[Row]:
             "split or fold, and group, may be there"
         )
     fields = [field for field in Row._fields if field in columns]
-    return [Row(**{field: (line[field] or "").strip() for field in fields}) for line in table]
+    rows = [Row(**{field: (line[field] or "").strip() for field in fields}) for line in table]
+    return [row for row in rows if any(row)]  # spreadsheets leave rows of commas
 
 
 def of_folder(folder: Path) -> list[Row]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.audio import SAMPLE_RATE
 from models.labelled import clips, labels, splits
-from models.labelled.clips import Pcm
+from models.labelled.clips import Floats
 from models.labelled.labels import LabelError, Row, some
 from models.labelled.splits import Clues, Round
 from models.sources import Item, SourceError
@@ -81,8 +81,8 @@ class Task:
         """Samples of the unit length at 16 kHz."""
         return round(self.seconds * SAMPLE_RATE)
 
-    def decode(self, broken: dict[int, str] | None = None) -> Iterator[tuple[int, Pcm]]:
-        """Index and samples of each clip, of its own length, int16 mono at 16 kHz, in order.
+    def decode(self, broken: dict[int, str] | None = None) -> Iterator[tuple[int, Floats]]:
+        """Index and samples of each clip, of its own length, mono at 16 kHz, in order.
 
         Args:
             broken: takes the files that cannot be decoded, and why; None: they are an error.
@@ -90,13 +90,13 @@ class Task:
         Raises:
             TaskError: a file cannot be decoded, and `broken` is None.
         """
-        for index, pcm in clips.decode(self.files):
-            if not isinstance(pcm, str):
-                yield index, pcm
+        for index, samples in clips.decode(self.files):
+            if not isinstance(samples, str):
+                yield index, samples
             elif broken is None:
-                self.reject(index, pcm)
+                self.reject(index, samples)
             else:
-                broken[index] = pcm
+                broken[index] = samples
 
     def reject(self, index: int, reason: str) -> NoReturn:
         """Name the file that cannot be decoded.
@@ -109,15 +109,15 @@ class Task:
             "leaves such files out"
         )
 
-    def units(self) -> NDArray[np.int16]:
-        """All clips at the unit length: (N, S) int16, in memory; for tasks that fit there.
+    def units(self) -> Floats:
+        """All clips at the unit length: (N, S), in memory; for tasks that fit there.
 
         Raises:
             TaskError: a file cannot be decoded.
         """
-        units = np.zeros((self.n_clips, self.n_samples), np.int16)
-        for index, pcm in self.decode():
-            units[index] = clips.fit(pcm, self.n_samples)
+        units = np.zeros((self.n_clips, self.n_samples), np.float32)
+        for index, samples in self.decode():
+            units[index] = clips.fit(samples, self.n_samples)
         return units
 
     def without(self, broken: Sequence[int]) -> "Task":

@@ -20,12 +20,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from models import audio
-from models.audio import AudioError, Limits
+from models.audio import WHOLE, AudioError, Limits, Selection
 from models.quality import Meter
 
 HEAD = struct.Struct("<cQ")
 # Asked: samples of a file, those with their quality, headers alone; samples of an open file
 FILE, MEASURED, HEADERS, OPEN = b"F", b"Q", b"H", b"O"
+SELECT = b"S"  # which part of the next file is meant
 BLOCK, DONE, REFUSED, NO_MEMORY = b"B", b"D", b"R", b"M"
 MAX_OPEN_FILES = 64
 NICENESS = 5  # which `decode_process.py` gives it: the event loop that it works for goes first
@@ -55,28 +56,35 @@ def main() -> None:
     os.set_blocking(2, False)  # nor block, if nobody reads what it has to say
     _warm_up()
     _confine(guard)
+    selection = WHOLE
     while head := requests.read(HEAD.size):
         asked, length = HEAD.unpack(head)
         content = requests.read(length)
+        if asked == SELECT:
+            selection = Selection(**json.loads(content))
+            continue
         source = content.decode() if asked == OPEN else content
         _limit_cpu(guard.cpu_s)
-        for kind, content in _answer(source, limits, asked):
+        for kind, content in _answer(source, limits, asked, selection):
             answers.write(HEAD.pack(kind, len(content)))
             answers.write(content)
         answers.flush()
+        selection = WHOLE
 
 
 def _answer(
-    source: str | bytes, limits: Limits, asked: bytes = FILE
+    source: str | bytes, limits: Limits, asked: bytes = FILE, selection: Selection = WHOLE
 ) -> Iterator[tuple[bytes, bytes | memoryview]]:
     """Blocks of float32, then what else was asked and the memory in use; or what is wrong."""
     try:
         facts: dict[str, Any] = {}
         if asked == HEADERS:
-            facts["header"] = _header(source, limits)
+            facts["header"] = _header(source, limits, selection)
         else:
             meter = Meter() if asked == MEASURED else None
-            for block in audio.stream(source, limits, meter):
+            facts["warnings"] = []
+            warn = facts["warnings"].append
+            for block in audio.stream(source, limits, meter, selection, warn):
                 yield BLOCK, block.data.cast("B")
             facts["quality"] = meter and asdict(meter.report())
         yield DONE, json.dumps(facts | {"resident_bytes": _resident_bytes()}).encode()
@@ -86,8 +94,8 @@ def _answer(
         yield NO_MEMORY, b""
 
 
-def _header(source: str | bytes, limits: Limits) -> dict[str, Any]:
-    header = audio.read_header(source, limits)
+def _header(source: str | bytes, limits: Limits, selection: Selection) -> dict[str, Any]:
+    header = audio.read_header(source, limits, selection)
     return {**vars(header), "error": header.error and _refusal(header.error)}
 
 

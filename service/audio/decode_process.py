@@ -8,14 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.audio import SAMPLE_RATE, AudioError, Limits
+from models.audio import SAMPLE_RATE, WHOLE, AudioError, Limits, Selection
 from service.audio.decode_child import (
     BLOCK,
     DONE,
@@ -24,6 +24,7 @@ from service.audio.decode_child import (
     NICENESS,
     NO_MEMORY,
     OPEN,
+    SELECT,
     Guard,
     arguments,
     receive,
@@ -98,10 +99,16 @@ class DecoderProcess:
         """Number of the process."""
         return self._process.pid
 
+    @property
+    def warnings(self) -> list[str]:
+        """What was noticed about the last file."""
+        return list(self._facts.get("warnings", []))
+
     def decode(
         self,
         data: bytes | bytearray | memoryview,
         asked: bytes = FILE,
+        selection: Selection = WHOLE,
         take: Callable[[int], None] = lambda n_bytes: None,
     ) -> Answer:
         """The bytes of an audio file -> what is asked of it. Nothing limits the time but `expire`.
@@ -109,6 +116,7 @@ class DecoderProcess:
         Args:
             data: the file.
             asked: what of it.
+            selection: which part of it.
             take: is told of the bytes of each block of samples before they are kept.
 
         Raises:
@@ -118,7 +126,7 @@ class DecoderProcess:
         self._limit_memory(len(data))
         samples = bytearray()  # grows where it is, so that nothing is there twice
         try:
-            for block in self._ask(asked, data):
+            for block in self._ask(asked, data, selection):
                 take(block.nbytes)
                 samples += block.data.cast("B")
             return Answer(np.frombuffer(samples, "<f4"), self._facts)
@@ -127,13 +135,15 @@ class DecoderProcess:
         finally:
             self.notes = self._read_notes()
 
-    def stream(self, path: str) -> Generator[NDArray[np.float32], None, None]:
+    def stream(
+        self, path: str, selection: Selection = WHOLE
+    ) -> Generator[NDArray[np.float32], None, None]:
         """A file of any length -> its blocks (S,), each decoded when it is asked for.
 
         Nothing limits the time but `expire`; raises as `decode`. To be closed before the process.
         """
         try:
-            yield from self._ask(OPEN, path.encode())
+            yield from self._ask(OPEN, path.encode(), selection)
         except (EOFError, BrokenPipeError) as error:
             raise DecoderDied(self._cause()) from error
         finally:
@@ -166,12 +176,15 @@ class DecoderProcess:
             resource.prlimit(self.pid, resource.RLIMIT_DATA, (soft, hard))
 
     def _ask(
-        self, kind: bytes, content: bytes | bytearray | memoryview
+        self, kind: bytes, content: bytes | bytearray | memoryview, selection: Selection
     ) -> Iterator[NDArray[np.float32]]:
         self.n_samples, self._is_asked = 0, True
         requests, answers = self._process.stdin, self._process.stdout
         assert requests is not None
         assert answers is not None
+        if selection != WHOLE:
+            selected = json.dumps(asdict(selection)).encode()
+            requests.write(HEAD.pack(SELECT, len(selected)) + selected)
         requests.write(HEAD.pack(kind, len(content)))
         requests.write(content)
         requests.flush()

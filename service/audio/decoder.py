@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from time import monotonic
@@ -14,7 +15,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from models.audio import AudioError, Header, Limits
+from models.audio import WHOLE, AudioError, Header, Limits, Selection
 from models.quality import Quality
 from service.audio.decode_child import FILE, HEADERS, MEASURED, Guard
 from service.audio.decode_process import Answer, Cause, DecoderDied, DecoderProcess
@@ -35,6 +36,15 @@ MAX_KILLS = 5  # by somebody else, which is no fault of the file
 PAUSES_S = (0.1, 10.0)  # after the first failed start, and the longest; each is twice the last
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Mono samples at 16 kHz (S,), what was noticed on the way, and the quality if asked for."""
+
+    samples: NDArray[np.float32]
+    warnings: list[str]
+    quality: Quality | None = None
 
 
 class Decoder:
@@ -77,25 +87,31 @@ class Decoder:
         """Numbers of the processes."""
         return [process.pid for process in self._all]
 
-    async def decode(self, data: File, costs: Costs | None = None) -> NDArray[np.float32]:
-        """The bytes of an audio file -> mono samples at 16 kHz (S,).
+    async def read(
+        self,
+        data: File,
+        costs: Costs | None = None,
+        selection: Selection = WHOLE,
+        *,
+        measured: bool = False,
+    ) -> Decoded:
+        """The bytes of an audio file -> mono samples at 16 kHz, perhaps with their quality.
 
         Raises:
             AudioError: for anything that is wrong with the file.
             Problem: the file crashes a decoder, takes more than one may take, or there is none.
         """
-        return (await self._ask(data, FILE, costs or free())).samples
+        asked = MEASURED if measured else FILE
+        answer = await self._ask(data, asked, selection, costs or free())
+        found = answer.facts["quality"]
+        quality = Quality(**found) if found is not None else None
+        return Decoded(answer.samples, answer.facts["warnings"], quality)
 
-    async def measure(
-        self, data: File, costs: Costs | None = None
-    ) -> tuple[NDArray[np.float32], Quality]:
-        """As `decode`, and the quality of the recording before it became mono at 16 kHz."""
-        answer = await self._ask(data, MEASURED, costs or free())
-        return answer.samples, Quality(**answer.facts["quality"])
-
-    async def read_header(self, data: File, costs: Costs | None = None) -> Header:
-        """What a file claims to be, without decoding its stream; raises as `decode` does."""
-        header = (await self._ask(data, HEADERS, costs or free())).facts["header"]
+    async def read_header(
+        self, data: File, costs: Costs | None = None, selection: Selection = WHOLE
+    ) -> Header:
+        """What a file claims to be, without decoding its stream; raises as `read` does."""
+        header = (await self._ask(data, HEADERS, selection, costs or free())).facts["header"]
         return Header(**header | {"error": header["error"] and AudioError(**header["error"])})
 
     async def tend(self) -> None:
@@ -113,24 +129,24 @@ class Decoder:
         for process in self._all:
             process.close()
 
-    async def _ask(self, data: File, asked: bytes, costs: Costs) -> Answer:
+    async def _ask(self, data: File, asked: bytes, selection: Selection, costs: Costs) -> Answer:
         is_large = len(data) > LARGE_BYTES
         async with self._large if is_large else nullcontext(), self._places:
             work_bytes = WORK_BYTES + len(data)
             await costs.share.take(work_bytes)
             try:
-                return await self._decode(data, asked, costs)
+                return await self._decode(data, asked, selection, costs)
             finally:
                 costs.share.give(work_bytes)
 
-    async def _decode(self, data: File, asked: bytes, costs: Costs) -> Answer:
+    async def _decode(self, data: File, asked: bytes, selection: Selection, costs: Costs) -> Answer:
         """Ask a process, and where it died, another one; pay for what came of one of them."""
         decoded_s = 0.0
         try:
             for n_tries in range(1, MAX_KILLS + 1):
                 async with self._process() as process:
                     try:
-                        return await self._once(process, data, asked, costs)
+                        return await self._once(process, data, asked, selection, costs)
                     except DecoderDied as death:
                         self._note(death.cause, process.notes)
                         most = MAX_KILLS if process.was_killed else MAX_CRASHES
@@ -143,13 +159,18 @@ class Decoder:
             costs.spend(decoded_s)
 
     async def _once(
-        self, process: DecoderProcess, data: File, asked: bytes, costs: Costs
+        self,
+        process: DecoderProcess,
+        data: File,
+        asked: bytes,
+        selection: Selection,
+        costs: Costs,
     ) -> Answer:
         """Ask one process; it has its time, and little more once the request is cancelled."""
         held, loop = costs.share.held, asyncio.get_running_loop()
         timer = loop.call_later(self.guard.wall_s, process.expire)
         take = costs.share.take_now
-        work = loop.run_in_executor(self._threads, process.decode, data, asked, take)
+        work = loop.run_in_executor(self._threads, process.decode, data, asked, selection, take)
         try:
             return await to_the_end(work, partial(process.expire, "left"), LEAVE_S)
         except BaseException:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from models.audio import SAMPLE_RATE, AudioError, Header
+from models.audio import SAMPLE_RATE, AudioError, Header, Selection
 from models.quality import Quality
 from service.audio.quality import QualityReport
 from service.audio.uploads import Upload
@@ -31,6 +31,7 @@ class Inspected:
     header: Header | None = None
     duration_s: float | None = None
     quality: Quality | None = None
+    warnings: Sequence[str] = ()
     problem: Problem | None = None
     windows: int | None = None
 
@@ -70,6 +71,7 @@ async def inspect(
     uploads: Sequence[Upload],
     windowing: Windowing | None,
     costs: Costs,
+    selection: Selection,
     *,
     decode: bool,
 ) -> list[Inspected]:
@@ -78,7 +80,7 @@ async def inspect(
     total_s, n_windows = 0.0, 0
     for upload in uploads:
         with costs.share.lent():
-            found = await _look(engine, upload, costs, decode)
+            found = await _look(engine, upload, costs, selection, decode)
         upload.forget()
         duration_s = found.duration_s
         if duration_s is not None and found.problem is None:
@@ -92,18 +94,21 @@ async def inspect(
     return inspected
 
 
-async def _look(engine: Engine, upload: Upload, costs: Costs, decode: bool) -> Inspected:
+async def _look(
+    engine: Engine, upload: Upload, costs: Costs, selection: Selection, decode: bool
+) -> Inspected:
     """One file by itself."""
     found, data = Inspected(), upload.data
     assert not isinstance(data, np.ndarray)  # a form and a body hold files
     try:
-        header = await engine.decoder.read_header(data, costs)
-        found = Inspected(header, header.duration_s)
+        header = await engine.decoder.read_header(data, costs, selection)
+        found = Inspected(header, header.duration_s, warnings=header.warnings)
         if header.error:
             raise header.error
         if decode:
-            samples, quality = await engine.decoder.measure(data, costs)
-            return Inspected(header, len(samples) / SAMPLE_RATE, quality)
+            decoded = await engine.decoder.read(data, costs, selection, measured=True)
+            duration_s = len(decoded.samples) / SAMPLE_RATE
+            return Inspected(header, duration_s, decoded.quality, decoded.warnings)
         return found
     except AudioError as error:
         return replace(found, problem=audio_problem(error))

@@ -1,5 +1,6 @@
 """The quality of a recording as answers tell it."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from pydantic import BaseModel, Field
@@ -28,6 +29,8 @@ class QualityReport(BaseModel):
     warnings: list[str] = Field(description="What may make the vector worth less, in words.")
 
 
-def quality_report(quality: Quality | None) -> QualityReport | None:
-    """The report, if the quality was measured."""
-    return None if quality is None else QualityReport(**asdict(quality), warnings=quality.warnings)
+def quality_report(quality: Quality | None, noticed: Sequence[str]) -> QualityReport | None:
+    """The report, if the quality was measured; `noticed` is what decoding has warned of."""
+    if quality is None:
+        return None
+    return QualityReport(**asdict(quality), warnings=[*noticed, *quality.warnings])

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import structlog
 
-from models.audio import AudioError, Limits
+from models.audio import WHOLE, AudioError, Limits, Selection, Warn
 from models.runtime import Floats
 from service.audio.decode_child import Guard
 from service.audio.decode_process import DecoderDied, DecoderProcess
@@ -35,8 +35,12 @@ class Recordings:
         threads = ThreadPoolExecutor(max_at_once, thread_name_prefix="recording")
         self._threads = started(threads, max_at_once)
 
-    async def blocks(self, file: BinaryIO) -> AsyncGenerator[Floats, None]:
+    async def blocks(
+        self, file: BinaryIO, selection: Selection = WHOLE, warn: Warn = lambda sentence: None
+    ) -> AsyncGenerator[Floats, None]:
         """Blocks (S,) at 16 kHz of an open file; to be closed, which ends the child.
+
+        `warn` is told at the end what was noticed about the file.
 
         Raises:
             Problem: for anything that is wrong with the file, perhaps after some blocks, and
@@ -45,17 +49,21 @@ class Recordings:
         """
         with self.budget.share() as share:
             await share.take(WORK_BYTES)
-            async with aclosing(self._blocks(file)) as blocks:
+            async with aclosing(self._blocks(file, selection, warn)) as blocks:
                 async for block in blocks:
                     yield block
 
-    async def _blocks(self, file: BinaryIO) -> AsyncGenerator[Floats, None]:
+    async def _blocks(
+        self, file: BinaryIO, selection: Selection, warn: Warn
+    ) -> AsyncGenerator[Floats, None]:
         # On the loop, for a few ms: a thread's child would be nobody's if the client left meanwhile
         process = DecoderProcess(self.limits, self.guard, file.fileno())
-        stream = process.stream(f"/dev/fd/{file.fileno()}")
+        stream = process.stream(f"/dev/fd/{file.fileno()}", selection)
         try:
             while (block := await self._next(process, stream)) is not None:
                 yield block
+            for sentence in process.warnings:
+                warn(sentence)
         except AudioError as error:
             raise audio_problem(error) from None
         except DecoderDied as death:

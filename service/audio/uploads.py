@@ -9,9 +9,10 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartException
 
 from models.runtime import Floats
+from service.audio.forms import FormParser
 from service.problems import Problem
 from service.settings import Settings
 from service.traffic.budget import Share
@@ -196,7 +197,7 @@ async def parsed_form(
     Raises:
         Problem: it is malformed, or has too many files.
     """
-    parser = MultiPartParser(
+    parser = FormParser(
         request.headers,
         cast(AsyncGenerator[bytes, None], chunks),
         max_files=max_files,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,16 @@ from models.terminal import Force, keep_existing
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from models.audio import Selection
     from service.commands.bulk import Failure, Tally
     from service.settings import Settings
+
+
+Channel = Annotated[str, typer.Option(help="A channel's number, from 0; mix: their mean.")]
+StartS = Annotated[float, typer.Option(help="Seconds into each file at which it begins.")]
+EndS = Annotated[
+    float | None, typer.Option(help="Seconds into each file at which it ends; else its end.")
+]
 
 
 def serve(
@@ -107,9 +116,14 @@ def embed(
     threads: Annotated[
         int | None, typer.Option(help="Threads; what this process may use if not given.")
     ] = None,
+    channel: Channel = "mix",
+    start_s: StartS = 0.0,
+    end_s: EndS = None,
     force: Force = False,
 ) -> None:
     """Embed audio files into one table: a vector a file, or timed vectors.
+
+    The file "-" is stdin, and pipes are read to their end.
 
     Exits with 1 if a file failed; those that worked are in the table all the same, and where none
     did nothing is written. Timed vectors
@@ -127,6 +141,7 @@ def embed(
         raise typer.BadParameter("choose --frames or --window-s, not both")
     if hop_s is not None and window_s is None:
         raise typer.BadParameter("--hop-s needs --window-s")
+    selection = _selection(channel, start_s, end_s)
     keep_existing(out, force=force)
     console = Console(stderr=True, soft_wrap=True)
     failures: list[Failure] = []
@@ -135,7 +150,14 @@ def embed(
         encoder = Encoder.open(model, threads=threads)
         with writing(out, encoder.card) as table, _progress(console, len(files)) as tally:
             rows = embed_files(
-                encoder, files, window_s=window_s, hop_s=hop_s, frames=frames, tally=tally
+                encoder,
+                files,
+                window_s=window_s,
+                hop_s=hop_s,
+                frames=frames,
+                selection=selection,
+                tally=tally,
+                warn=partial(_show_warning, console),
             )
             for row in rows:
                 if isinstance(row, Failure):
@@ -193,9 +215,12 @@ def classify(
     threads: Annotated[
         int | None, typer.Option(help="Threads; what this process may use if not given.")
     ] = None,
+    channel: Channel = "mix",
+    start_s: StartS = 0.0,
+    end_s: EndS = None,
     force: Force = False,
 ) -> None:
-    """Label audio files: a table on the screen, or CSV or JSONL in a file.
+    """Label audio files: a table on the screen, or CSV or JSONL in a file; "-" is stdin.
 
     With --events the file may be .csv, .txt (a label track of Audacity) or .selections.txt (a
     selection table of Raven), and windows that are novel count for nothing.
@@ -214,6 +239,7 @@ def classify(
 
     if not (timeline or events) and (window_s is not None or hop_s is not None):
         raise typer.BadParameter("--window-s and --hop-s need --timeline or --events")
+    selection = _selection(channel, start_s, end_s)
     if out is not None:
         keep_existing(out, force=force)
     console = Console(stderr=True, soft_wrap=True)
@@ -237,7 +263,14 @@ def classify(
             table = printing(top_k, timeline=timeline)
         with table as add, _progress(console, len(files)) as tally:
             rows = label_files(
-                encoder, classifier, files, window_s=window_s, hop_s=hop_s, tally=tally
+                encoder,
+                classifier,
+                files,
+                window_s=window_s,
+                hop_s=hop_s,
+                selection=selection,
+                tally=tally,
+                warn=partial(_show_warning, console),
             )
             for row in rows:
                 if isinstance(row, Failure):
@@ -291,6 +324,22 @@ def key(
 
 class _NothingDone(Exception):
     """Every file failed, so there is nothing to write."""
+
+
+def _selection(channel: str, start_s: float, end_s: float | None) -> "Selection":
+    """The part of each file that three options choose."""
+    from models.audio import AudioError, Selection
+
+    if channel != "mix" and not channel.isdecimal():
+        raise typer.BadParameter(f"--channel {channel}: expected mix, or a number from 0")
+    try:
+        return Selection("mix" if channel == "mix" else int(channel), start_s, end_s)
+    except AudioError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _show_warning(console: "Console", file: str, sentence: str) -> None:
+    console.print(f"warning: {file}: {sentence}", markup=False, style="yellow")
 
 
 def _show_failure(console: "Console", failure: "Failure") -> None:

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.atomic import replacing
+from models.audio import WHOLE, Selection
 from models.classifier import Classifier, ClassifierCard
 from models.runtime import Encoder
-from service.commands.bulk import Failure, Tally, embed_files
+from service.commands.bulk import Failure, Tally, Warn, embed_files
 from service.commands.tables import check_target
 
 FORMATS = (".csv", ".jsonl")
@@ -80,10 +81,20 @@ def label_files(
     *,
     window_s: float | None = None,
     hop_s: float | None = None,
+    selection: Selection = WHOLE,
     tally: Tally | None = None,
+    warn: Warn = lambda file, sentence: None,
 ) -> Iterator[Labelled | Failure]:
     """What the classifier says of each file, or of its windows, in the order of `files`."""
-    rows = embed_files(encoder, files, window_s=window_s, hop_s=hop_s, tally=tally)
+    rows = embed_files(
+        encoder,
+        files,
+        window_s=window_s,
+        hop_s=hop_s,
+        selection=selection,
+        tally=tally,
+        warn=warn,
+    )
     for row in rows:
         if isinstance(row, Failure):
             yield row

@@ -105,6 +105,7 @@ def _entry(index: int, upload: Upload, outcome: Embedded | Problem, output: Outp
         file=upload.name,
         duration_s=outcome.duration_s,
         embedding=vector(outcome.embedding, output),
+        warnings=list(outcome.warnings) or None,
     )
     windows = None if outcome.windows is None else _windows(outcome.windows, output)
     return Entry(file, windows)

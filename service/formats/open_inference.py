@@ -28,6 +28,7 @@ from service.audio.uploads import (
     refuse_encoding,
 )
 from service.formats.json_body import COPIES, parse_object
+from service.parameters import Count, JsonParameters
 from service.problems import Problem
 from service.settings import Settings
 from service.traffic.budget import Share
@@ -44,11 +45,11 @@ _NUMBERS = {"FP32": "<f4", "INT64": "<i8"}
 _EXPECTED = "one input `audio` (BYTES), or `waveform` (FP32) and, if rows are padded, `length`"
 
 
-class InferInput(BaseModel):
+class InferInput(JsonParameters):
     """A tensor that comes in, its values in `data` or behind the JSON."""
 
     name: str
-    shape: list[int] = Field(max_length=8)
+    shape: list[Count] = Field(max_length=8)
     datatype: Literal["BYTES", "FP32", "INT64"]
     parameters: dict[str, Any] = {}
     data: list[Any] | None = Field(
@@ -56,14 +57,14 @@ class InferInput(BaseModel):
     )
 
 
-class InferOutput(BaseModel):
+class InferOutput(JsonParameters):
     """A tensor that is asked for."""
 
     name: Literal["embedding"]
     parameters: dict[str, Any] = {}
 
 
-class InferRequest(BaseModel):
+class InferRequest(JsonParameters):
     """A request for inference; members that are not listed are ignored, as the protocol wants."""
 
     id: str | None = Field(default=None, max_length=128)

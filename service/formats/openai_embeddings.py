@@ -16,6 +16,7 @@ from service.audio.base64_audio import read_base64
 from service.audio.uploads import Body, Parse, Upload, keep
 from service.engine import Embedded
 from service.formats.json_body import kind_of, member, parse_object, receive_json
+from service.parameters import Count, JsonParameters
 from service.problems import Problem, invalid_parameter
 from service.schemas import Vector
 from service.settings import Settings
@@ -25,7 +26,7 @@ from service.traffic.patience import in_thread
 MAX_VALUES = 10_000  # of a body's JSON; the audio itself is few long strings
 
 
-class OpenAIParameters(BaseModel):
+class OpenAIParameters(JsonParameters):
     """What stands beside the input."""
 
     model_config = ConfigDict(extra="forbid")
@@ -36,20 +37,20 @@ class OpenAIParameters(BaseModel):
     encoding_format: Literal["float", "base64"] = Field(
         default="float", description="Numbers, or little-endian float32 in base64."
     )
-    dimensions: int | None = Field(
+    dimensions: Count | None = Field(
         default=None, description="If given, the model's own: vectors are not shortened."
     )
     user: str | None = Field(default=None, description="Ignored.")
 
 
-class AudioData(BaseModel):
+class AudioData(JsonParameters):
     """A file in base64; its bytes and not `format` tell what it is."""
 
     data: str
     format: str | None = None
 
 
-class InputAudio(BaseModel):
+class InputAudio(JsonParameters):
     """A file as OpenAI's chat completions take it."""
 
     type: Literal["input_audio"]

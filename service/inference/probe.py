@@ -14,7 +14,7 @@ async def probe(context: Context) -> None:
         Problem: decoding fails, or a vector is not finite.
         ModelFileError: a model no longer computes what its card says.
     """
-    await context.engine.decoder.decode(silent_file())
+    await context.engine.decoder.read(silent_file())
     reference = Clip(modelfile.reference_signal())
     for model in context.catalogue.served.values():
         (outcome,) = await context.engine.run(model.encoder, [reference], None)

@@ -20,6 +20,7 @@ from service.parameters import AnalysisParameters
 from service.problems import AUDIO_PROBLEMS, HEAD_PROBLEMS, Problem
 from service.schemas import AnalysisList, FileAnalysis, WindowAnalysis
 from service.telemetry.timing import Timing
+from service.traffic.access import needs_key
 from service.traffic.patience import in_thread
 
 router = APIRouter(tags=["classifications"])
@@ -40,6 +41,7 @@ _ANSWERS: Responses = {
     responses=_ANSWERS | problem_responses([*AUDIO_PROBLEMS, *HEAD_PROBLEMS]),
     openapi_extra=audio_body(),
 )
+@needs_key("embed", "classify", metered=True)
 async def analyze_audio(
     request: Request, shared: Shared, query: Annotated[AnalysisParameters, Query()]
 ) -> Response:
@@ -56,7 +58,14 @@ async def analyze_audio(
         heads = sorted(heads, key=lambda head: head.name)
         windowing = Windowing.of(asked.window_s, asked.hop_s, model.encoder.card)
         outcomes = await embed(
-            request, shared, model.encoder, body, windowing, timing, measured=True
+            request,
+            shared,
+            model.encoder,
+            body,
+            windowing,
+            timing,
+            selection=asked.selection,
+            measured=True,
         )
         with timing.stage("classify"):
             classifiers = [head.classifier for head in heads]
@@ -98,7 +107,8 @@ def _file(
         duration_s=embedded.duration_s,
         embedding=vector(embedded.embedding, asked.output),
         classifications=[describe(one, 0, asked) for one in scored],
-        quality=quality_report(embedded.quality),
+        quality=quality_report(embedded.quality, embedded.warnings),
+        warnings=list(embedded.warnings) or None,
     )
     return Entry(file, _windows(embedded, scored, asked))
 

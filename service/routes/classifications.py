@@ -22,6 +22,7 @@ from service.schemas import ClassificationList, FileClassification, WindowClassi
 from service.streams.lines import EVENTS, NDJSON, answer_in_lines, misplaced, streamed_as
 from service.streams.streaming import Plan, describe_predictions
 from service.telemetry.timing import Timing
+from service.traffic.access import needs_key
 from service.traffic.patience import in_thread
 
 router = APIRouter(tags=["classifications"])
@@ -42,6 +43,7 @@ _ANSWERS: Responses = {
     responses=_ANSWERS | problem_responses([*AUDIO_PROBLEMS, *HEAD_PROBLEMS]),
     openapi_extra=audio_body(),
 )
+@needs_key("classify", metered=True)
 async def classify_audio(
     request: Request, shared: Shared, query: Annotated[ClassificationParameters, Query()]
 ) -> Response:
@@ -58,7 +60,9 @@ async def classify_audio(
             raise misplaced()
         model, head = shared.catalogue.pair(asked.model, asked.head)
         windowing = _windowing(asked, model, head)
-        outcomes = await embed(request, shared, model.encoder, body, windowing, timing)
+        outcomes = await embed(
+            request, shared, model.encoder, body, windowing, timing, selection=asked.selection
+        )
         with timing.stage("classify"):
             scored = await shared.engine.infer(partial(score, [head.classifier], outcomes))
         with timing.stage("render"):
@@ -70,7 +74,8 @@ async def classify_audio(
 def _plan(shared: Context, asked: ClassificationParameters) -> Plan:
     model, head = shared.catalogue.pair(asked.model, asked.head)
     windowing = _windowing(asked, model, head)
-    return Plan(model, "classification", windowing, describe_predictions(head, asked))
+    describe = describe_predictions(head, asked)
+    return Plan(model, "classification", windowing, describe, selection=asked.selection)
 
 
 def _windowing(
@@ -125,6 +130,7 @@ def _file(
         duration_s=embedded.duration_s,
         predictions=whole.predictions,
         novelty=whole.novelty,
+        warnings=list(embedded.warnings) or None,
     )
     return Entry(file, _windows(embedded, one, asked))
 

@@ -6,11 +6,13 @@ from service.context import Shared
 from service.inference.catalogue import Catalogue, ServedHead
 from service.openapi import problem_responses
 from service.schemas import ClassifierEntry, ClassifierList
+from service.traffic.access import needs_key
 
 router = APIRouter(prefix="/v1/classifiers", tags=["classifiers"])
 
 
 @router.get("", summary="List the classifiers")
+@needs_key()
 async def list_classifiers(shared: Shared) -> ClassifierList:
     """Every classifier that is served, with its card."""
     catalogue = shared.catalogue
@@ -22,6 +24,7 @@ async def list_classifiers(shared: Shared) -> ClassifierList:
     summary="Describe a classifier",
     responses=problem_responses(["classifier-not-found"]),
 )
+@needs_key()
 async def describe_classifier(classifier_id: str, shared: Shared) -> ClassifierEntry:
     """One classifier and its card: labels, training data, held-out scores, calibration."""
     return _entry(shared.catalogue.head(classifier_id), shared.catalogue)

@@ -2,10 +2,12 @@
 
 from importlib.resources import files
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
+
+from service.traffic.access import open_to_all
 
 router = APIRouter(include_in_schema=False)
 
@@ -13,19 +15,27 @@ _ASSETS = "/web/swagger"  # Swagger UI 5.35.0, as published in the package swagg
 _POLICY = "default-src 'self' 'unsafe-inline'; img-src 'self' data:"
 
 
-def install(app: FastAPI) -> None:
-    """Serve the page and what it loads."""
-    app.include_router(router)
-    app.mount("/web", StaticFiles(directory=str(files("service").joinpath("web"))), name="web")
+web = StaticFiles(directory=str(files("service").joinpath("web")))
+router.mount("/web", open_to_all(web), name="web")
 
 
 @router.get("/")
+@open_to_all
 async def go_to_docs(request: Request) -> RedirectResponse:
     """People who type the address want the documentation."""
     return RedirectResponse(f"{_root(request)}/docs")
 
 
+@router.get("/openapi.json")
+@open_to_all
+async def show_openapi(request: Request) -> JSONResponse:
+    """The API as a document; behind a proxy that adds a prefix to paths, with that prefix."""
+    document, root = request.app.openapi(), _root(request)
+    return JSONResponse({**document, "servers": [{"url": root}]} if root else document)
+
+
 @router.get("/docs")
+@open_to_all
 async def show_docs(request: Request) -> HTMLResponse:
     """Swagger UI; the policy keeps it from loading anything from elsewhere."""
     root = _root(request)

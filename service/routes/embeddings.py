@@ -18,6 +18,7 @@ from service.schemas import EmbeddingList
 from service.streams.lines import EVENTS, NDJSON, answer_in_lines, misplaced, streamed_as
 from service.streams.streaming import Plan, describe_vectors
 from service.telemetry.timing import Timing
+from service.traffic.access import needs_key
 from service.traffic.patience import in_thread
 
 router = APIRouter(tags=["embeddings"])
@@ -43,6 +44,7 @@ _ANSWERS: Responses = {
     responses=_ANSWERS | problem_responses(AUDIO_PROBLEMS),
     openapi_extra=audio_body(),
 )
+@needs_key("embed", metered=True)
 async def embed_audio(
     request: Request, shared: Shared, query: Annotated[EmbeddingParameters, Query()]
 ) -> Response:
@@ -61,7 +63,9 @@ async def embed_audio(
         output = asked.output or preferred(request.headers.get("accept", ""))
         if windowing and output == "npy" and len(body.uploads) > 1:
             raise _one_file_only(len(body.uploads))
-        outcomes = await embed(request, shared, encoder, body, windowing, timing)
+        outcomes = await embed(
+            request, shared, encoder, body, windowing, timing, selection=asked.selection
+        )
         with timing.stage("render"):
             return await in_thread(render, encoder.card, body.uploads, outcomes, output)
 
@@ -76,7 +80,8 @@ def _plan(shared: Context, asked: EmbeddingParameters) -> Plan:
         raise invalid_parameter("output", reason, value=asked.output)
     model = shared.catalogue.get(asked.model)
     windowing = Windowing.of(asked.window_s, asked.hop_s, model.encoder.card)
-    return Plan(model, "embedding", windowing, describe_vectors(asked))
+    describe = describe_vectors(asked)
+    return Plan(model, "embedding", windowing, describe, selection=asked.selection)
 
 
 def _one_file_only(n_files: int) -> Problem:

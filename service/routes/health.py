@@ -7,11 +7,13 @@ from fastapi import APIRouter, Response
 from service.context import Shared
 from service.inference.catalogue import Refused, Served, ServedHead
 from service.schemas import Liveness, ModelStatus, Readiness
+from service.traffic.access import probe
 
 router = APIRouter(tags=["health"])
 
 
 @router.get("/livez", summary="Is the process alive?")
+@probe
 async def live() -> Liveness:
     """Answered by the event loop alone."""
     return Liveness()
@@ -24,6 +26,7 @@ async def live() -> Liveness:
     summary="Can requests be served?",
     responses={503: {"model": Readiness, "description": "`reasons` says why not."}},
 )
+@probe
 async def ready(shared: Shared, response: Response) -> Readiness:
     """Each model and classifier with its golden check at the start.
 

@@ -25,6 +25,7 @@ from service.parameters import InspectionParameters
 from service.problems import REQUEST_PROBLEMS
 from service.schemas import Usage
 from service.telemetry.timing import Timing
+from service.traffic.access import needs_key
 
 router = APIRouter(tags=["limits"])
 
@@ -43,6 +44,7 @@ _ANSWERS: Responses = {
     responses=_ANSWERS | problem_responses(REQUEST_PROBLEMS),
     openapi_extra=audio_body(),
 )
+@needs_key("embed", metered=True)
 async def inspect_audio(
     request: Request, shared: Shared, query: Annotated[InspectionParameters, Query()]
 ) -> Response:
@@ -61,6 +63,7 @@ async def inspect_audio(
                 body.uploads,
                 windowing,
                 costs(request, shared),
+                asked.selection,
                 decode=asked.decode,
             )
         with timing.stage("render"):
@@ -102,6 +105,7 @@ def _file(index: int, upload: Upload, found: Inspected) -> FileInspection:
         is_duration_known=found.duration_s is not None,
         duration_s=found.duration_s,
         windows=found.windows,
-        quality=quality_report(found.quality),
+        quality=quality_report(found.quality, found.warnings),
+        warnings=list(found.warnings) or None,
         error=found.problem and in_place(found.problem),
     )

@@ -12,11 +12,13 @@ from service.engine import MAX_OVERLAP, MIN_DURATION_S
 from service.formats import json_body, open_inference, openai_embeddings
 from service.parameters import MAX_TOP_K, FunctionToApply, Granularity, Output
 from service.schemas import LimitList
+from service.traffic.access import needs_key
 
 router = APIRouter(tags=["limits"])
 
 
 @router.get("/v1/limits", summary="List the limits")
+@needs_key()
 async def list_limits(request: Request, shared: Shared) -> LimitList:
     """Every limit by the name that its refusal and its setting have."""
     settings, audio = shared.settings, shared.engine.decoder.limits
@@ -41,6 +43,8 @@ async def list_limits(request: Request, shared: Shared) -> LimitList:
         request_timeout_s=settings.request_timeout_s,
         max_queue_s=settings.queue_s,
         max_streams=settings.max_streams,
+        max_live_streams=settings.max_live_streams,
+        head_timeout_s=settings.head_timeout_s,
         max_stream_duration_s=settings.max_stream_duration_s,
         max_stream_body_bytes=settings.max_stream_body_bytes,
         idle_timeout_s=settings.idle_timeout_s,

@@ -6,11 +6,13 @@ from service.context import Shared
 from service.inference.catalogue import Served
 from service.openapi import problem_responses
 from service.schemas import ModelEntry, ModelList
+from service.traffic.access import needs_key
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.get("", summary="List the models")
+@needs_key()
 async def list_models(shared: Shared) -> ModelList:
     """Every model that is served, with its card."""
     catalogue = shared.catalogue
@@ -20,6 +22,7 @@ async def list_models(shared: Shared) -> ModelList:
 @router.get(
     "/{model_id}", summary="Describe a model", responses=problem_responses(["model-not-found"])
 )
+@needs_key()
 async def describe_model(model_id: str, shared: Shared) -> ModelEntry:
     """One model and its card."""
     return _entry(shared.catalogue.get(model_id), shared.catalogue.default)

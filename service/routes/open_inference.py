@@ -25,6 +25,7 @@ from service.inference.catalogue import Served
 from service.openapi import SCHEMAS, problem_responses
 from service.problems import AUDIO_PROBLEMS, Problem
 from service.telemetry.timing import Timing
+from service.traffic.access import needs_key, probe
 from service.traffic.patience import in_thread
 from service.untrusted import printable
 
@@ -50,6 +51,7 @@ _BODY = {
 
 
 @router.get("", summary="Describe the server")
+@needs_key()
 async def describe_server() -> dict[str, Any]:
     """Name, version and extensions of the protocol."""
     extensions = ["binary_tensor_data"]
@@ -57,6 +59,7 @@ async def describe_server() -> dict[str, Any]:
 
 
 @router.get("/health/live", summary="Is the server alive?")
+@probe
 async def server_live() -> dict[str, bool]:
     """As `/livez`."""
     return {"live": True}
@@ -67,6 +70,7 @@ async def server_live() -> dict[str, bool]:
     summary="Can requests be served?",
     responses={503: {"description": "`/readyz` says why not."}},
 )
+@probe
 async def server_ready(shared: Shared, response: Response) -> dict[str, bool]:
     """As `/readyz`."""
     is_ready = not shared.complaints()
@@ -75,6 +79,7 @@ async def server_ready(shared: Shared, response: Response) -> dict[str, bool]:
 
 
 @router.get("/models/{model}", summary="Describe a model's tensors", responses=_MISSING)
+@needs_key()
 async def model_tensors(model: str, shared: Shared) -> dict[str, Any]:
     """Send `audio` alone, or `waveform` with `length`. The version is the space id."""
     return _described(_served(shared, model))
@@ -85,12 +90,14 @@ async def model_tensors(model: str, shared: Shared) -> dict[str, Any]:
     summary="Describe the tensors of a version",
     responses=_MISSING,
 )
+@needs_key()
 async def version_tensors(model: str, version: str, shared: Shared) -> dict[str, Any]:
     """The same if the version is the one that is served."""
     return _described(_served(shared, model, version))
 
 
 @router.get("/models/{model}/ready", summary="Is a model ready?", responses=_MISSING)
+@needs_key()
 async def model_ready(model: str, shared: Shared) -> dict[str, Any]:
     """A model that is served is ready."""
     return {"name": _served(shared, model).name, "ready": True}
@@ -101,12 +108,14 @@ async def model_ready(model: str, shared: Shared) -> dict[str, Any]:
     summary="Is a version ready?",
     responses=_MISSING,
 )
+@needs_key()
 async def version_ready(model: str, version: str, shared: Shared) -> dict[str, Any]:
     """The same if the version is the one that is served."""
     return {"name": _served(shared, model, version).name, "ready": True}
 
 
 @router.post("/models/{model}/infer", summary="Infer", responses=_REFUSALS, openapi_extra=_BODY)
+@needs_key("embed", metered=True)
 async def model_infer(model: str, request: Request, shared: Shared) -> Response:
     """`audio` (files: base64, or bytes in binary) or `waveform` and `length` -> `embedding`.
 
@@ -121,6 +130,7 @@ async def model_infer(model: str, request: Request, shared: Shared) -> Response:
     responses=_REFUSALS,
     openapi_extra=_BODY,
 )
+@needs_key("embed", metered=True)
 async def version_infer(model: str, version: str, request: Request, shared: Shared) -> Response:
     """The same if the version is the one that is served."""
     return await _infer(request, shared, _served(shared, model, version))

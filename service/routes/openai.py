@@ -24,6 +24,7 @@ from service.openapi import SCHEMAS, Responses, problem_responses
 from service.parameters import Output
 from service.problems import AUDIO_PROBLEMS
 from service.telemetry.timing import Timing
+from service.traffic.access import needs_key
 from service.traffic.patience import in_thread
 
 router = APIRouter(tags=["embeddings"])
@@ -45,6 +46,7 @@ _BODY = {
     responses=_ANSWERS | problem_responses(AUDIO_PROBLEMS),
     openapi_extra=_BODY,
 )
+@needs_key("embed", metered=True)
 async def embed_openai(request: Request, shared: Shared) -> Response:
     """Turn audio files in base64 into vectors, for clients that speak OpenAI's API.
 

@@ -77,7 +77,8 @@ class LineResponse(StreamingResponse):
     def __init__(
         self, lines: Lines, media_type: str, resources: AsyncExitStack, idle_timeout_s: float
     ) -> None:
-        super().__init__(lines, media_type=media_type)
+        # nginx would keep lines back until it has a buffer full of them
+        super().__init__(lines, media_type=media_type, headers={"X-Accel-Buffering": "no"})
         self._resources, self._idle_timeout_s = resources, idle_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,9 +106,10 @@ async def _lines(
     """The answers; what goes wrong after the first of them is the last line."""
     before = plan.opening | ({"file": upload.name} if upload.name else {})
     opening: list[Members] = [before]
+    warnings: list[str] = []
     async with (
-        aclosing(shared.recordings.blocks(upload.file)) as blocks,
-        aclosing(answers(shared.engine.batcher, plan, blocks, spend)) as some,
+        aclosing(shared.recordings.blocks(upload.file, plan.selection, warnings.append)) as blocks,
+        aclosing(answers(shared.engine.batcher, plan, blocks, spend, warnings)) as some,
     ):
         try:
             async for members in some:
@@ -116,19 +118,27 @@ async def _lines(
         except Exception as error:
             if opening:
                 raise
-            yield write([failure(error, request_id)])
+            yield write([failure(as_problem(error), request_id)])
 
 
-def failure(error: Exception, request_id: str) -> Members:
-    """The last answer of a stream that breaks off."""
-    if not isinstance(error, Problem):
-        error = shortage(error) or error
-    if not isinstance(error, Problem):
-        log.error("stream failed", exc_info=error)
-        error = Problem("internal", "The request failed inside the service.")
-    log.info("stream broken off", problem=error.kind.slug, detail=error.detail)
-    document = error.document(
-        instance=f"urn:viola:request:{request_id}", error=error.openai_error()
+def as_problem(error: Exception) -> Problem:
+    """What broke a stream off, as it may be told."""
+    if isinstance(error, Problem):
+        return error
+    if short := shortage(error):
+        return short
+    log.error("stream failed", exc_info=error)
+    return Problem("internal", "The request failed inside the service.")
+
+
+def failure(problem: Problem, request_id: str) -> Members:
+    """The last answer of a stream that breaks off; when to come again is a member of it."""
+    log.info("stream broken off", problem=problem.kind.slug, detail=problem.detail)
+    retry = (problem.headers or {}).get("Retry-After")
+    document = problem.document(
+        instance=f"urn:viola:request:{request_id}",
+        error=problem.openai_error(),
+        **({"retry_after_s": int(retry)} if retry else {}),
     )
     return {"object": "error", "error": document}
 

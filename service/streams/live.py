@@ -1,13 +1,15 @@
 """A live stream over a WebSocket: PCM as it is recorded -> vectors and labels, every hop.
 
 The client sends a configuration as JSON, then PCM in binary messages of any length, then
-`{"end": true}`. Letters: `S` samples.
+`{"end": true}`. A socket takes a place among the streams when its first audio comes, and has to go
+on sending audio; one that says nothing is closed. Letters: `S` samples.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from functools import partial
+from time import monotonic
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +24,13 @@ from models.tiles import checked
 from service.context import Context
 from service.engine import Windowing
 from service.errors import audio_problem, validation_problem
-from service.parameters import MAX_TOP_K, EmbeddingParameters, PredictionParameters
+from service.parameters import (
+    EmbeddingParameters,
+    JsonParameters,
+    PredictionParameters,
+    Seconds,
+    TopK,
+)
 from service.problems import Problem
 from service.streams.streaming import (
     Describe,
@@ -36,11 +44,12 @@ from service.streams.streaming import (
 MAX_MESSAGE_BYTES = 1 << 20
 CLOSE_NORMAL = 1000
 CLOSE_PROBLEM = 4000  # and the status that the problem would have over HTTP
+PATIENCE_PER_AUDIO = 10  # seconds of patience that a second of audio gives back
 
 _DTYPES: dict[str, np.dtype[Any]] = {"s16le": np.dtype("<i2"), "f32le": np.dtype("<f4")}
 
 
-class LiveConfig(BaseModel):
+class LiveConfig(JsonParameters):
     """The first message: what comes, and what is wanted."""
 
     model_config = ConfigDict(extra="forbid")
@@ -49,10 +58,10 @@ class LiveConfig(BaseModel):
     encoding: Literal["s16le", "f32le"] = "s16le"
     model: str | None = Field(default=None, max_length=128)
     head: str | None = Field(default=None, max_length=128)
-    window_s: float = Field(default=1.0, gt=0, le=60, allow_inf_nan=False)
-    hop_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    window_s: Seconds = Field(default=1.0, le=60)
+    hop_s: Seconds | None = None
     output: Literal["json", "base64"] = "json"
-    top_k: int = Field(default=5, ge=1, le=MAX_TOP_K)
+    top_k: TopK = 5
 
 
 class _End(BaseModel):
@@ -71,16 +80,17 @@ async def converse(socket: WebSocket, shared: Context) -> None:
         WebSocketDisconnect: the client has gone.
     """
     settings = shared.settings
-    config = _config(await _receive(socket, settings.idle_timeout_s))
+    config = _config(await _Listener(socket, settings.head_timeout_s, "configuration").receive())
     plan = _plan(shared, config)
     await _send(socket, [plan.opening], settings.idle_timeout_s)
     spend = partial(shared.spend, socket.state.caller)
-    async with (
-        aclosing(_blocks(socket, config, shared)) as blocks,
-        aclosing(answers(shared.engine.batcher, plan, blocks, spend)) as some,
-    ):
-        async for members in some:
-            await _send(socket, members, settings.idle_timeout_s)
+    with ExitStack() as place:
+        async with (
+            aclosing(_blocks(socket, config, shared, place)) as blocks,
+            aclosing(answers(shared.engine.batcher, plan, blocks, spend)) as some,
+        ):
+            async for members in some:
+                await _send(socket, members, settings.idle_timeout_s)
 
 
 def _config(message: str | bytes) -> LiveConfig:
@@ -115,23 +125,45 @@ def _described(shared: Context, config: LiveConfig) -> Describe:
 
 
 async def _blocks(
-    socket: WebSocket, config: LiveConfig, shared: Context
+    socket: WebSocket, config: LiveConfig, shared: Context, place: ExitStack
 ) -> AsyncGenerator[Floats, None]:
-    """Samples (S,) at 16 kHz; the next message is taken once this one has been dealt with."""
+    """Samples (S,) at 16 kHz; the next message is taken once this one has been dealt with.
+
+    With the first of them the stream takes its `place`.
+    """
     settings, dtype = shared.settings, _DTYPES[config.encoding]
-    resampler, n_samples = Resampler(config.sample_rate), 0
-    while isinstance(message := await _receive(socket, settings.idle_timeout_s), bytes):
-        _check_message(message, dtype)
-        n_samples += len(message) // dtype.itemsize
+    listener = _Listener(socket, settings.idle_timeout_s, "audio")
+    resampler, n_samples, rest = Resampler(config.sample_rate), 0, b""
+    while isinstance(message := await listener.receive(), bytes):
+        _check_message(message)
+        pcm, rest = _whole_samples(rest + message, dtype)
+        if not pcm:
+            continue
+        if not n_samples:
+            place.enter_context(shared.live.slot())
+        n_samples += len(pcm) // dtype.itemsize
+        listener.heard(len(pcm) / dtype.itemsize / config.sample_rate)
         _check_duration(n_samples / config.sample_rate, settings.max_stream_duration_s)
-        if message:
-            yield await asyncio.to_thread(_samples, message, dtype, resampler)
+        yield await asyncio.to_thread(_samples, pcm, dtype, resampler)
+    _check_end(message, len(rest), dtype)
+    yield resampler.rest()
+
+
+def _whole_samples(pcm: bytes, dtype: np.dtype[Any]) -> tuple[bytes, bytes]:
+    """Whole samples, and the bytes of one that the next message completes."""
+    n_bytes = len(pcm) - len(pcm) % dtype.itemsize
+    return pcm[:n_bytes], pcm[n_bytes:]
+
+
+def _check_end(message: str, n_rest: int, dtype: np.dtype[Any]) -> None:
     try:
         _End.model_validate_json(message)
     except ValidationError:
         detail = 'After the configuration the only text is {"end": true}.'
         raise Problem("bad-request", detail) from None
-    yield resampler.rest()
+    if n_rest:
+        detail = f"The stream ends after {n_rest} bytes of a sample that has {dtype.itemsize}."
+        raise Problem("bad-request", detail)
 
 
 def _samples(message: bytes, dtype: np.dtype[Any], resampler: Resampler) -> Floats:
@@ -146,7 +178,7 @@ def _samples(message: bytes, dtype: np.dtype[Any], resampler: Resampler) -> Floa
         raise audio_problem(error) from None
 
 
-def _check_message(message: bytes, dtype: np.dtype[Any]) -> None:
+def _check_message(message: bytes) -> None:
     if len(message) > MAX_MESSAGE_BYTES:
         raise Problem(
             "body-too-large",
@@ -155,9 +187,6 @@ def _check_message(message: bytes, dtype: np.dtype[Any]) -> None:
             observed=len(message),
             unit="bytes",
         )
-    if len(message) % dtype.itemsize:
-        detail = f"A message of {len(message)} bytes; a sample has {dtype.itemsize}."
-        raise Problem("bad-request", detail)
 
 
 def _check_duration(seconds: float, limit: float) -> None:
@@ -171,17 +200,46 @@ def _check_duration(seconds: float, limit: float) -> None:
         )
 
 
-async def _receive(socket: WebSocket, idle_timeout_s: float) -> str | bytes:
-    try:
-        async with asyncio.timeout(idle_timeout_s):
-            message = await socket.receive()
-    except TimeoutError:
-        detail = f"Nothing has come for {idle_timeout_s:g} s."
-        raise Problem("body-timeout", detail, limit=idle_timeout_s, unit="s") from None
-    if message["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(message.get("code", 1005))
-    text: str | None = message.get("text")
-    return text if text is not None else message["bytes"]
+class _Listener:
+    """Receives messages from a client that has to say something.
+
+    It may be waited for `patience_s` without any audio. Waiting uses that up, audio gives it back,
+    ten times as much as it lasts: neither empty messages nor a sample now and then keep a socket.
+
+    Args:
+        socket: where messages come from.
+        patience_s: seconds that may be waited.
+        awaited: what for, in the words of the refusal.
+    """
+
+    def __init__(self, socket: WebSocket, patience_s: float, awaited: str) -> None:
+        self._socket, self._awaited = socket, awaited
+        self._patience_s = self._left_s = patience_s
+
+    def heard(self, audio_s: float) -> None:
+        """So much audio has come."""
+        self._left_s = min(self._patience_s, self._left_s + PATIENCE_PER_AUDIO * audio_s)
+
+    async def receive(self) -> str | bytes:
+        """The next message.
+
+        Raises:
+            Problem: too little has come for too long.
+            WebSocketDisconnect: the client has gone.
+        """
+        started = monotonic()
+        try:
+            async with asyncio.timeout(self._left_s):
+                message = await self._socket.receive()
+        except TimeoutError:
+            detail = f"Too little {self._awaited} has come for {self._patience_s:g} s."
+            limit = self._patience_s
+            raise Problem("body-timeout", detail, limit=limit, unit="s") from None
+        self._left_s -= monotonic() - started
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1005))
+        text: str | None = message.get("text")
+        return text if text is not None else message["bytes"]
 
 
 async def _send(socket: WebSocket, answers: list[Members], idle_timeout_s: float) -> None:

@@ -5,7 +5,7 @@ is answered in lines, a live stream in messages. Letters: `S` samples, `T` frame
 embedding dim, `N` windows.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from models.audio import SAMPLE_RATE
+from models.audio import SAMPLE_RATE, WHOLE, Selection
 from models.classifier import Classifier
 from models.runtime import Encoder, Floats
 from models.tiles import Cutter, Tile
@@ -38,6 +38,7 @@ class Plan:
 
     Attributes:
         kind: the `object` of the last answer.
+        selection: the part of the recording; times count from the recording's beginning.
         hop_frames: of a live stream, whose tiles add one hop each; None for what need not hurry.
     """
 
@@ -46,6 +47,7 @@ class Plan:
     windowing: Windowing | None
     describe: Describe
     hop_frames: int | None = None
+    selection: Selection = WHOLE
 
     @property
     def opening(self) -> Members:
@@ -54,7 +56,11 @@ class Plan:
 
 
 async def answers(
-    batcher: Batcher, plan: Plan, blocks: AsyncIterator[Floats], spend: Callable[[float], None]
+    batcher: Batcher,
+    plan: Plan,
+    blocks: AsyncIterator[Floats],
+    spend: Callable[[float], None],
+    warnings: Sequence[str] = (),
 ) -> AsyncGenerator[list[Members], None]:
     """The windows as they are complete, some at a time; then the whole; then what it came to.
 
@@ -63,6 +69,7 @@ async def answers(
         plan: what is asked for.
         blocks: the recording.
         spend: is told of each block's seconds.
+        warnings: what is noticed about the recording, all of it there when the blocks have ended.
 
     Raises:
         Problem: the recording is too short, or the model fails.
@@ -85,9 +92,10 @@ async def answers(
         yield await in_thread(_windows, plan, timed, n_windows)
         n_windows += len(timed)
     (members,) = await in_thread(plan.describe, whole.embedding()[None])
+    noticed = {"warnings": list(warnings)} if warnings else {}
     usage = {"audio_seconds": source.duration_s, "windows": n_windows}
     yield [
-        {"object": plan.kind, "duration_s": source.duration_s, **members},
+        {"object": plan.kind, "duration_s": source.duration_s, **members, **noticed},
         {"object": "done", "usage": usage},
     ]
 
@@ -147,11 +155,11 @@ async def _tiles(encoder: Encoder, source: _Counted, new_frames: int) -> AsyncGe
 
 def _windows(plan: Plan, timed: list[Timed], before: int) -> list[Members]:
     described = plan.describe(np.stack([embedding for _, _, embedding in timed]))
+    begin_s = plan.selection.start_s
+    times = [{"start_s": begin_s + start, "end_s": begin_s + end} for start, end, _ in timed]
     return [
-        {"object": "window", "index": index, "start_s": start_s, "end_s": end_s, **members}
-        for index, ((start_s, end_s, _), members) in enumerate(
-            zip(timed, described, strict=True), start=before
-        )
+        {"object": "window", "index": index, **time, **members}
+        for index, (time, members) in enumerate(zip(times, described, strict=True), start=before)
     ]
 
 

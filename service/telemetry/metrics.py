@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, get_args
 
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -28,11 +28,14 @@ from service.problems import PROBLEM_TYPES, Problem
 
 if TYPE_CHECKING:
     from service.context import Context
+    from service.traffic.usage import Usage
 
 STAGES = ("receive", "decode", "queue", "infer", "classify", "render")
 RESULTS = ("decoded", "embedded")
 RELOADS = ("done", "refused")
-METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+WEBSOCKET = "WEBSOCKET"  # in place of a method
+OF_SOCKETS = (101, 401, 403, 429, 503)  # accepted, and the refusals of a handshake
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", WEBSOCKET)
 NO_ROUTE = "none"  # what was answered before the routes, and what is at no route
 HUNG_UP = 499  # in place of a status, where the client was gone before there was one
 
@@ -121,12 +124,17 @@ class Metrics:
     def know(self, routes: Sequence[BaseRoute]) -> None:
         """Start the counts of every answer that the routes say they can give."""
         for route in routes:
-            if not isinstance(route, APIRoute):
-                continue
-            self.request_duration.labels(route.path)
-            for method in route.methods or ():
-                for status in {200, *route.responses}:
-                    self.requests.labels(route.path, method, str(status))
+            if isinstance(route, APIRoute):
+                statuses = {200, *route.responses}
+                for method in route.methods or ():
+                    self._know(route.path, method, statuses)
+            elif isinstance(route, APIWebSocketRoute):
+                self._know(route.path, WEBSOCKET, OF_SOCKETS)
+
+    def _know(self, path: str, method: str, statuses: Iterable[int | str]) -> None:
+        self.request_duration.labels(path)
+        for status in statuses:
+            self.requests.labels(path, method, str(status))
 
     def watch(self, context: "Context") -> None:
         """Also show the state that the application's parts are in at the time of a scrape."""
@@ -196,11 +204,13 @@ class _State(Collector):
         yield _gauge(
             "viola_inflight_limit", "How many there may be.", context.admission.max_inflight
         )
+        yield from _used(context.usage)
         batcher = context.engine.batcher
         yield _gauge("viola_queue_audio_seconds", "Audio that waits.", batcher.queued_s)
         yield _gauge("viola_memory_bytes", "What requests hold in memory.", context.budget.used)
         yield _gauge("viola_memory_limit_bytes", "What they may hold.", context.budget.total)
-        yield _gauge("viola_streams", "Streams in hand.", context.streams.inflight)
+        yield _gauge("viola_streams", "Answers in lines in hand.", context.streams.inflight)
+        yield _gauge("viola_live_streams", "Live streams with audio.", context.live.inflight)
         yield _gauge("viola_hung_inferences", "Inferences given up.", batcher.hung)
         yield _gauge("viola_decode_workers", "Processes that decode.", len(decoder.pids))
         restarts = CounterMetricFamily(
@@ -232,6 +242,21 @@ class _State(Collector):
             ],
         )
         yield _info("viola_build_info", "What is running.", [_build()])
+
+
+def _used(usage: "Usage") -> Iterator[Family]:
+    """By the names that the operator gave the keys; of an open service the name is empty."""
+    requests = CounterMetricFamily(
+        "viola_key_requests_total", "Requests and live streams, by key.", labels=("key",)
+    )
+    audio = CounterMetricFamily(
+        "viola_key_audio_seconds_total", "Audio decoded, by key.", labels=("key",)
+    )
+    for key, used in usage.by_key.items():
+        requests.add_metric((key or "",), used.requests)
+        audio.add_metric((key or "",), used.audio_s)
+    yield requests
+    yield audio
 
 
 def _from_zero(metric: Counter | Histogram, values: Iterable[str]) -> None:

@@ -28,19 +28,27 @@ class Admission:
         self.inflight = 0
         self._ahead_s = ahead_s
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold one place while a request is read and answered.
+    def check(self) -> None:
+        """Whether one more may come.
 
         Raises:
             Problem: if every place is taken, or the queue is full.
         """
         if self.inflight >= self.max_inflight:
             detail = f"{self.inflight} requests are in hand, as many as are accepted at once."
-            raise _overloaded(detail, self.max_inflight, self.inflight + 1, "requests")
+            raise overloaded(detail, self.max_inflight, self.inflight + 1, "requests")
         if (ahead_s := self._ahead_s()) > self.max_queue_s:
             detail = f"{ahead_s:.0f} s of audio wait already; at most {self.max_queue_s:g} s may."
-            raise _overloaded(detail, self.max_queue_s, ahead_s, "s")
+            raise overloaded(detail, self.max_queue_s, ahead_s, "s")
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold one place while a request is read and answered.
+
+        Raises:
+            Problem: if there is none.
+        """
+        self.check()
         self.inflight += 1
         try:
             yield
@@ -48,17 +56,7 @@ class Admission:
             self.inflight -= 1
 
 
-def check_crowd(n_connections: int, max_connections: int) -> None:
-    """Refuse a request of one connection too many, so that none is left waiting.
-
-    Raises:
-        Problem: if more are open than may be.
-    """
-    if n_connections > max_connections:
-        detail = f"{n_connections} connections are open; at most {max_connections} may be."
-        raise _overloaded(detail, max_connections, n_connections, "connections")
-
-
-def _overloaded(detail: str, limit: float, observed: float, unit: str) -> Problem:
+def overloaded(detail: str, limit: float, observed: float, unit: str) -> Problem:
+    """There is too much of something; in a second there may be less."""
     headers = {"Retry-After": str(RETRY_AFTER_S)}
     return Problem("overloaded", detail, limit=limit, observed=observed, unit=unit, headers=headers)

@@ -6,40 +6,37 @@ A line a key, in the file that `VIOLA_API_KEYS_FILE` names or in `VIOLA_API_KEYS
 
 Keys are 256 random bits, so a plain hash is enough: there is nothing to guess that a slow one would
 protect. `viola key NAME` makes one.
+
+A page in a browser cannot set the headers of a WebSocket. It sends its key as a subprotocol:
+
+    new WebSocket(url, ["viola.stream", "viola.key." + base64url(key)])
 """
 
+import base64
+import binascii
 import hmac
 import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Literal, cast, get_args
+from typing import cast
 
 from starlette.datastructures import Headers
 
 from service.problems import Problem
 from service.settings import Settings, SettingsError
+from service.traffic.access import SCOPES, Access, Scope
 
-Scope = Literal["embed", "classify", "metrics"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
 USUAL_SCOPES: tuple[Scope, ...] = ("embed", "classify")  # of a line that names none
 PREFIX = "viola_"  # tells people, and scanners of repositories, what they have found
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
-# What anybody may read: health, and the documentation, which says nothing about this installation
-_OPEN = re.compile(
-    r"/|/livez|/readyz|/healthz|/v2/health/(live|ready)|/docs|/openapi\.json|/web/.*|/problems(/.*)?"
-)
-# What needs more than any key; the first that matches counts
-_NEEDS: tuple[tuple[re.Pattern[str], frozenset[Scope]], ...] = (
-    (re.compile(r"/metrics"), frozenset({"metrics"})),
-    (re.compile(r"/v1/audio/classifications.*"), frozenset({"classify"})),
-    (re.compile(r"/v1/audio/(analyze|stream).*"), frozenset({"embed", "classify"})),
-    (re.compile(r"/v1/audio/.*|/v1/embeddings.*|/v2/models/.*/infer"), frozenset({"embed"})),
-)
+STREAM_PROTOCOL = "viola.stream"  # what a socket speaks that was opened with subprotocols
+KEY_PROTOCOL = "viola.key."  # a subprotocol that is never spoken: a key in base64url follows
+
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
@@ -94,24 +91,24 @@ class Keyring:
         """Whether keys are asked for."""
         return bool(self.keys)
 
-    def admit(self, path: str, headers: Headers) -> Key | None:
+    def admit(self, access: Access, headers: Headers) -> Key | None:
         """Who asks, where that matters; None where anybody may.
 
         Raises:
-            Problem: no key, an unknown one, or one that does not open this path.
+            Problem: no key, an unknown one, or one without the scopes that the route needs.
         """
-        if not self.keys or is_open(path):
+        if not self.keys or not access.needs_key:
             return None
-        scheme, _, presented = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not presented.strip():
+        presented = _presented(headers)
+        if presented is None:
             raise Problem(
                 "unauthorized", "This needs a key: Authorization: Bearer KEY.", headers=_CHALLENGE
             )
-        key = self._find(presented.strip())
+        key = self._find(presented)
         if key is None:
             headers_ = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
             raise Problem("unauthorized", "The key is not known here.", headers=headers_)
-        if lacking := needed(path) - key.scopes:
+        if lacking := access.scopes - key.scopes:
             scopes = ", ".join(sorted(lacking))
             challenge = f'Bearer error="insufficient_scope", scope="{" ".join(sorted(lacking))}"'
             raise Problem(
@@ -131,6 +128,29 @@ class Keyring:
         return found
 
 
+def _presented(headers: Headers) -> str | None:
+    """The key that a request brings, if any."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key.strip():
+        return key.strip()
+    offered = ",".join(headers.getlist("sec-websocket-protocol")).split(",")
+    keys = (name.strip()[len(KEY_PROTOCOL) :] for name in offered if _brings_key(name))
+    return next(map(_from_base64url, keys), None)
+
+
+def _brings_key(protocol: str) -> bool:
+    return protocol.strip().startswith(KEY_PROTOCOL)
+
+
+def _from_base64url(text: str) -> str:
+    """The text itself where it is no base64url: it will not be the key of anybody."""
+    padded = text + "=" * (-len(text) % 4)
+    try:
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        return text
+
+
 def new_key() -> str:
     """A key: 256 random bits."""
     return PREFIX + secrets.token_urlsafe(32)
@@ -141,26 +161,16 @@ def digest_of(key: str) -> str:
     return sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def is_open(path: str) -> bool:
-    """Whether anybody may ask for it."""
-    return _OPEN.fullmatch(path) is not None
-
-
-def needed(path: str) -> frozenset[Scope]:
-    """The scopes that a path needs beyond a known key."""
-    return next((scopes for path_, scopes in _NEEDS if path_.fullmatch(path)), frozenset())
-
-
 def load_keys(settings: Settings) -> list[Key]:
     """The keys of the environment and of the file together.
 
     Raises:
-        SettingsError: the file cannot be read, a line is none, or two keys are called the same.
+        SettingsError: a setting is there and holds no key, the file cannot be read, a line is
+            none, or two keys are called the same.
     """
     keys: list[Key] = []
     if settings.api_keys is not None:
-        lines = settings.api_keys.get_secret_value().split()
-        keys += _parsed("VIOLA_API_KEYS", lines)
+        keys += _some("VIOLA_API_KEYS", settings.api_keys.get_secret_value().split())
     if settings.api_keys_file is not None:
         where = f"VIOLA_API_KEYS_FILE={settings.api_keys_file}"
         try:
@@ -168,16 +178,21 @@ def load_keys(settings: Settings) -> list[Key]:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text"
             raise SettingsError(f"{where} cannot be read: {reason}") from None
-        found = _parsed(where, lines)
-        if not found:
-            raise SettingsError(f"{where} holds no key; without the setting the service is open")
-        keys += found
+        keys += _some(where, lines)
     for field in ("name", "digest"):
         values = [getattr(key, field) for key in keys]
         twice = next((key.name for key in keys if values.count(getattr(key, field)) > 1), None)
         if twice is not None:
             raise SettingsError(f"two API keys have the {field} of {twice}; each needs its own")
     return keys
+
+
+def _some(where: str, lines: Iterable[str]) -> list[Key]:
+    """Keys, of which there must be one: a secret that has been lost must not open the service."""
+    found = _parsed(where, lines)
+    if not found:
+        raise SettingsError(f"{where} holds no key; only without the setting is the service open")
+    return found
 
 
 def _parsed(where: str, lines: Iterable[str]) -> list[Key]:

@@ -14,7 +14,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.errors import problem_response
 from service.problems import Problem
+from service.traffic.crowd import SURPLUS, Crowd
 from service.traffic.pace import ABORT
+from service.traffic.stalls import StallTimer
 
 MAX_HEAD_BYTES = 16 * 1024  # request line and headers
 
@@ -28,7 +30,7 @@ class _Part(Enum):
 
 
 def bounded_protocol(
-    head_timeout_s: float, write_timeout_s: float = 60.0
+    head_timeout_s: float, write_timeout_s: float = 60.0, *, max_connections: int
 ) -> type[HttpToolsProtocol]:
     """Uvicorn's protocol, which hangs up on a head that has not come whole in so many seconds.
 
@@ -38,32 +40,40 @@ def bounded_protocol(
     Between requests uvicorn's own keep-alive timeout counts, but only until the first byte of the
     next one: a client that sends a byte now and then (slowloris) would stay for ever. So would one
     that goes on sending a body that was refused before it was read. A head of more than 16 KiB and
-    what is no HTTP at all are answered with a problem document.
+    what is no HTTP at all are answered with a problem document, once the requests before it on the
+    same connection have their answers. Beyond `max_connections` only probes are answered.
     """
+    crowd: Crowd[HttpToolsProtocol] = Crowd(max_connections)
 
     class BoundedProtocol(HttpToolsProtocol):
         """A connection that has to say what it wants."""
 
         _timer: asyncio.TimerHandle | None = None
-        _stalled: asyncio.TimerHandle | None = None
+        _stall: StallTimer
         _next = _Part.HEAD
         _head_bytes = 0
+        _n_whole = 0  # requests that have come
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            transport.set_write_buffer_limits(high=0)  # to be told when all has left
+            self._stall = StallTimer(transport, write_timeout_s)
+            leaver = crowd.enter(self, len(self.connections))
+            if isinstance(leaver, BoundedProtocol):
+                leaver._make_room()
             self._watch()
 
         def data_received(self, data: bytes) -> None:
-            is_head = self._next is _Part.HEAD
+            is_head, n_whole = self._next is _Part.HEAD, self._n_whole
             super().data_received(data)
-            if is_head and self._next is _Part.HEAD:  # the parser keeps it until a line is whole
+            # All of it belongs to one head, which the parser keeps until a line is whole
+            if is_head and self._next is _Part.HEAD and n_whole == self._n_whole:
                 self._head_bytes += len(data)
                 if self._head_bytes > MAX_HEAD_BYTES:
                     self.send_400_response("")
             self._watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
+            crowd.leave(self)
             self._forget()
             self.resume_writing()
             super().connection_lost(exc)
@@ -72,13 +82,11 @@ def bounded_protocol(
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._stalled = self.loop.call_later(write_timeout_s, self.transport.abort)
+            self._stall.start()
 
         def resume_writing(self) -> None:
             super().resume_writing()
-            if self._stalled is not None:
-                self._stalled.cancel()
-                self._stalled = None
+            self._stall.stop()
 
         # What the parser finds
 
@@ -87,6 +95,8 @@ def bounded_protocol(
             self._next, self._head_bytes = _Part.HEAD, 0
             extensions: dict[str, Any] = {ABORT: self.transport.abort}
             self.scope["extensions"] = extensions
+            if refusal := crowd.refusal(self, len(self.connections)):
+                self.scope["state"][SURPLUS] = refusal
 
         def on_url(self, url: bytes) -> None:
             self._head_bytes += len(url)
@@ -104,33 +114,56 @@ def bounded_protocol(
 
         def on_message_complete(self) -> None:
             self._next = _Part.NOTHING
+            self._n_whole += 1
             super().on_message_complete()
 
         def handle_websocket_upgrade(self) -> None:
             self._next = _Part.NOTHING  # a protocol of its own from here on
-            self.transport.set_write_buffer_limits()
-            super().handle_websocket_upgrade()
+            if refusal := self.scope["state"].get(SURPLUS):
+                self.transport.write(_bytes(refusal))
+                self.transport.close()
+            else:
+                self._stall.stop()  # the other protocol has its own
+                super().handle_websocket_upgrade()
 
         def send_400_response(self, msg: str) -> None:
             """Answer what is no request, or too long a head, and hang up."""
             if self.transport.is_closing():
                 return
-            if (
-                self.cycle is None
-                or not self.cycle.response_started
-                or self.cycle.response_complete
-            ):
+            if self._is_answering() and self._next is _Part.HEAD:  # what comes after a request
+                self.cycle.keep_alive = False
+                self.flow.pause_reading()
+                return
+            if not self._is_answering() or not self.cycle.response_started:
                 is_long = self._head_bytes > MAX_HEAD_BYTES
                 problem = _head_too_large(self._head_bytes) if is_long else _NO_HTTP
                 self.transport.write(_bytes(problem))
+            self.transport.close()
+
+        # What the application does
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if not self.transport.is_closing():
+                self._watch()
+
+        def _is_answering(self) -> bool:
+            """Whether a request that has come is still without its whole answer."""
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _make_room(self) -> None:
+            """Leave for a newer connection, where too many are open."""
+            refusal = crowd.refusal(self, len(self.connections))
+            crowd.leave(self)
+            if self.cycle is None and refusal is not None:
+                self.transport.write(_bytes(refusal))
             self.transport.close()
 
         # The clock
 
         def _only_talks(self) -> bool:
             """Whether what comes is the beginning of a head, or a body nobody waits for."""
-            is_answered = self.cycle is not None and self.cycle.response_complete
-            return self._next is _Part.HEAD or (self._next is _Part.BODY and is_answered)
+            return self._next is not _Part.NOTHING and not self._is_answering()
 
         def _watch(self) -> None:
             """Keep one timer running for as long as that is so."""

@@ -1,106 +1,78 @@
 """What is decided about a request before a byte of its body is read: crowd, drain, key, quota."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
-import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import path_within, problem_response
 from service.problems import Problem
-from service.traffic import auth
-from service.traffic.admission import check_crowd
+from service.traffic.access import Access
 from service.traffic.auth import Keyring
+from service.traffic.crowd import SURPLUS
 from service.traffic.drain import Drain
+from service.traffic.origins import Origins
 from service.traffic.quotas import Caller, Quotas
 from service.traffic.shares import Shares
 
-POLICY_VIOLATION = 1008  # of WebSockets; the client sees a handshake refused with 403
-
-log = structlog.get_logger()
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 @dataclass
 class Guards:
-    """What the gate asks; the keyring may be replaced while requests run.
-
-    The server says how many connections are open, once it runs.
-    """
+    """What the gate asks; the keyring may be replaced while requests run."""
 
     keyring: Keyring
     quotas: Quotas
     drain: Drain
-    max_connections: int
     shares: Shares = field(default_factory=Shares)
-    n_connections: Callable[[], int] = lambda: 0
+    origins: Origins = field(default_factory=Origins)
 
-    def admit(self, path: str, audio: bool, headers: Headers, address: str | None) -> Caller:
-        """Who asks; `audio`: for what costs audio seconds.
+    def admit(self, access: Access, scope: Scope) -> Caller:
+        """Who asks; from the moment that this is known it stands in the request's state.
 
         Raises:
-            Problem: too many are connected, the service is leaving, the key does not fit, or its
-                quota is used up.
+            Problem: too many are connected, the service is leaving, the page or the key may not do
+                this, or the quota is used up.
         """
-        check_crowd(self.n_connections(), self.max_connections)
-        if audio:
+        headers = Headers(scope=scope)
+        refusal: Problem | None = scope["state"].get(SURPLUS)
+        if refusal is not None and not access.is_probe:
+            raise refusal
+        if access.drained:
             self.drain.check()
-        key = self.keyring.admit(path, headers)
-        caller = Caller.of(key, address, self.quotas.usual)
-        if audio:
+        if scope["type"] == "websocket":
+            self.origins.check_socket(headers)
+        elif scope["method"] not in SAFE_METHODS:
+            self.origins.check_post(headers)
+        key = self.keyring.admit(access, headers)
+        address = scope["client"][0] if scope.get("client") else None
+        caller = scope["state"]["caller"] = Caller.of(key, address, self.quotas.usual)
+        if access.metered:
             self.quotas.check(caller)
         return caller
 
 
 class Gate:
-    """Lets a request in, or answers for it."""
+    """Lets requests in to routes."""
 
-    def __init__(self, app: ASGIApp, guards: Guards) -> None:
-        self.app = app
+    def __init__(self, guards: Guards) -> None:
         self.guards = guards
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on the request with its caller in the state."""
-        if scope["type"] == "lifespan":
-            return await self.app(scope, receive, send)
-        path = path_within(scope)
-        audio = takes_audio(path)
-        address = scope["client"][0] if scope.get("client") else None
-        state = scope.setdefault("state", {})
-        with ExitStack() as held:
-            try:
-                caller = self.guards.admit(path, audio, Headers(scope=scope), address)
-                if audio:
-                    held.enter_context(self.guards.shares.slot(caller))
-            except Problem as problem:
-                return await self._refuse(problem, scope, receive, send)
-            state["caller"] = caller
+    async def serve(
+        self, access: Access, route: ASGIApp, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Hand a request on to its route, with its caller in the state.
 
-            async def marked(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    self._mark(MutableHeaders(scope=message), caller, audio)
-                await send(message)
+        Raises:
+            Problem: the caller may not do this, or not now.
+        """
+        caller = self.guards.admit(access, scope)
 
-            await self.app(scope, receive, marked)
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self.guards.quotas.headers(caller))
+            await send(message)
 
-    async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            log.info("refused", problem=problem.kind.slug, detail=problem.detail)
-            return await send({"type": "websocket.close", "code": POLICY_VIOLATION})
-        scope["state"]["problem"] = problem
-        response = problem_response(problem, scope["state"]["request_id"], path_within(scope))
-        if self.guards.drain.has_begun:
-            response.headers["Connection"] = "close"
-        await response(scope, receive, send)
-
-    def _mark(self, headers: MutableHeaders, caller: Caller, audio: bool) -> None:
-        if audio:
-            headers.update(self.guards.quotas.headers(caller))
-        if self.guards.drain.has_begun:  # so that the next request opens one to another instance
-            headers["Connection"] = "close"
-
-
-def takes_audio(path: str) -> bool:
-    """Whether what is asked for costs audio seconds."""
-    return bool(auth.needed(path) & {"embed", "classify"})
+        with self.guards.shares.slot(caller) if access.metered else nullcontext():
+            await route(scope, receive, marked if access.metered else send)

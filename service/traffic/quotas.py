@@ -7,8 +7,9 @@ more than his rate. The headers are those of draft-ietf-httpapi-ratelimit-header
 
 import ipaddress
 import math
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 
 from service.problems import Problem
@@ -19,14 +20,23 @@ MAX_CALLERS = 10_000  # buckets kept; those full again are dropped first
 POLICY = "audio"
 
 
+@dataclass
+class Meter:
+    """What one request has cost so far."""
+
+    audio_s: float = 0.0
+
+
 @dataclass(frozen=True)
 class Caller:
-    """Who pays: a key, or an address where there are no keys."""
+    """Who pays for a request: a key, or an address where there are no keys."""
 
     key: str | None = None
     network: str = ""
     audio_seconds_per_minute: float | None = None
     max_inflight: int | None = None
+    sees_all: bool = True  # what other keys have used
+    meter: Meter = field(default_factory=Meter, compare=False)
 
     @classmethod
     def of(cls, key: Key | None, address: str | None, usual: float | None) -> "Caller":
@@ -35,7 +45,7 @@ class Caller:
             return cls(network=_network(address), audio_seconds_per_minute=usual)
         quota = key.audio_seconds_per_minute
         granted = usual if quota is None else quota
-        return cls(key.name, "", granted, key.max_inflight)
+        return cls(key.name, "", granted, key.max_inflight, "metrics" in key.scopes)
 
     @property
     def account(self) -> tuple[str | None, str]:
@@ -50,10 +60,21 @@ class _Bucket:
 
 
 class Quotas:
-    """The buckets; used on the event loop alone."""
+    """The buckets; used on the event loop alone.
 
-    def __init__(self, usual: float | None = None, clock: Callable[[], float] = monotonic) -> None:
-        self.usual = usual
+    Args:
+        usual: seconds a minute of who has no quota of his own; None: as many as he likes.
+        clock: seconds that pass.
+        observe: is told of every charge, also of those who have no quota.
+    """
+
+    def __init__(
+        self,
+        usual: float | None = None,
+        clock: Callable[[], float] = monotonic,
+        observe: Callable[[Caller, float], None] = lambda caller, audio_s: None,
+    ) -> None:
+        self.usual, self.observe = usual, observe
         self._clock = clock
         self._buckets: dict[tuple[str | None, str], _Bucket] = {}
 
@@ -80,6 +101,7 @@ class Quotas:
 
     def charge(self, caller: Caller, audio_s: float) -> None:
         """Take decoded seconds from the caller's bucket."""
+        self.observe(caller, audio_s)
         quota = caller.audio_seconds_per_minute
         if quota is not None and audio_s > 0:
             self._left(caller, quota)
@@ -123,11 +145,23 @@ class Quotas:
             del buckets[account]
 
 
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # all of IPv4, as an IPv6 network sees it
+_WITH_PORT = re.compile(r"\[(?P<v6>[^]]*)\](:\d+)?|(?P<v4>[\d.]+):\d+", re.ASCII)
+
+
 def _network(address: str | None) -> str:
+    """An IPv4 address however it is written, the network of an IPv6 one, or "unknown"."""
+    text = address or ""
+    if match := _WITH_PORT.fullmatch(text):
+        text = match["v6"] or match["v4"]
     try:
-        found = ipaddress.ip_address(address or "")
+        found = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return "unknown"
-    if isinstance(found, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((found, 64), strict=False))
-    return str(found)
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    if found in _NAT64:
+        return str(ipaddress.IPv4Address(found.packed[-4:]))
+    return str(ipaddress.ip_network((found, 64), strict=False))

@@ -80,6 +80,12 @@ def test_a_drain_ends_before_the_pod_is_killed_or_restarted() -> None:
     assert setting("drain_delay_s") > red * CONTAINER["readinessProbe"]["failureThreshold"]
 
 
+def test_a_missing_secret_does_not_open_the_service() -> None:
+    (keys,) = [item for item in CONTAINER["env"] if item["name"] == f"{ENV_PREFIX}API_KEYS"]
+    assert not keys["valueFrom"]["secretKeyRef"].get("optional")
+    assert not any(source.get("optional") for source in CONTAINER.get("envFrom", []))
+
+
 def test_uploads_have_room() -> None:
     (volume,) = POD["volumes"]
     number, unit = re.fullmatch(r"(\d+)(Gi|Mi)", volume["emptyDir"]["sizeLimit"]).groups()  # type: ignore[union-attr]

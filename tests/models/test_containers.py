@@ -114,7 +114,7 @@ def test_id3_tags_do_not_hide_an_mp3():
 
 @pytest.mark.parametrize(
     "data",
-    [b"hello, world", b"\0" * 100, b"RIFF\0\0\0\0AVI ", b"FORM\0\0\0\0AIFF", b"ID3", b"\xff\xff"],
+    [b"hello, world", b"\0" * 100, b"RIFF\0\0\0\0AVI ", b"FORM\0\0\0\0ILBM", b"ID3", b"\xff\xff"],
 )
 def test_unknown_bytes_are_refused_with_a_list_of_what_is_accepted(data):
     error = refusal(data)
@@ -123,12 +123,8 @@ def test_unknown_bytes_are_refused_with_a_list_of_what_is_accepted(data):
     assert "m4a" in str(error)
 
 
-def test_a_wav_behind_an_id3_tag_does_not_reach_libsndfile():
-    assert refusal(b"ID3\4\0\0\0\0\0\0" + wav(bytes(200), tag=0x11, bits=4)).reason == "unsupported"
-
-
-@pytest.mark.parametrize("tag", [0x02, 0x06, 0x07, 0x11, 0x31, 0x55])
-def test_compressed_wav_is_refused(tag):
+@pytest.mark.parametrize("tag", [0x02, 0x11, 0x31, 0x55])
+def test_compressed_wav_whose_blocks_make_no_sense_is_refused(tag):
     assert refusal(wav(bytes(200), tag=tag)).reason == "unsupported"
 
 
@@ -214,16 +210,11 @@ def test_damage_in_the_middle_of_a_flac_is_found_where_it_is():
     assert error.observed == pytest.approx(2.0, abs=0.5)
 
 
-def test_mp3_files_that_were_joined_are_not_silently_halved():
-    data = encoded("mp3", tone(3.0))
-    assert refusal(data + data).reason == "unsupported"
-
-
 def test_an_mp3_of_varying_bit_rate_without_a_length_is_not_silently_cut():
     loud = np.random.default_rng(0).uniform(-0.5, 0.5, (RATE // 2, 1)).astype(np.float32)
     data = encoded("mp3", np.concatenate([loud, tone(6.0) * 0.01]))
     second_frame = data.index(data[:2], 4)  # the first one holds the length
-    assert refusal(data[second_frame:]).reason == "unsupported"
+    assert len(audio.decode(data[second_frame:])) / audio.SAMPLE_RATE == pytest.approx(6.5, abs=0.1)
 
 
 def test_a_double_beyond_float32_is_refused():
@@ -271,6 +262,6 @@ def test_no_damage_raises_anything_but_an_audio_error(corpus, data):
     end = data.draw(st.integers(0, len(damaged))) if end is None else end
     limits = Limits(max_duration_s=10, max_decoded_bytes=1 << 24)
     with contextlib.suppress(AudioError):
-        samples = audio.decode(bytes(damaged[:end]), limits)
+        samples = audio.decode(bytes(damaged[:end]), limits, warn=lambda sentence: None)
         assert 0 < len(samples) <= 10 * audio.SAMPLE_RATE + 1
         assert np.isfinite(samples).all()

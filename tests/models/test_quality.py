@@ -8,6 +8,8 @@ import pytest
 import soxr
 
 from models import audio
+from models.containers import open_sounds
+from models.formats.file import File
 from models.quality import Meter, Quality
 from tests.recordings import encoded, tone, wav
 
@@ -134,7 +136,7 @@ def test_the_shortest_recordings_have_a_quality_too(n_samples: int):
 
 def test_blocks_of_any_size_measure_the_same():
     samples = np.stack([noise(), sine()], axis=1).astype(np.float32)
-    sound = audio.containers.open_sound(io.BytesIO(encoded("wav-16", samples)))
+    (sound,) = open_sounds(File(io.BytesIO(encoded("wav-16", samples))))
     whole, parts = Meter(), Meter()
     whole.begin(sound)
     whole.add(samples)

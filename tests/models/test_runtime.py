@@ -183,8 +183,8 @@ def test_no_samples_are_refused(encoder: Encoder) -> None:
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        (np.zeros((2, 16_000), np.float32), r"expected \(S,\), mono"),
-        (np.zeros(16_000, np.int16), "samples are int16"),
+        (np.zeros((2, 16_000), np.float32), r"expected \(S,\), one channel"),
+        (np.zeros(16_000, np.int64), "samples are int64"),
         (np.full(16_000, np.nan, np.float32), "not all finite"),
     ],
 )

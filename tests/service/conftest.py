@@ -28,6 +28,7 @@ from models.runtime import Encoder
 from service.app import create_app
 from service.settings import Settings
 from service.traffic.connections import bounded_protocol
+from service.traffic.sockets import bounded_socket
 
 Serve = Callable[..., AbstractContextManager[httpx.Client]]
 
@@ -145,7 +146,8 @@ def serving(
         port=0,
         log_config=None,
         access_log=False,
-        http=bounded_protocol(settings.head_timeout_s),
+        http=bounded_protocol(settings.head_timeout_s, max_connections=settings.max_connections),
+        ws=bounded_socket(settings.idle_timeout_s),
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,16 +94,36 @@ def answers(client: httpx.Client) -> bool:
         return False
 
 
-def test_a_request_on_one_connection_too_many_gets_a_problem(model_file: Path, port: int) -> None:
-    with running(port, models=model_file, max_connections=2) as it:
-        with socket.create_connection(("127.0.0.1", port)):
-            assert it.client.get("/livez").status_code == 200
-            with socket.create_connection(("127.0.0.1", port)):
-                until(lambda: it.client.get("/livez").status_code == 503)
-                problem = refused(it.client.get("/livez"), "overloaded")
-                assert (problem["limit"], problem["observed"]) == (2, 3)
-                assert problem["unit"] == "connections"
-        until(lambda: it.client.get("/livez").status_code == 200)
+def test_one_connection_too_many_gets_a_problem_and_nobody_else_does(
+    model_file: Path, port: int
+) -> None:
+    limits = f"http://127.0.0.1:{port}/v1/limits"
+    with (
+        running(port, models=model_file, max_connections=2) as it,
+        socket.create_connection(("127.0.0.1", port)),
+    ):
+        assert it.client.get(limits).status_code == 200
+        with httpx.Client() as newest:
+            problem = refused(newest.get(limits), "overloaded")
+            assert (problem["limit"], problem["observed"]) == (2, 3)
+            assert problem["unit"] == "connections"
+            answer = newest.get(limits)
+            assert (answer.headers["Connection"], answer.headers["Retry-After"]) == ("close", "1")
+            for probe in ("/livez", "/readyz", "/healthz", "/v2/health/ready"):
+                assert newest.get(f"http://127.0.0.1:{port}{probe}").status_code == 200
+                assert newest.head(f"http://127.0.0.1:{port}{probe}").status_code == 200
+            assert it.client.get(limits).status_code == 200  # who was there stays
+            it.client.close()
+            until(lambda: newest.get(limits).status_code == 200)
+
+
+def test_silent_connections_do_not_keep_a_probe_out(model_file: Path, port: int) -> None:
+    with running(port, models=model_file, max_connections=2) as it, ExitStack() as silent:
+        for _ in range(200):
+            silent.enter_context(socket.create_connection(("127.0.0.1", port)))
+        assert it.client.get("/v1/limits").status_code == 200
+        for _ in range(20):
+            assert httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200
 
 
 def test_sigterm_finishes_what_is_in_hand_and_refuses_what_is_new(

@@ -7,11 +7,14 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from structlog.testing import capture_logs
 
 from service.app import create_app
 from service.settings import Settings
+from service.traffic import doors
+from service.traffic.access import open_to_all
+from service.traffic.gate import Gate
 from tests.service.conftest import GRAPH, Serve, encoded, serving, tone, until, write_model
 
 URL = "/v1/audio/embeddings"
@@ -146,10 +149,14 @@ def test_a_request_is_one_line_in_the_log_without_names_or_audio(client: httpx.C
 def boom_app(settings: Settings) -> FastAPI:
     app = create_app(settings)
 
-    @app.get("/boom")
+    router = APIRouter()
+
+    @router.get("/boom")
+    @open_to_all
     async def boom() -> None:
         raise RuntimeError("the password is 1234")
 
+    doors.install(app, router.routes, Gate(app.state.guards))
     return app
 
 

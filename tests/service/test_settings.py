@@ -65,6 +65,23 @@ def test_what_kubernetes_adds_for_a_service_called_viola_is_not_mistaken_for_set
         load_settings()
 
 
+@pytest.mark.parametrize(
+    "value", ["https://a.example/", "a.example", "https://A.example", "https://*.example", "null"]
+)
+def test_what_no_browser_calls_an_origin_is_refused(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("VIOLA_CORS_ORIGINS", f"https://b.example {value}")
+    with pytest.raises(SettingsError, match="is no origin"):
+        load_settings()
+
+
+def test_origins_are_those_of_pages_and_of_applications(monkeypatch: pytest.MonkeyPatch) -> None:
+    origins = ("*", "http://localhost:3000", "https://a.example", "capacitor://localhost")
+    monkeypatch.setenv("VIOLA_CORS_ORIGINS", ",".join(origins))
+    assert load_settings().cors_origins == origins
+
+
 def test_an_unknown_setting_is_an_error_in_code_too() -> None:
     with pytest.raises(ValueError, match="max_file"):
         Settings(max_file=1)

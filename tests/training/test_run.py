@@ -200,6 +200,10 @@ def test_resuming_on_another_store_is_refused(corpus: Corpus, run: Run) -> None:
     saved.corpus["fingerprint"] = "of another"
     with pytest.raises(TrainingError, match="made on another store, of 10 clips"):
         Run(tiny(), corpus, CPU).restore(saved)
+    resumed = Run(tiny(), corpus, CPU)
+    resumed.restore(saved, other_store=True)
+    assert resumed.step == saved.step
+    assert resumed.views.normalize.std == pytest.approx(saved.std, rel=0.2)
 
 
 def test_a_warm_up_longer_than_the_run_is_refused(corpus: Corpus) -> None:

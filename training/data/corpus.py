@@ -3,8 +3,8 @@
 A store, written by `training.data.prepare`, holds shards. `shard-00000.pcm` is raw little-endian
 int16 at 16 kHz, mono, its clips back to back; `shard-00000.parquet` has a row for each clip. The
 parquet file is renamed into place last: what has none does not exist. Beside them `errors.jsonl`
-lists the files that could not be decoded, and `duplicates.jsonl` those whose content another clip
-has.
+lists the files that could not be decoded, `warnings.jsonl` what was noticed about those that could,
+and `duplicates.jsonl` those whose content another clip has.
 
 Shapes: B batch, S samples.
 """

@@ -10,18 +10,22 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from models import audio
 from models.pcm import pcm16
 from models.sources import Item
 
 
 class Clip(NamedTuple):
-    """Little-endian int16 at 16 kHz, and its digest."""
+    """Little-endian int16 at 16 kHz, its digest, and what was noticed about the file."""
 
     pcm: bytes
     sha256: bytes
+    warnings: tuple[str, ...] = ()
 
 
+CLIPPED = 1 + 2**-15  # the loudest sample that 16 bits hold but for their rounding
 Result = Clip | audio.AudioError | Literal["crashed"]
 
 
@@ -47,12 +51,24 @@ def decode_all(items: Iterator[Item], n_workers: int) -> Iterator[tuple[Item, Re
 
 
 def _decode(item: Item) -> Clip | audio.AudioError:
+    noticed: list[str] = []
+    n_samples = n_clipped = 0
+    parts = []
     try:
-        blocks = audio.stream(Path(item.path) if item.size < 0 else item.read())
-        pcm = b"".join(pcm16(block).tobytes() for block in blocks)
+        source = Path(item.path) if item.size < 0 else item.read()
+        for block in audio.stream(source, warn=noticed.append):
+            n_samples += len(block)
+            n_clipped += int((np.abs(block) > CLIPPED).sum())
+            parts.append(pcm16(block).tobytes())
     except audio.AudioError as error:
         return error
-    return Clip(pcm, hashlib.sha256(pcm).digest())
+    if n_clipped:
+        noticed.append(
+            f"{n_clipped} of {n_samples} samples lie beyond full scale and were clipped: a store "
+            "holds 16 bits. Scale the file to [-1, 1] to keep them."
+        )
+    pcm = b"".join(parts)
+    return Clip(pcm, hashlib.sha256(pcm).digest(), tuple(noticed))
 
 
 def _in_order(

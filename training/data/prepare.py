@@ -1,7 +1,7 @@
 """Folders and tars of audio -> a store of PCM (`training.data.corpus`), decoded in parallel."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,11 +21,12 @@ from training.data.sources import Source, list_sources
 from training.data.store import SHARD_BYTES, Writer, locked, read_duplicates, remove_leftovers
 
 ERRORS_NAME = "errors.jsonl"
+WARNINGS_NAME = "warnings.jsonl"
 
 
 @dataclass(frozen=True)
 class FileError:
-    """A file that was left out, and why."""
+    """A file that was left out and why, or was stored and what was noticed ("warning")."""
 
     source: str
     name: str
@@ -44,6 +45,7 @@ class PrepareReport:
         duplicates: files that were decoded and left out: the store holds their content.
         shards: shards that were written.
         errors: files that were left out.
+        warnings: what was noticed about files that were stored.
     """
 
     clips: int
@@ -52,6 +54,7 @@ class PrepareReport:
     duplicates: int
     shards: int
     errors: tuple[FileError, ...]
+    warnings: tuple[FileError, ...] = ()
 
 
 def prepare(
@@ -90,7 +93,7 @@ def prepare(
         todo = without_held(listed, store)
         del listed  # the names of millions of files
         n_todo = sum(source.n_files for source in todo)
-        errors = _Errors(store)
+        errors, warnings = _Listed(store / ERRORS_NAME), _Listed(store / WARNINGS_NAME)
         writer = Writer(store, shard_bytes)
         try:
             with writer, _bar(disable=not progress) as bar:
@@ -100,10 +103,12 @@ def prepare(
                 for item, result in decode_all(items, n_workers):
                     if isinstance(result, Clip):
                         writer.add(item, result)
-                    errors.update(item, result)
+                    errors.update(item, _failures(result))
+                    warnings.update(item, _notices(result))
                     bar.update(task, advance=1, hours=writer.hours, errors=len(errors.new))
         finally:
             errors.write()
+            warnings.write()
     return PrepareReport(
         writer.n_clips,
         writer.hours,
@@ -111,6 +116,7 @@ def prepare(
         writer.n_duplicates,
         writer.n_shards,
         tuple(errors.new),
+        tuple(warnings.new),
     )
 
 
@@ -126,34 +132,46 @@ def without_held(listed: Sequence[Source], store: Path) -> list[Source]:
     return [s.without(held[s.name]) if s.name in held else s for s in listed]
 
 
-class _Errors:
-    """Files that could not be decoded, in this run and before.
+class _Listed:
+    """A list in a store of what there is to say of files, from this run and those before.
 
     Attributes:
-        new: those of this run.
+        new: what this run has added.
     """
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, path: Path) -> None:
         self.new: list[FileError] = []
-        self._path = store / ERRORS_NAME
+        self._path = path
         lines = self._path.read_text().splitlines() if self._path.exists() else []
-        entries = [FileError(**json.loads(line)) for line in lines]
-        self._old = {(entry.source, entry.name): entry for entry in entries}
+        self._old: dict[tuple[str, str], list[FileError]] = {}
+        for entry in (FileError(**json.loads(line)) for line in lines):
+            self._old.setdefault((entry.source, entry.name), []).append(entry)
 
-    def update(self, item: Item, result: Result) -> None:
-        """Note how decoding a file went; what earlier runs found no longer counts."""
+    def update(self, item: Item, found: Iterable[tuple[str, str]]) -> None:
+        """Take reasons and messages about a file; what earlier runs found no longer counts."""
         self._old.pop((item.source, item.name), None)
-        if isinstance(result, AudioError):
-            self.new.append(FileError(item.source, item.name, result.reason, str(result)))
-        elif result == "crashed":
-            message = "the process that decoded the file died; encode the file again"
-            self.new.append(FileError(item.source, item.name, "crashed", message))
+        self.new += [FileError(item.source, item.name, *reason) for reason in found]
 
     def write(self) -> None:
         """Replace the list in the store."""
-        lines = [json.dumps(asdict(entry)) + "\n" for entry in [*self._old.values(), *self.new]]
+        entries = [*chain.from_iterable(self._old.values()), *self.new]
+        lines = [json.dumps(asdict(entry)) + "\n" for entry in entries]
         with replacing(self._path) as temporary:
             temporary.write_text("".join(lines))
+
+
+def _failures(result: Result) -> Iterator[tuple[str, str]]:
+    """Why a file was left out."""
+    if isinstance(result, AudioError):
+        yield result.reason, str(result)
+    elif result == "crashed":
+        yield "crashed", "the process that decoded the file died; encode the file again"
+
+
+def _notices(result: Result) -> Iterator[tuple[str, str]]:
+    """What was noticed about a file that was decoded."""
+    if isinstance(result, Clip):
+        yield from (("warning", sentence) for sentence in result.warnings)
 
 
 def _bar(*, disable: bool) -> Progress:

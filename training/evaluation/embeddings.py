@@ -37,13 +37,13 @@ class Subject:
     Attributes:
         name: in tables and figures; no two in one run have the same.
         key: what determines its vectors.
-        embed: clips of one length to vectors, (B, S) int16 -> (B, D).
+        embed: clips of one length to vectors, (B, S) -> (B, D).
         about: for the results: file, card.
     """
 
     name: str
     key: str
-    embed: Callable[[NDArray[np.int16]], Floats]
+    embed: Callable[[Floats], Floats]
     about: dict[str, str]
 
 
@@ -76,8 +76,8 @@ def of_encoder(encoder: Encoder, path: Path, name: str) -> Subject:
     """A model file on ONNX Runtime, as it is served."""
     card = encoder.card
 
-    def embed(units: NDArray[np.int16]) -> Floats:
-        return encoder.embed_batch(list(units.astype(np.float32) / 32_768))
+    def embed(units: Floats) -> Floats:
+        return encoder.embed_batch(list(units))
 
     about = {"file": path.name, "space_id": card.space_id, "encoder": card.encoder}
     return Subject(name, card.space_id, embed, about)
@@ -122,8 +122,8 @@ def of_log_mels() -> Subject:
     front_end = LogMel()
 
     @torch.no_grad()
-    def embed(units: NDArray[np.int16]) -> Floats:
-        x = front_end(torch.from_numpy(units).float() / 32_768)  # (B, F, T)
+    def embed(units: Floats) -> Floats:
+        x = front_end(torch.from_numpy(units))  # (B, F, T)
         statistics: Floats = torch.cat([x.mean(2), x.std(2), x.amax(2)], dim=1).numpy()
         return statistics
 
@@ -202,15 +202,13 @@ def _compute(
     return np.full((task.n_clips, 1), np.nan, np.float32) if vectors is None else vectors
 
 
-def _batches(
-    task: Task, broken: dict[int, str] | None
-) -> Iterator[tuple[list[int], NDArray[np.int16]]]:
+def _batches(task: Task, broken: dict[int, str] | None) -> Iterator[tuple[list[int], Floats]]:
     """Clips at the unit length, a batch at a time: indices (B,) and (B, S)."""
     indices: list[int] = []
-    units: list[NDArray[np.int16]] = []
-    for index, pcm in task.decode(broken):
+    units: list[Floats] = []
+    for index, samples in task.decode(broken):
         indices.append(index)
-        units.append(clips.fit(pcm, task.n_samples))
+        units.append(clips.fit(samples, task.n_samples))
         if len(units) == BATCH:
             yield indices, np.stack(units)
             indices, units = [], []

@@ -62,13 +62,13 @@ class Probe:
 
 
 @torch.no_grad()
-def embed(model: WaveformEncoder, units: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Vectors of clips of one length, padding counted as sound: (N, S) int16 -> (N, D)."""
+def embed(model: WaveformEncoder, units: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors of clips of one length, padding counted as sound: (N, S) -> (N, D)."""
     device = next(model.parameters()).device
     n_batch = max(1, round(BATCH_S * SAMPLE_RATE / units.shape[1]))
     vectors = []
     for first in range(0, len(units), n_batch):
-        waveform = torch.from_numpy(units[first : first + n_batch]).to(device).float() / 32_768
+        waveform = torch.from_numpy(units[first : first + n_batch]).to(device)
         length = torch.full((len(waveform),), units.shape[1], device=device)
         vectors.append(model(waveform, length)[0].float().cpu().numpy())
     return np.concatenate(vectors)

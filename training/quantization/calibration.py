@@ -80,11 +80,11 @@ def _of_files(paths: Sequence[Path], rng: np.random.Generator) -> Iterator[Clip]
     codes = {name: code for code, name in enumerate(dict.fromkeys(item.source for item in items))}
     order = _in_turn(np.array([codes[item.source] for item in items]), rng)
     chosen = [items[index] for index in order]
-    for index, pcm in decode(chosen):
-        if isinstance(pcm, str) or not len(pcm):
+    for index, samples in decode(chosen):
+        if isinstance(samples, str) or not len(samples):
             continue
-        start = rng.integers(0, max(len(pcm) - LONGEST, 0) + 1)
-        yield Clip(chosen[index].source, _floats(pcm[start : start + LONGEST]))
+        start = rng.integers(0, max(len(samples) - LONGEST, 0) + 1)
+        yield Clip(chosen[index].source, samples[start : start + LONGEST])
 
 
 def _in_turn(source_of: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -106,8 +106,8 @@ def test_what_was_decoded_is_charged_whatever_became_of_it() -> None:
         costs = Costs(Budget(1 << 30).share(), paid.append)
         try:
             with pytest.raises(ValueError, match="."):
-                await pool.decode(flac[:-200], costs)
-            leaving = asyncio.create_task(pool.decode(encoded(tone(300.0)), costs))
+                await pool.read(flac[:-200], costs)
+            leaving = asyncio.create_task(pool.read(encoded(tone(300.0)), costs))
             await asyncio.sleep(0.05)
             leaving.cancel()
             with suppress(asyncio.CancelledError, Problem):

@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from models import modelfile
-from models.runtime import Encoder, Output, blocks
+from models.inputs import cut as blocks
+from models.runtime import Encoder, Output
 from models.tiles import Tile
 from service.inference.batcher import Batcher, Turn
 from service.inference.lane import NICENESS, Lane

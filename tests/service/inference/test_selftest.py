@@ -1,4 +1,7 @@
+import asyncio
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -7,8 +10,10 @@ from models.classifier import Classifier
 from models.runtime import Encoder
 from service.inference.catalogue import Catalogue, Served, ServedHead
 from service.inference.selftest import SelfTestReport, report, self_tests
+from service.traffic.latest import Latest
 from tests.heads import write_head
 from tests.service.conftest import Serve, write_model
+from tests.service.traffic.test_load import unfinished
 
 URL = "/v1/selftest"
 
@@ -57,7 +62,51 @@ def test_one_that_computes_something_else_fails_the_whole(folder: Path) -> None:
     assert found.tests[0].difference is None
 
 
-def test_a_selftest_takes_the_place_of_a_request(serve: Serve) -> None:
-    with serve(max_inflight=1) as client:
+def test_a_selftest_takes_the_place_of_no_request(serve: Serve) -> None:
+    with serve(max_inflight=1, inferences=1) as client, unfinished(client):
         assert client.get(URL).status_code == 200
-        assert client.get(URL).status_code == 200
+
+
+def test_one_selftest_runs_at_a_time_and_all_who_ask_share_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, most, runs = 0, 0, 0
+    original = Encoder.self_test
+
+    def slow(self: Encoder) -> float:
+        nonlocal running, most, runs
+        running, runs = running + 1, runs + 1
+        most = max(most, running)
+        time.sleep(0.2)
+        running -= 1
+        return original(self)
+
+    with serve() as client, ThreadPoolExecutor(8) as threads:
+        monkeypatch.setattr(Encoder, "self_test", slow)
+        answers = list(threads.map(lambda _: client.get(URL), range(8)))
+        assert client.get(URL).json() == answers[0].json()
+    assert {answer.status_code for answer in answers} == {200}
+    assert (most, runs) == (1, 1)
+
+
+def test_a_result_is_shared_until_it_is_old_or_of_something_else() -> None:
+    now, made = 0.0, 0
+
+    async def compute() -> int:
+        nonlocal made
+        made += 1
+        if made == 3:
+            raise ValueError("no")
+        return made
+
+    async def ask() -> None:
+        nonlocal now
+        latest: Latest[int] = Latest(5.0, clock=lambda: now)
+        assert await latest.get("a", compute) == await latest.get("a", compute) == 1
+        assert await latest.get("b", compute) == 2
+        now = 5.0
+        with pytest.raises(ValueError, match="no"):
+            await latest.get("b", compute)
+        assert await latest.get("b", compute) == 4  # a failure is not kept
+
+    asyncio.run(ask())

@@ -1,28 +1,46 @@
 """Live streams over a WebSocket."""
 
+import base64
 import json
+import re
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from websockets.exceptions import ConnectionClosed
+from structlog.testing import capture_logs
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from models import audio
 from models.runtime import Encoder
+from service.traffic.auth import digest_of, new_key
 from tests.service.conftest import Serve, encoded, tone, until
+from tests.service.telemetry.test_metrics import scraped
 
+KEYS = {name: new_key() for name in ("all", "embedder", "poor", "scraper")}
+LINES = [
+    f"all:{digest_of(KEYS['all'])}",
+    f"embedder:{digest_of(KEYS['embedder'])}:embed",
+    f"poor:{digest_of(KEYS['poor'])}::0.1",
+    f"scraper:{digest_of(KEYS['scraper'])}:metrics",
+]
 END = json.dumps({"end": True})
+
+
+def address(client: httpx.Client) -> str:
+    return str(client.base_url.copy_with(scheme="ws", path="/v1/audio/stream"))
 
 
 @contextmanager
 def opened(client: httpx.Client, **config: Any) -> Iterator[ClientConnection]:
-    url = str(client.base_url.copy_with(scheme="ws", path="/v1/audio/stream"))
-    with connect(url, max_size=None, close_timeout=5) as line:
+    with connect(address(client), max_size=None, close_timeout=5) as line:
         with suppress(ConnectionClosed):  # refused before it has been read
             line.send(json.dumps({"sample_rate": 16_000, "window_s": 1.0, "hop_s": 0.5} | config))
         yield line
@@ -96,7 +114,6 @@ def test_a_configuration_that_cannot_be_is_refused(
 @pytest.mark.parametrize(
     ("message", "code"),
     [
-        (bytes(3), 4400),
         (bytes((1 << 20) + 2), 4413),
         (np.full(800, np.nan, "<f4").tobytes(), 4422),
         ("stop", 4400),
@@ -139,27 +156,333 @@ def test_no_sound_at_all_is_too_short(client: httpx.Client) -> None:
     assert last["error"]["type"] == "/problems/too-short"
 
 
-def test_limits_of_time_and_number(serve: Serve) -> None:
-    with serve(max_streams=1, idle_timeout_s=0.5, max_stream_duration_s=1.0) as client:
-        with opened(client) as line, opened(client) as second:
-            (last,) = rest(second)
-            assert (last["error"]["type"], second.close_code) == ("/problems/overloaded", 4503)
+def test_a_stream_may_be_cut_between_any_two_bytes(client: httpx.Client) -> None:
+    pcm = tone(2.2).tobytes()
+    answers = []
+    for size in (len(pcm), 333, 32_001):
+        with opened(client, encoding="f32le") as line:
+            for first in range(0, len(pcm), size):
+                line.send(pcm[first : first + size])
+            line.send(END)
+            answers.append(list(rest(line)))
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_a_stream_that_ends_within_a_sample_is_refused(client: httpx.Client) -> None:
+    with opened(client, encoding="f32le") as line:
+        line.send(bytes(16_003))
+        line.send(END)
+        *_, last = rest(line)
+    assert "3 bytes of a sample" in last["error"]["detail"]
+    assert line.close_code == 4400
+
+
+def silence(seconds: float) -> bytes:
+    return np.zeros(round(seconds * 16_000), "<i2").tobytes()
+
+
+def test_who_says_nothing_is_told_so_and_closed(serve: Serve) -> None:
+    with serve(idle_timeout_s=0.5, head_timeout_s=0.3, max_stream_duration_s=1.0) as client:
+        with opened(client) as line:
             *_, last = rest(line)
             assert (last["error"]["type"], line.close_code) == ("/problems/body-timeout", 4408)
+            assert last["error"]["limit"] == 0.5
+        with connect(address(client)) as line:  # without a configuration
+            (last,) = rest(line)
+            assert (last["error"]["limit"], line.close_code) == (0.3, 4408)
         with opened(client) as line:
-            line.send(np.zeros(16_001, "<i2").tobytes())
+            line.send(silence(1.1))
             *_, last = rest(line)
             assert (last["error"]["type"], line.close_code) == ("/problems/too-long", 4413)
 
 
-def test_a_client_that_goes_leaves_its_place(serve: Serve) -> None:
-    with serve(max_streams=1) as client:
+@pytest.mark.parametrize("drop", [b"", b"\0\0"])
+def test_empty_messages_and_a_sample_now_and_then_keep_no_socket(serve: Serve, drop: bytes) -> None:
+    with serve(idle_timeout_s=0.6) as client, opened(client) as line:
+        started = time.monotonic()
+        with suppress(ConnectionClosed):
+            while time.monotonic() - started < 10:
+                line.send(drop)
+                time.sleep(0.1)
+        assert time.monotonic() - started < 5
+        assert line.close_code == 4408
+
+
+def test_audio_as_slow_as_it_is_spoken_is_waited_for(serve: Serve) -> None:
+    with serve(idle_timeout_s=0.6) as client, opened(client) as line:
+        for _ in range(6):
+            line.send(silence(0.3))
+            time.sleep(0.3)
+        line.send(END)
+        assert list(rest(line))[-1]["object"] == "done"
+
+
+def test_silent_sockets_take_no_place(serve: Serve) -> None:
+    with serve(max_live_streams=1) as client, ExitStack() as silent:
+        for _ in range(5):
+            silent.enter_context(opened(client))
         with opened(client) as line:
-            line.recv(timeout=20)
+            line.send(silence(0.5))
+            until(lambda: scraped(client)["viola_live_streams"] == 1)
+            with pytest.raises(InvalidStatus) as refusal, connect(address(client)):
+                pass
+            problem = told(refusal.value, 503, "overloaded")
+            assert (problem["limit"], problem["observed"]) == (1, 2)
+            assert refusal.value.response.headers["Retry-After"] == "1"
+            line.send(END)
+            assert list(rest(line))[-1]["object"] == "done"
+        until(lambda: scraped(client)["viola_live_streams"] == 0)
+
+
+def test_a_stream_that_finds_no_place_any_more_is_told_when_to_come_again(serve: Serve) -> None:
+    with serve(max_live_streams=1) as client, opened(client) as one, opened(client) as other:
+        one.send(silence(0.5))
+        until(lambda: scraped(client)["viola_live_streams"] == 1)
+        other.send(silence(0.5))
+        *_, last = rest(other)
+        assert (last["error"]["type"], other.close_code) == ("/problems/overloaded", 4503)
+        assert last["error"]["retry_after_s"] == 1
+
+
+def test_live_streams_and_uploads_do_not_take_each_others_places(serve: Serve) -> None:
+    with serve(max_live_streams=1, max_streams=1) as client, opened(client) as line:
+        line.send(silence(0.5))
+        until(lambda: scraped(client)["viola_live_streams"] == 1)
+        answer = client.post("/v1/audio/embeddings?stream=true", content=encoded(tone()))
+        assert answer.status_code == 200
+        assert answer.headers["X-Accel-Buffering"] == "no"
+
+
+def test_a_client_that_goes_leaves_its_place(serve: Serve) -> None:
+    with serve(max_live_streams=1) as client:
+        with opened(client) as line:
+            line.send(silence(0.5))
+            until(lambda: scraped(client)["viola_live_streams"] == 1)
             line.socket.shutdown(socket.SHUT_RDWR)  # without a word
+        until(lambda: scraped(client)["viola_live_streams"] == 0)
 
-        def is_free() -> bool:
-            with opened(client) as other:
-                return bool(json.loads(other.recv(timeout=20))["object"] == "stream")
 
-        until(is_free)
+# Who may open one
+
+
+def told(refusal: InvalidStatus, status: int, slug: str) -> dict[str, Any]:
+    """The problem that a handshake was answered with."""
+    response = refusal.response
+    assert response.status_code == status
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.headers["X-Request-ID"]
+    document: dict[str, Any] = json.loads(response.body)
+    assert (document["type"], document["status"]) == (f"/problems/{slug}", status)
+    return document
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_let_in"),
+    [
+        (None, True),
+        ("{same}", True),
+        ("https://a.example", True),
+        ("https://b.example", False),
+        ("http://a.example", False),
+        ("null", False),
+        ("https://a.example.evil.example", False),
+        ("{same}.evil.example", False),
+        ("file://", False),
+        ("http://[", False),
+        ("", False),
+    ],
+)
+def test_pages_of_other_origins_may_not_open_a_stream(
+    serve: Serve, origin: str | None, is_let_in: bool
+) -> None:
+    with serve(cors_origins=("https://a.example",)) as client:
+        same = str(client.base_url).rstrip("/")
+        headers = {} if origin is None else {"Origin": origin.format(same=same)}
+        with ExitStack() as stack:
+            if is_let_in:
+                stack.enter_context(connect(address(client), additional_headers=headers))
+            else:
+                refusal = stack.enter_context(pytest.raises(InvalidStatus))
+                stack.enter_context(connect(address(client), additional_headers=headers))
+        if not is_let_in:
+            told(refusal.value, 403, "foreign-origin")
+
+
+def test_a_refused_handshake_is_no_error_in_the_log(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = {"Origin": "https://b.example"}
+    with (
+        pytest.raises(InvalidStatus) as refusal,
+        connect(address(client), additional_headers=page),
+    ):
+        pass
+    told(refusal.value, 403, "foreign-origin")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_setting_lets_every_page_in(serve: Serve) -> None:
+    headers = {"Origin": "https://b.example"}
+    with (
+        serve(cors_origins=("*",)) as client,
+        connect(address(client), additional_headers=headers),
+    ):
+        pass
+
+
+def key_protocol(key: str) -> Subprotocol:
+    return Subprotocol("viola.key." + base64.urlsafe_b64encode(key.encode()).decode().rstrip("="))
+
+
+@pytest.fixture(scope="module")
+def keyed(serve: Serve) -> Iterator[httpx.Client]:
+    with serve(api_keys=" ".join(LINES), max_inflight_per_key=2) as client:
+        yield client
+
+
+@pytest.mark.parametrize("key", ["no key", "ö"])
+@pytest.mark.parametrize("is_page", [False, True])
+def test_a_handshake_without_a_known_key_is_401(
+    keyed: httpx.Client, key: str, is_page: bool
+) -> None:
+    offered = {"subprotocols": [Subprotocol("viola.stream"), key_protocol(key)]}
+    header = {"additional_headers": {"Authorization": f"Bearer {key.encode().hex()}"}}
+    asked: dict[str, Any] = offered if is_page else header
+    with pytest.raises(InvalidStatus) as refusal, connect(address(keyed), **asked):
+        pass
+    told(refusal.value, 401, "unauthorized")
+    assert "invalid_token" in refusal.value.response.headers["WWW-Authenticate"]
+    with pytest.raises(InvalidStatus) as refusal, connect(address(keyed)):
+        pass
+    told(refusal.value, 401, "unauthorized")
+
+
+def test_a_key_without_the_scopes_is_403_and_one_without_quota_429(keyed: httpx.Client) -> None:
+    header = {"Authorization": f"Bearer {KEYS['embedder']}"}
+    with (
+        pytest.raises(InvalidStatus) as refusal,
+        connect(address(keyed), additional_headers=header),
+    ):
+        pass
+    told(refusal.value, 403, "forbidden")
+    header = {"Authorization": f"Bearer {KEYS['poor']}"}
+    keyed.post("/v1/audio/embeddings", content=encoded(tone()), headers=header)
+    with (
+        pytest.raises(InvalidStatus) as refusal,
+        connect(address(keyed), additional_headers=header),
+    ):
+        pass
+    told(refusal.value, 429, "quota-exceeded")
+    assert int(refusal.value.response.headers["Retry-After"]) > 0
+
+
+def test_a_share_that_is_used_up_is_429(keyed: httpx.Client) -> None:
+    header = {"Authorization": f"Bearer {KEYS['all']}"}
+    with ExitStack() as held:
+        for _ in range(2):
+            held.enter_context(connect(address(keyed), additional_headers=header))
+        with (
+            pytest.raises(InvalidStatus) as refusal,
+            connect(address(keyed), additional_headers=header),
+        ):
+            pass
+    told(refusal.value, 429, "share-exceeded")
+    assert refusal.value.response.headers["Retry-After"] == "1"
+
+
+def test_a_page_sends_its_key_as_a_subprotocol_and_never_gets_it_back(
+    keyed: httpx.Client,
+) -> None:
+    offered = [Subprotocol("viola.stream"), key_protocol(KEYS["all"])]
+    same = str(keyed.base_url).rstrip("/")
+    with (
+        capture_logs() as logs,
+        connect(address(keyed), subprotocols=offered, additional_headers={"Origin": same}) as line,
+    ):
+        assert line.subprotocol == "viola.stream"
+        assert line.response is not None
+        assert key_protocol(KEYS["all"]) not in str(line.response.headers)
+        line.send(json.dumps({"sample_rate": 16_000}))
+        line.send(silence(1.5))
+        line.send(END)
+        assert list(rest(line))[-1]["usage"]["audio_seconds"] == 1.5
+        until(lambda: any(entry["event"] == "request" for entry in logs))
+    assert KEYS["all"] not in str(logs)
+    assert key_protocol(KEYS["all"]) not in str(logs)
+
+
+def test_a_stream_is_a_line_of_the_log_and_counted_with_key_and_seconds(
+    keyed: httpx.Client,
+) -> None:
+    header = {"Authorization": f"Bearer {KEYS['all']}"}
+    scraper = {"Authorization": f"Bearer {KEYS['scraper']}"}
+
+    def count(labels: str) -> float:
+        page = keyed.get("/metrics", headers=scraper).text
+        (found,) = re.findall(re.escape(labels) + r" (\S+)", page)
+        return float(found)
+
+    seconds = 'viola_key_audio_seconds_total{key="all"}'
+    before = count(seconds)
+    with capture_logs() as logs:
+        with connect(address(keyed), additional_headers=header) as line:
+            line.send(json.dumps({"sample_rate": 16_000}))
+            line.send(silence(1.5))
+            line.send("no end")
+            *_, last = rest(line)
+        with pytest.raises(InvalidStatus), connect(address(keyed)):
+            pass
+        until(lambda: len([e for e in logs if e.get("method") == "WEBSOCKET"]) == 2)
+    ended, refusal = (entry for entry in logs if entry.get("method") == "WEBSOCKET")
+    assert (ended["method"], ended["route"]) == ("WEBSOCKET", "/v1/audio/stream")
+    assert (ended["status"], ended["code"], ended["problem"]) == (101, 4400, "bad-request")
+    assert (ended["key"], ended["audio_s"]) == ("all", 1.5)
+    assert ended["bytes_in"] > 48_000
+    assert ended["bytes_out"] > 100
+    assert (refusal["status"], refusal["problem"]) == (401, "unauthorized")
+    assert count(seconds) == before + 1.5
+    labels = 'method="WEBSOCKET",route="/v1/audio/stream",status='
+    assert count(f'viola_http_requests_total{{{labels}"401"}}') >= 1
+    assert count(f'viola_http_requests_total{{{labels}"101"}}') >= 1
+
+
+def test_a_page_of_ours_behind_a_proxy_that_changes_the_host_may_open_a_stream(
+    client: httpx.Client,
+) -> None:
+    page = {"Origin": "https://public.example", "Sec-Fetch-Site": "same-origin"}
+    with connect(address(client), additional_headers=page):
+        pass
+    page["Sec-Fetch-Site"] = "cross-site"
+    with (
+        pytest.raises(InvalidStatus) as refusal,
+        connect(address(client), additional_headers=page),
+    ):
+        pass
+    told(refusal.value, 403, "foreign-origin")
+
+
+def keep_sending(line: socket.socket, data: bytes) -> None:
+    while True:
+        line.sendall(data)
+
+
+@pytest.mark.slow
+def test_a_client_that_reads_nothing_is_cut_off(serve: Serve) -> None:
+    config = {"sample_rate": 16_000, "window_s": 0.16, "hop_s": 0.01}
+    pcm = Frame(Opcode.BINARY, silence(30.0)).serialize(mask=True)
+    with serve(idle_timeout_s=0.5, max_live_streams=1) as client, socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.connect((client.base_url.host, client.base_url.port or 0))
+        line.sendall(HANDSHAKE)
+        assert b"101" in line.recv(100)
+        line.sendall(Frame(Opcode.TEXT, json.dumps(config).encode()).serialize(mask=True))
+        line.settimeout(60)
+        with pytest.raises(ConnectionError):  # and not a line that is open for ever
+            keep_sending(line, pcm)
+        until(lambda: scraped(client)["viola_live_streams"] == 0)
+
+
+HANDSHAKE = (
+    b"GET /v1/audio/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)

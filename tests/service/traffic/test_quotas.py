@@ -80,6 +80,33 @@ def test_an_ipv6_client_is_its_network(quotas: Quotas) -> None:
     quotas.check(caller("2001:db8:0:1::1"))
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "192.0.2.1",
+        "192.0.2.1:51000",
+        "::ffff:192.0.2.1",
+        "::ffff:c000:201",
+        "[::ffff:192.0.2.1]:51000",
+        "64:ff9b::192.0.2.1",
+    ],
+)
+def test_an_ipv4_client_is_its_address_however_that_is_written(written: str) -> None:
+    assert Caller.of(None, written, None).network == "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    "written", ["2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:51000", "2001:db8::1%eth0"]
+)
+def test_an_ipv6_client_is_its_network_however_that_is_written(written: str) -> None:
+    assert Caller.of(None, written, None).network == "2001:db8::/64"
+
+
+@pytest.mark.parametrize("written", [None, "", "unix:", "1.2.3", "[x]:1", "1.2.3.4:5:6", "[", "%"])
+def test_what_is_no_address_is_unknown(written: str | None) -> None:
+    assert Caller.of(None, written, None).network == "unknown"
+
+
 def test_without_a_quota_nothing_is_counted(quotas: Quotas) -> None:
     free = caller(quota=None)
     quotas.charge(free, 1e9)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -268,6 +269,20 @@ def test_a_broken_file_is_reported_and_nothing_else_is_lost(folder, tmp_path):
     ]
     lines = (tmp_path / "store" / "errors.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [vars(error) for error in report.errors]
+
+
+def test_samples_that_16_bits_cannot_hold_are_counted_and_listed(folder, tmp_path):
+    loud = np.zeros(1_000, np.float32)
+    loud[:7] = (6.0, -6.0, 1.5, 1.0, -1.0, 0.999, 1.01)
+    sf.write(folder / "loud.wav", loud, 16_000, subtype="FLOAT")
+    report = run([folder], tmp_path / "store")
+    (notice,) = report.warnings
+    assert (notice.name, notice.reason) == ("loud.wav", "warning")
+    assert "4 of 1000 samples lie beyond full scale and were clipped" in notice.message
+    lines = (tmp_path / "store" / "warnings.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [vars(notice)]
+    assert run([folder], tmp_path / "store").warnings == ()
+    assert (tmp_path / "store" / "warnings.jsonl").read_text().splitlines() == lines
 
 
 def test_errors_of_other_sources_are_kept_and_mended_files_leave_the_list(folder, tmp_path):

@@ -21,13 +21,13 @@ from training.evaluation.evaluate import Settings, evaluate
 MEASURES = ["linear", "knn", "shots-1", "shots-5", "shots-10", "search"]
 
 
-def spectrum(units: NDArray[np.int16]) -> NDArray[np.float32]:
+def spectrum(units: NDArray[np.float32]) -> NDArray[np.float32]:
     """Energy in 32 bands: what tones are told by."""
-    power = np.abs(np.fft.rfft(units / 32_768, 2048)[:, :1024]) ** 2
+    power = np.abs(np.fft.rfft(units, 2048)[:, :1024]) ** 2
     return np.log(power.reshape(len(units), 32, 32).sum(2) + 1e-3).astype(np.float32)
 
 
-def chance(units: NDArray[np.int16]) -> NDArray[np.float32]:
+def chance(units: NDArray[np.float32]) -> NDArray[np.float32]:
     """What has nothing to do with the label."""
     return np.random.default_rng(0).normal(size=(len(units), 16)).astype(np.float32)
 

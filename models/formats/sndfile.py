@@ -1,0 +1,64 @@
+"""Compressed streams through libsndfile: FLAC, Ogg Vorbis, Ogg Opus and MP3.
+
+libmpg123 inside libsndfile writes its own notes about damaged MP3 frames to stderr.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import soundfile as sf
+
+from models.formats.file import View
+from models.formats.sound import AGAIN, ContainerError, Floats, Sound, block_frames, stop
+
+
+class _Forward(sf.SoundFile):  # type: ignore[misc]
+    """A sound file that is only read forwards.
+
+    soundfile seeks after every read of a seekable file. That is slow, disturbs the MP3 decoder's
+    bit reservoir, and fails on a FLAC whose header leaves the length open.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def open_sndfile(view: View, name: str, least_s: float = 0.0) -> Sound:
+    """Open with libsndfile; `name` is the format that it has to find.
+
+    `least_s` is what a walk over the stream has found to be in it at the least.
+    """
+    try:
+        sound = _Forward(view)
+    except (sf.SoundFileError, ValueError, TypeError) as error:
+        message = f"the {name} headers cannot be read; {AGAIN}"
+        raise ContainerError("corrupt", message) from error
+    if sound.format != name:
+        message = f"the {name} file is something else inside; encode it again"
+        raise ContainerError("corrupt", message)
+    frames = sound.frames if sound.frames < 2**62 else None  # an open length reads as 2**63 - 1
+    least = round(least_s * sound.samplerate)
+    container = name.title() if name == "OGG" else name
+
+    def blocks(first: int) -> Iterator[Floats]:
+        return _blocks(sound, container, frames, least)
+
+    return Sound(sound.samplerate, sound.channels, frames, blocks, container, sound.subtype)
+
+
+def _blocks(sound: Any, name: str, promised: int | None, least: int) -> Iterator[Floats]:
+    step = block_frames(sound.samplerate, sound.channels)
+    frames = 0
+    with sound:
+        while True:
+            try:
+                block = sound.read(step, dtype="float32", always_2d=True)
+            except sf.SoundFileError:
+                stop("corrupt", name, sound.samplerate, max(frames, sound.tell()), promised)
+            if not len(block):
+                break
+            frames += len(block)
+            yield block
+    most = max(promised or 0, least)
+    if frames < most:
+        stop("truncated", name, sound.samplerate, frames, most)

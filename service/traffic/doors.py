@@ -1,0 +1,100 @@
+"""Every route stands behind a door, which lets in by what the route itself declares.
+
+The door is part of the route that the router has matched: there is no second table of paths, and so
+no spelling of a path that reaches a route without its rights.
+"""
+
+from collections.abc import Iterable
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
+
+from service.errors import path_within
+from service.traffic.access import Access, declared_access
+from service.traffic.gate import Gate
+
+
+class UndeclaredAccess(RuntimeError):
+    """A route that does not say who may call it."""
+
+
+class Door(BaseRoute):
+    """One route with its gate. Also answers HEAD wherever there is a GET."""
+
+    def __init__(self, route: BaseRoute, access: Access, gate: Gate) -> None:
+        self.route, self.access, self.gate = route, access, gate
+        self.path: str = getattr(route, "path", "")
+        self.path_format: str = getattr(route, "path_format", self.path)
+        methods: set[str] = set(getattr(route, "methods", None) or ())
+        self._answers_head = "GET" in methods and "HEAD" not in methods
+        self._allowed = methods | ({"HEAD"} if self._answers_head else set())
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As the route; a path with control characters or line ends is none."""
+        if not path_within(scope).isprintable():
+            return Match.NONE, {}
+        match, child_scope = self.route.matches(self._as_get(scope))
+        return match, {**child_scope, "route": self.route}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the caller in and serve.
+
+        Raises:
+            Problem: the caller may not, or not now.
+            HTTPException: the route does not take this method.
+        """
+        await self.gate.serve(self.access, self._serve, scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._allowed and scope["type"] == "http" and scope["method"] not in self._allowed:
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self._allowed))})
+        await self.route.handle(self._as_get(scope), receive, send)
+
+    def _as_get(self, scope: Scope) -> Scope:
+        """The server leaves out the body of an answer to HEAD."""
+        if self._answers_head and scope.get("method") == "HEAD":
+            return dict(scope) | {"method": "GET"}
+        return scope
+
+
+def install(app: FastAPI, routes: Iterable[BaseRoute], gate: Gate) -> None:
+    """Make these the routes of `app`, each behind its door.
+
+    Raises:
+        UndeclaredAccess: one of them does not declare who may call it.
+    """
+    app.router.default = _nothing_here
+    for route in routes:
+        app.router.routes.append(_door(route, gate))
+
+
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    """For WebSockets too, which Starlette would tell 403."""
+    raise HTTPException(404)
+
+
+def check(app: FastAPI) -> None:
+    """Called at the start, when nothing is added any more.
+
+    Raises:
+        UndeclaredAccess: a route was added that has no door.
+    """
+    for route in app.router.routes:
+        if not isinstance(route, Door):
+            raise _undeclared(route)
+
+
+def _door(route: BaseRoute, gate: Gate) -> Door:
+    access = declared_access(route)
+    if access is None:
+        raise _undeclared(route)
+    return Door(route, access, gate)
+
+
+def _undeclared(route: BaseRoute) -> UndeclaredAccess:
+    return UndeclaredAccess(
+        f"{getattr(route, 'path', route)} does not declare who may call it; decorate its function "
+        "with needs_key, open_to_all or probe, and add it with doors.install"
+    )

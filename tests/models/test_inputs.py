@@ -1,0 +1,134 @@
+"""models/inputs.py: what people hand to an encoder, and what it refuses by name."""
+
+import io
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.audio import AudioError, Selection
+from models.runtime import Encoder
+from tests.recordings import encoded
+from tests.service.conftest import write_model
+from tests.signals import noise
+
+SAMPLES = noise(1.5)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    return Encoder.open(write_model(tmp_path_factory.mktemp("model") / "tiny.onnx"), threads=1)
+
+
+@pytest.fixture(scope="module")
+def file() -> bytes:
+    return encoded("wav-float", SAMPLES[:, None], 16_000)
+
+
+class Tensor:
+    """As torch's: no array, but one can be had."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._values = values
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        return self._values
+
+
+def test_whatever_holds_the_same_samples_has_the_same_vector(
+    encoder: Encoder, file: bytes, tmp_path: Path
+) -> None:
+    expected = encoder.embed(SAMPLES)
+    path = tmp_path / "a.wav"
+    path.write_bytes(file)
+    with path.open("rb") as opened:
+        given = [
+            path,
+            str(path),
+            file,
+            bytearray(file),
+            memoryview(file),
+            io.BytesIO(file),
+            opened,
+            SAMPLES.tolist(),
+            tuple(SAMPLES.tolist()),
+            SAMPLES.astype(np.float64),
+            Tensor(SAMPLES),
+            iter([SAMPLES[:9_000], SAMPLES[9_000:]]),
+            [SAMPLES[:9_000], SAMPLES[9_000:]],
+        ]
+        for source in given:
+            np.testing.assert_allclose(encoder.embed(source), expected, atol=1e-5)
+    np.testing.assert_allclose(encoder.embed_batch([SAMPLES.tolist()])[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "zero"), [("int16", 2**15, 0), ("int32", 2**31, 0), ("uint8", 2**7, 128)]
+)
+def test_integers_are_scaled_as_in_wav(encoder: Encoder, dtype: str, scale: int, zero: int) -> None:
+    integers = np.clip(SAMPLES.astype(np.float64) * scale, -scale, scale - 1).round() + zero
+    found = encoder.embed(integers.astype(dtype))
+    expected = encoder.embed(((integers - zero) / scale).astype(np.float32))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason", "words"),
+    [
+        (np.zeros((2, 16_000), np.float32), "channels", "(2, 16000)"),
+        (np.zeros((16_000, 2), np.int16), "channels", "(16000, 2)"),
+        ([[0.0, 0.1], [0.0, 0.1]], "channels", "(2, 2)"),
+        (np.float32(0.5), "channels", "()"),
+        ([0, 1, 2], "unsupported", "int64"),
+        (np.zeros(100, bool), "unsupported", "bool"),
+        (np.zeros(100, np.complex64), "unsupported", "complex64"),
+        (["a.wav", "b.wav"], "unsupported", "str"),
+        ([], "empty", "no samples"),
+        ([0.0, float("nan")], "non_finite", "finite"),
+        (io.BytesIO(b""), "empty", "no bytes"),
+    ],
+)
+def test_what_is_no_recording_is_refused_by_what_it_is(
+    encoder: Encoder, source: object, reason: str, words: str
+) -> None:
+    with pytest.raises(AudioError) as caught:
+        encoder.embed(source)
+    assert caught.value.reason == reason
+    assert words in str(caught.value)
+
+
+def test_a_pipe_is_read_to_its_end(encoder: Encoder, file: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(file,))
+    writer.start()
+    np.testing.assert_allclose(encoder.embed(path), encoder.embed(SAMPLES), atol=1e-5)
+    writer.join()
+
+
+def test_a_part_of_samples_is_that_of_a_file(encoder: Encoder, file: bytes) -> None:
+    part = Selection(start_s=0.5, end_s=1.0)
+    expected = encoder.embed(SAMPLES[8_000:16_000])
+    for source in (SAMPLES, SAMPLES.tolist(), file):
+        np.testing.assert_allclose(encoder.embed(source, selection=part), expected, atol=1e-5)
+
+
+def test_windows_of_a_part_count_from_the_beginning(encoder: Encoder, file: bytes) -> None:
+    part = Selection(start_s=0.5)
+    for source in (SAMPLES, file):
+        found = encoder.windows(source, 0.5, selection=part)
+        np.testing.assert_allclose(found.start_s, [0.5, 1.0])
+        np.testing.assert_allclose(found.end_s, [1.0, 1.5])
+
+
+def test_parts_that_cannot_be_are_refused(encoder: Encoder) -> None:
+    for source, part in (
+        (SAMPLES, Selection(start_s=2.0)),
+        (SAMPLES, Selection(channel=1)),
+        (iter([SAMPLES]), Selection(start_s=0.5)),
+    ):
+        with pytest.raises(AudioError) as caught:
+            encoder.embed(source, selection=part)
+        assert caught.value.reason == "selection"

@@ -1,0 +1,132 @@
+"""What else comes on a connection while a request on it is answered, and how many there may be."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from service.traffic.connections import MAX_HEAD_BYTES
+from service.traffic.crowd import Crowd
+from service.traffic.sockets import bounded_socket
+from tests.service.conftest import Serve, encoded
+
+# Decoding it takes longer than a head may
+SLOW = encoded(np.zeros(200 * 48_000, np.int16), rate=48_000, kind="FLAC")
+POST = (
+    f"POST /v1/audio/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: {len(SLOW)}\r\n\r\n"
+).encode() + SLOW
+GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@contextmanager
+def connected(client: httpx.Client) -> Iterator[socket.socket]:
+    address = (client.base_url.host, client.base_url.port or 0)
+    with socket.create_connection(address, timeout=20) as line:
+        yield line
+
+
+def all_of(line: socket.socket) -> bytes:
+    """Until the service hangs up."""
+    received = b""
+    while part := line.recv(65_536):
+        received += part
+    return received
+
+
+@pytest.fixture(scope="module")
+def client(serve: Serve) -> Iterator[httpx.Client]:
+    with serve(head_timeout_s=0.1, max_body_bytes=len(SLOW)) as client:
+        yield client
+
+
+@pytest.mark.parametrize("head", [b"GET /livez HT", GET[:-1], b"G"])
+def test_half_a_head_behind_a_request_does_not_cost_its_answer(
+    client: httpx.Client, head: bytes
+) -> None:
+    with connected(client) as line:
+        line.sendall(POST + head)
+        answers = all_of(line)
+    assert answers.startswith(b"HTTP/1.1 200 ")
+    assert answers.count(b"HTTP/1.1 ") == 1
+
+
+def test_half_a_head_may_be_finished_once_the_request_before_it_is_answered(
+    client: httpx.Client,
+) -> None:
+    with connected(client) as line:
+        line.sendall(POST + GET[:10])
+        assert line.recv(12) == b"HTTP/1.1 200"
+        line.sendall(GET[10:])
+        assert b"HTTP/1.1 200 OK" in all_of(line)
+
+
+@pytest.mark.parametrize(
+    "rubbish", [b"\x00\x01 rubbish\r\n\r\n", b"GET /livez HTTP/1.1\r\n" + b"X: 1\r\n" * 4000]
+)
+def test_rubbish_behind_a_request_does_not_cost_its_answer(
+    client: httpx.Client, rubbish: bytes
+) -> None:
+    assert len(rubbish) < 20 or len(rubbish) > MAX_HEAD_BYTES
+    with connected(client) as line:
+        line.sendall(POST)
+        time.sleep(0.05)
+        line.sendall(rubbish)
+        answers = all_of(line)
+    assert answers.startswith(b"HTTP/1.1 200 ")
+    assert answers.count(b"HTTP/1.1 ") == 1
+
+
+def test_requests_behind_a_request_are_answered_in_turn(client: httpx.Client) -> None:
+    with connected(client) as line:
+        line.sendall(POST + GET * 3)
+        answers = all_of(line)
+    assert answers.count(b"HTTP/1.1 200 ") == 4
+
+
+def test_who_is_there_stays_and_the_newest_of_too_many_makes_the_oldest_of_them_go() -> None:
+    crowd: Crowd[str] = Crowd(2, reserve=2)
+    assert [crowd.enter(name, n) for n, name in enumerate("abcd", 1)] == [None] * 4
+    assert crowd.enter("e", 5) == "c"
+    crowd.leave("c")
+    assert [crowd.refusal(name, 4) is None for name in "abde"] == [True, True, False, False]
+    assert crowd.refusal("d", 3) is None  # one of the first two has gone: there is room
+    assert crowd.refusal("e", 3) is not None
+    assert crowd.refusal("d", 9) is None  # and stays
+
+
+class Line(asyncio.Transport):
+    """A transport that remembers whether it was cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_cut = False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert high == 0
+
+    def abort(self) -> None:
+        self.is_cut = True
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_a_socket_whose_client_takes_nothing_is_cut(is_taken: bool) -> None:
+    async def stand_still() -> bool:
+        config = uvicorn.Config("none", log_config=None, interface="asgi3")
+        config.loaded, config.loaded_app = True, None
+        socket_ = bounded_socket(0.05)(config, ServerState(), {})
+        line = Line()
+        socket_.connection_made(line)
+        socket_.pause_writing()
+        if is_taken:
+            socket_.resume_writing()
+        await asyncio.sleep(0.2)
+        return line.is_cut
+
+    assert asyncio.run(stand_still()) is not is_taken

@@ -99,7 +99,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         Origins(settings.cors_origins),
     )
     counts, spans = Metrics(), tracing.provider(settings)
-    budget = Budget(settings.memory_bytes)
+    budget = Budget(settings.memory_bytes, wait_s=settings.request_timeout_s / 2)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

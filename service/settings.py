@@ -147,7 +147,9 @@ class Settings(BaseSettings):
         "10 s for each core",
     )
     request_timeout_s: float = Field(
-        default=60.0, gt=0, description="seconds from the end of the body to the answer"
+        default=50.0,  # clients and proxies commonly wait for 60, and are to get an answer
+        gt=0,
+        description="seconds from the end of the body to the answer",
     )
     body_timeout_s: float = Field(
         default=60.0, gt=0, description="seconds for a request body to arrive"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from models.audio import SAMPLE_RATE, WHOLE, AudioError, Limits, Selection
@@ -34,8 +35,11 @@ RECYCLE_BYTES = 64 << 20  # resident memory after a file, beyond which the proce
 FILE_MEMORY_BYTES = 64 << 20  # that decoding any file may take, and three times its own size
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "SYSTEMROOT")
 MAX_NOTES = 4_096  # bytes of what the libraries say about a file
+CLOSE_S = 5.0  # for a process that was killed to end
 
 Cause = Literal["timeout", "cpu", "memory", "left", "signal", "exit"]
+
+log = structlog.get_logger()
 
 
 class DecoderDied(Exception):
@@ -60,6 +64,7 @@ class DecoderProcess:
     def __init__(self, limits: Limits, guard: Guard, fd: int | None = None) -> None:
         self.guard = guard
         self.notes = b""
+        self.has_answered = False  # ever, so that it is known to have started
         self.n_samples = 0  # of the last file, as far as they have come
         self.ended: Cause | None = None  # why this side has ended it
         self._grown = False
@@ -155,9 +160,12 @@ class DecoderProcess:
         self._process.kill()
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process, whatever it is doing; no thread asks it any more."""
         self._process.kill()
-        self._process.wait()
+        try:
+            self._process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:  # the kernel is at it, say on a disk that hangs
+            log.error("decoder does not end", pid=self.pid)
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             with suppress(BrokenPipeError):
                 if pipe is not None:
@@ -190,6 +198,7 @@ class DecoderProcess:
         requests.flush()
         while True:
             kind, content = receive(answers)  # type: ignore[arg-type]
+            self.has_answered = True
             if kind == BLOCK:
                 block = np.frombuffer(content, "<f4")
                 self.n_samples += len(block)

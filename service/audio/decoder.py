@@ -4,10 +4,9 @@ import asyncio
 import heapq
 from collections import Counter
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from time import monotonic
 
@@ -15,19 +14,23 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from models.audio import WHOLE, AudioError, Header, Limits, Selection
+from models.audio import SAMPLE_RATE, WHOLE, AudioError, Header, Limits, Selection
 from models.quality import Quality
 from service.audio.decode_child import FILE, HEADERS, MEASURED, Guard
-from service.audio.decode_process import Answer, Cause, DecoderDied, DecoderProcess
+from service.audio.decode_clock import DecodeClock
+from service.audio.decode_process import CLOSE_S, Answer, Cause, DecoderDied, DecoderProcess
 from service.audio.uploads import File
 from service.problems import Problem
 from service.threads import started
-from service.traffic.budget import Costs, free
+from service.traffic.budget import UPLOADS, Costs, Share, free
 from service.traffic.patience import to_the_end
 from service.untrusted import printable
 
 LARGE_BYTES = 4 << 20  # a file that may keep a process busy for long
 WORK_BYTES = 12 << 20  # what decoding takes beside the file itself
+SECOND_BYTES = 4 * SAMPLE_RATE  # of samples
+SAMPLES_BYTES = 64  # of samples for each byte of a file, where it has 8 kbit a second
+START_S = 20.0  # that a process may take beside its first file, which may wait for its libraries
 WAIT_S = 5.0  # for a process, where none is there
 LOOK_S = 0.5  # between two looks at those that are idle
 LEAVE_S = 1.0  # that a file may still take once nobody waits for it
@@ -45,6 +48,16 @@ class Decoded:
     samples: NDArray[np.float32]
     warnings: list[str]
     quality: Quality | None = None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A file, what is asked of it, and the bytes for samples that its request has taken for it."""
+
+    data: File
+    asked: bytes
+    selection: Selection
+    ahead: int
 
 
 class Decoder:
@@ -80,6 +93,7 @@ class Decoder:
         self._wanted = workers + spares
         self._pause_s, self._not_before = 0.0, 0.0
         self._waiting: list[asyncio.Future[None]] = []
+        self._asked: dict[Future[Answer], DecodeClock] = {}
         self._mend()
 
     @property
@@ -125,7 +139,13 @@ class Decoder:
         self._wanted = 0
         for process in self._all:
             process.expire("left")
-        self._threads.shutdown(cancel_futures=True)
+        asked = dict(self._asked)
+        for clock in asked.values():
+            clock.leave()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if stuck := wait(asked, CLOSE_S).not_done:
+            log.error("threads of decoders do not end", count=len(stuck))
+            return  # their pipes cannot be closed under them
         for process in self._all:
             process.close()
 
@@ -133,20 +153,36 @@ class Decoder:
         is_large = len(data) > LARGE_BYTES
         async with self._large if is_large else nullcontext(), self._places:
             work_bytes = WORK_BYTES + len(data)
-            await costs.share.take(work_bytes)
+            ahead = 0 if asked == HEADERS else self._ahead(len(data), costs.share)
+            await costs.share.take(work_bytes + ahead)
+            kept = 0
             try:
-                return await self._decode(data, asked, selection, costs)
+                answer = await self._decode(_Job(data, asked, selection, ahead), costs)
+                kept = min(ahead, answer.samples.nbytes)
+                return answer
             finally:
-                costs.share.give(work_bytes)
+                costs.share.give(work_bytes + ahead - kept)
 
-    async def _decode(self, data: File, asked: bytes, selection: Selection, costs: Costs) -> Answer:
+    def _ahead(self, n_bytes: int, share: Share) -> int:
+        """Memory to be taken for the samples of a file before it is decoded.
+
+        Files that took theirs as they go would each hold a part, and wait for each other's. It is
+        no more than what uploads leave, so that these cannot keep it from anybody.
+        """
+        duration_s = self.limits.max_duration_s
+        most = SAMPLES_BYTES * n_bytes if duration_s is None else round(duration_s * SECOND_BYTES)
+        total, work_bytes = share.budget.total, WORK_BYTES + n_bytes
+        left = min(int((1 - UPLOADS) * total), total - share.held) - work_bytes
+        return max(0, min(SAMPLES_BYTES * n_bytes, most, left))
+
+    async def _decode(self, job: "_Job", costs: Costs) -> Answer:
         """Ask a process, and where it died, another one; pay for what came of one of them."""
         decoded_s = 0.0
         try:
             for n_tries in range(1, MAX_KILLS + 1):
                 async with self._process() as process:
                     try:
-                        return await self._once(process, data, asked, selection, costs)
+                        return await self._once(process, job, costs)
                     except DecoderDied as death:
                         self._note(death.cause, process.notes)
                         most = MAX_KILLS if process.was_killed else MAX_CRASHES
@@ -158,26 +194,21 @@ class Decoder:
         finally:
             costs.spend(decoded_s)
 
-    async def _once(
-        self,
-        process: DecoderProcess,
-        data: File,
-        asked: bytes,
-        selection: Selection,
-        costs: Costs,
-    ) -> Answer:
+    async def _once(self, process: DecoderProcess, job: "_Job", costs: Costs) -> Answer:
         """Ask one process; it has its time, and little more once the request is cancelled."""
-        held, loop = costs.share.held, asyncio.get_running_loop()
-        timer = loop.call_later(self.guard.wall_s, process.expire)
-        take = costs.share.take_now
-        work = loop.run_in_executor(self._threads, process.decode, data, asked, selection, take)
-        try:
-            return await to_the_end(work, partial(process.expire, "left"), LEAVE_S)
-        except BaseException:
-            costs.share.give(costs.share.held - held)
-            raise
-        finally:
-            timer.cancel()
+        held = costs.share.held
+        allowed_s = self.guard.wall_s + (0.0 if process.has_answered else START_S)
+        with DecodeClock(process, costs.share, allowed_s, job.ahead) as clock:
+            asked = (job.data, job.asked, job.selection, clock.take)
+            work = self._threads.submit(process.decode, *asked)
+            self._asked[work] = clock
+            try:
+                return await to_the_end(asyncio.wrap_future(work), clock.leave, LEAVE_S)
+            except BaseException:
+                costs.share.give(costs.share.held - held)
+                raise
+            finally:
+                del self._asked[work]
 
     @asynccontextmanager
     async def _process(self) -> AsyncIterator[DecoderProcess]:

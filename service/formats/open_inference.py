@@ -27,11 +27,10 @@ from service.audio.uploads import (
     received,
     refuse_encoding,
 )
-from service.formats.json_body import COPIES, parse_object
+from service.formats.json_body import COPIES, parse_object, take_values
 from service.parameters import Count, JsonParameters
 from service.problems import Problem
 from service.settings import Settings
-from service.traffic.budget import Share
 from service.traffic.patience import in_thread
 from service.untrusted import printable
 
@@ -98,7 +97,9 @@ async def read_inference(request: Request, settings: Settings) -> Parse[InferBod
         body = await received(request, COPIES if header is None else 2)
 
     async def parse() -> InferBody:
-        parsed = await in_thread(_parse, body, header, settings.max_files, share)
+        document = body if header is None else body[: _json_length(body, header)]
+        await take_values(document, MAX_VALUES, share)
+        parsed = await in_thread(_parse, body, document, settings.max_files)
         if header is None:  # with binary tensors the body stays, and with it all that was taken
             keep(share, parsed.uploads)
         return parsed
@@ -106,9 +107,9 @@ async def read_inference(request: Request, settings: Settings) -> Parse[InferBod
     return parse
 
 
-def _parse(body: bytearray, header: str | None, max_files: int, share: Share) -> InferBody:
-    n_json = _json_length(body, header)
-    asked = _validated(parse_object(body[:n_json], MAX_VALUES, share))
+def _parse(body: bytearray, document: bytearray, max_files: int) -> InferBody:
+    asked, n_json = _validated(parse_object(document)), len(document)
+    document.clear()  # the strings are there
     for given in asked.inputs:
         _check_shape(given, max_files)
     tensors = _tensors(asked, memoryview(body)[n_json:])

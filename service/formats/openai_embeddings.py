@@ -15,7 +15,7 @@ from models.modelfile import Card
 from service.audio.base64_audio import read_base64
 from service.audio.uploads import Body, Parse, Upload, keep
 from service.engine import Embedded
-from service.formats.json_body import kind_of, member, parse_object, receive_json
+from service.formats.json_body import kind_of, member, parse_object, receive_json, take_values
 from service.parameters import Count, JsonParameters
 from service.problems import Problem, invalid_parameter
 from service.schemas import Vector
@@ -104,15 +104,16 @@ async def read_openai(request: Request, settings: Settings) -> Parse[Body]:
     document = await receive_json(request, settings)
 
     async def parse() -> Body:
-        body = await in_thread(_parse, document, settings.max_files, share)
+        await take_values(document, MAX_VALUES, share)
+        body = await in_thread(_parse, document, settings.max_files)
         keep(share, body.uploads)
         return body
 
     return parse
 
 
-def _parse(body: bytearray, max_files: int, share: Share) -> Body:
-    document = parse_object(body, MAX_VALUES, share)
+def _parse(body: bytearray, max_files: int) -> Body:
+    document = parse_object(body)
     body.clear()
     given = member(document, "input")
     items = given if isinstance(given, list) else [given]

@@ -1,7 +1,7 @@
 """One budget of bytes for all that requests keep in memory: uploads, decoding, samples, answers.
 
-A request has a share of it, from its first byte in to its last byte out. What does not fit waits a
-little for others to end, and is then refused; what can never fit is refused at once.
+A request has a share of it, from its first byte in to its last byte out. What does not fit waits
+for others to end, and is refused when that takes too long; what can never fit is refused at once.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Self
 from service.problems import Problem
 
 RETRY_AFTER_S = 2
-WAIT_S = 5.0  # for others to end; bounded, since who waits holds bytes that others wait for
+WAIT_S = 25.0  # for others to end; bounded, since who waits holds bytes that others wait for
 UPLOADS = 0.5  # of the budget at the most, so that what has been received can also be answered
 
 
@@ -26,6 +26,7 @@ class Budget:
 
     Attributes:
         total: how many bytes all requests may hold together.
+        wait_s: how long one waits for room.
         used: how many they hold.
     """
 
@@ -33,7 +34,8 @@ class Budget:
         self.total, self.wait_s = total, wait_s
         self.used = 0
         self._lock = Lock()  # decoded samples are taken in threads
-        self._waiting: deque[tuple[int, int, asyncio.Future[None]]] = deque()
+        self._growing: deque[_Waiter] = deque()  # hold bytes already, and go first
+        self._uploads: deque[_Waiter] = deque()
 
     def share(self) -> "Share":
         """What one request holds, nothing so far; to be closed."""
@@ -51,33 +53,47 @@ class Budget:
         self._wake()
 
     def _wake(self) -> None:
-        """Serve those that wait, in the order in which they came."""
-        while self._waiting:
-            n_bytes, most, waiter = self._waiting[0]
-            if not waiter.done():
-                if not self._try(n_bytes, most):
-                    return
-                waiter.set_result(None)
-            self._waiting.popleft()
+        """Serve those that wait, in the order in which they came.
 
-    async def _wait(self, n_bytes: int, most: int, *, is_first: bool) -> bool:
+        Of those that hold bytes whoever fits is served: it ends, and gives back what it holds. Of
+        uploads, which come after them, a large one is not overtaken by small ones for ever.
+        """
+        for waiter in list(self._growing):
+            if self._serve(waiter):
+                self._growing.remove(waiter)
+        while not self._growing and self._uploads and self._serve(self._uploads[0]):
+            self._uploads.popleft()
+
+    def _serve(self, waiter: "_Waiter") -> bool:
+        """Whether it waits no longer, perhaps because there is room now."""
+        if not waiter.ready.done() and self._try(waiter.n_bytes, waiter.most):
+            waiter.ready.set_result(None)
+        return waiter.ready.done()
+
+    async def _wait(self, n_bytes: int, most: int, queue: "deque[_Waiter]") -> bool:
         """Whether there was room in time; it is taken then."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if is_first:
-            self._waiting.appendleft((n_bytes, most, waiter))
-        else:
-            self._waiting.append((n_bytes, most, waiter))
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(_Waiter(n_bytes, most, ready))
         try:
-            await asyncio.wait([waiter], timeout=self.wait_s)
+            await asyncio.wait([ready], timeout=self.wait_s)
         except asyncio.CancelledError:
-            if waiter.done():
+            if ready.done():
                 self._give(n_bytes)
             raise
         finally:
-            has_room = waiter.done()
-            waiter.cancel()
+            has_room = ready.done()
+            ready.cancel()
             self._wake()  # whoever came later may need less
         return has_room
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiter:
+    """So many bytes that somebody waits for, and until how many in all there is room for them."""
+
+    n_bytes: int
+    most: int
+    ready: "asyncio.Future[None]"
 
 
 class Share:
@@ -111,9 +127,10 @@ class Share:
         self.check(n_bytes)
         budget = self.budget
         most = int(UPLOADS * budget.total) if is_upload else budget.total
-        may_try = not (is_upload and budget._waiting)
+        queue = budget._uploads if is_upload else budget._growing
+        may_try = not (is_upload and (budget._growing or budget._uploads))
         if not (may_try and budget._try(n_bytes, most)) and not await budget._wait(
-            n_bytes, most, is_first=not is_upload
+            n_bytes, most, queue
         ):
             raise self._full(n_bytes)
         self.held += n_bytes
@@ -124,10 +141,19 @@ class Share:
         Raises:
             Problem: there is no room for them.
         """
-        self.check(n_bytes)
-        if not self.budget._try(n_bytes, self.budget.total):
+        if not self.try_now(n_bytes):
             raise self._full(n_bytes)
-        self.held += n_bytes
+
+    def try_now(self, n_bytes: int) -> bool:
+        """As `take_now`, but tells whether there was room.
+
+        Raises:
+            Problem: there is never room for them.
+        """
+        self.check(n_bytes)
+        fits = self.budget._try(n_bytes, self.budget.total)
+        self.held += n_bytes if fits else 0
+        return fits
 
     def give(self, n_bytes: int) -> None:
         """Hold so many bytes less; on the event loop."""

@@ -1,5 +1,6 @@
 """`/v2`: the Open Inference Protocol, by hand; Triton's client where it is installed."""
 
+import asyncio
 import base64
 import json
 import struct
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from models.runtime import Encoder
 from service.formats import open_inference
+from service.formats.json_body import take_values
 from service.formats.open_inference import HEADER_LENGTH
 from service.problems import Problem
 from service.traffic.budget import Budget
@@ -326,8 +328,10 @@ def test_no_request_is_read_as_anything_but_files_or_a_refusal(
 ) -> None:
     content, headers = binary(document, tail)
     with suppress(Problem, RequestValidationError):
-        share = Budget(1 << 24).share()
-        body = open_inference._parse(bytearray(content), headers[HEADER_LENGTH], 16, share)
+        whole = bytearray(content)
+        head = whole[: open_inference._json_length(whole, headers[HEADER_LENGTH])]
+        asyncio.run(take_values(head, open_inference.MAX_VALUES, Budget(1 << 24).share()))
+        body = open_inference._parse(whole, head, 16)
         assert 0 < len(body.uploads) <= 16
         kinds = (bytes, memoryview, np.ndarray)
         assert all(isinstance(upload.data, kinds) for upload in body.uploads)

@@ -1,10 +1,12 @@
 """One budget of bytes for what requests hold in memory, until the last byte has left."""
 
 import asyncio
+import base64
 import json
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import httpx
@@ -58,6 +60,57 @@ def test_uploads_leave_room_for_what_becomes_of_them() -> None:
     asyncio.run(run())
 
 
+def test_who_holds_memory_goes_first_and_a_large_upload_is_not_overtaken() -> None:
+    async def run() -> None:
+        budget, served = Budget(100, wait_s=20), list[str]()
+        shares = {name: budget.share() for name in ("others", "large", "small", "older", "newer")}
+        shares["others"].take_now(100)
+
+        async def take(name: str, n_bytes: int, *, is_upload: bool) -> None:
+            await shares[name].take(n_bytes, is_upload=is_upload)
+            served.append(name)
+
+        waiting = [
+            asyncio.create_task(take(name, n_bytes, is_upload=is_upload))
+            for name, n_bytes, is_upload in (
+                ("large", 49, True),
+                ("small", 1, True),
+                ("older", 60, False),
+                ("newer", 20, False),
+            )
+        ]
+        await asyncio.sleep(0)
+        shares["others"].give(30)
+        await asyncio.wait([waiting[3]])
+        assert served == ["newer"]  # fits, ends, and gives back what the older one waits for
+        for name, n_bytes in (("newer", 20), ("others", 30)):
+            shares[name].give(n_bytes)
+        await asyncio.wait([waiting[2]])
+        assert served == ["newer", "older"]
+        for name in ("others", "older"):
+            shares[name].give(shares[name].held)
+        await asyncio.wait(waiting)
+        assert served == ["newer", "older", "large", "small"]
+
+    asyncio.run(run())
+
+
+def test_many_files_of_ordinary_size_wait_for_each_other_and_are_all_answered(serve: Serve) -> None:
+    wav = encoded(tone(60.0))
+    with serve(memory_bytes=48 << 20) as client, ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: client.post(URL, content=wav), range(8)))
+        assert [answer.status_code for answer in answers] == [200] * 8
+        until(lambda: held(client) == 0)
+
+
+def test_a_file_of_some_megabytes_in_base64_is_answered(serve: Serve) -> None:
+    body = {"input": base64.b64encode(encoded(tone(120.0), rate=24_000)).decode()}
+    with serve() as client:
+        assert len(body["input"]) > 5_000_000
+        assert client.post("/v1/embeddings", json=body).status_code == 200
+        until(lambda: held(client) == 0)
+
+
 def test_who_is_cancelled_while_waiting_holds_nothing() -> None:
     async def run() -> None:
         budget = Budget(100, wait_s=5)
@@ -91,11 +144,20 @@ def test_a_cancelled_request_waits_for_the_thread_that_works_for_it() -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("n", [17, 8_000_000, 1 << 62])
-def test_rows_are_counted_before_anything_is_made_of_them(client: httpx.Client, n: int) -> None:
+@pytest.mark.parametrize(
+    ("n", "refused"),
+    [
+        (17, (413, "/problems/too-many-files")),
+        (8_000_000, (413, "/problems/too-many-files")),
+        (1 << 62, (400, "/problems/invalid-parameter")),
+    ],
+)
+def test_rows_are_counted_before_anything_is_made_of_them(
+    client: httpx.Client, n: int, refused: tuple[int, str]
+) -> None:
     started = time.monotonic()
     answer = client.post(INFER, content=hostile.rows(n))
-    assert (answer.status_code, answer.json()["type"]) == (413, "/problems/too-many-files")
+    assert (answer.status_code, answer.json()["type"]) == refused
     assert time.monotonic() - started < 5
 
 

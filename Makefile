@@ -45,8 +45,13 @@ pretrained-int8: $(VENV)/.dev  ## the default encoder in eight bits; AUDIO="a st
 	$(BIN)/viola quantize models/pretrained/default.onnx $(addprefix --audio ,$(AUDIO)) \
 	    -o models/pretrained/default-int8.onnx --force
 
-pretrained-heads: $(VENV)/.dev  ## train the classifiers that ship; TASKS=folder of esc10.csv, fsdd.csv
+pretrained-heads: $(VENV)/.dev  ## train the classifiers that ship; TASKS=folder of esc10.csv, fsdd.csv, CORPUS=made by viola corpus
 	@test -f "$(TASKS)/esc10.csv" || { echo "TASKS=$(TASKS) has no esc10.csv: name the folder"; exit 1; }
+	@test -f "$(CORPUS)/manifest.csv" || { echo "CORPUS=$(CORPUS) has no manifest.csv: name a folder made by viola corpus"; exit 1; }
+	$(BIN)/python -m training.corpora.kinds $(CORPUS)
+	$(BIN)/viola fit $(CORPUS)/kinds.csv -o models/pretrained/sound-kinds.onnx --licence CC-BY-SA-4.0 --force \
+	    --description "Kinds of sound: ambience, drums, effects, music, single notes, speech" \
+	    --source "Debian's packages of sound, as listed by viola corpus=free licences, a file each in manifest.csv"
 	for kind in "" -int8; do \
 	    $(BIN)/viola fit $(TASKS)/esc10.csv --model models/pretrained/default$$kind.onnx \
 	        -o models/pretrained/sounds-10$$kind.onnx --licence CC-BY-3.0 --force \

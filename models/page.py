@@ -7,7 +7,7 @@ from html import escape
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem;
-       margin: 1.5rem auto; padding: 0 1rem; overflow-wrap: anywhere; }
+       margin: 1.5rem auto; padding: 0 1rem; overflow-wrap: break-word; }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .6rem; }
 h2 { margin: 2.4rem 0 .4rem; font-size: 1.25rem; } h3 { font-size: 1rem; margin: 1.5rem 0 .3rem; }
 figcaption, .facts { color: #555; font-size: .9rem; } .alarm { color: #a02020; }
@@ -19,20 +19,23 @@ figcaption, .facts { color: #555; font-size: .9rem; } .alarm { color: #a02020; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem; }
 th, td { padding: .3rem .55rem; border-bottom: 1px solid #e3e3e3; vertical-align: top;
          text-align: left; }
-th { font-weight: 600; color: #444; }
+th { font-weight: 600; color: #444; overflow-wrap: normal; }
+.about th { min-width: 7rem; } .about td { overflow-wrap: anywhere; }
 .numbers { overflow-wrap: normal; }
 .numbers th, .numbers td { text-align: right; white-space: nowrap; }
-.numbers th:first-child, .numbers td:first-child { text-align: left; }
+.numbers th:first-child, .numbers td:first-child { text-align: left; white-space: normal;
+                                                   min-width: 6rem; }
 .upright { vertical-align: bottom; }
 .upright span { writing-mode: vertical-rl; transform: rotate(180deg); }
 .best { font-weight: 700; } .range { color: #666; font-size: .85em; }
 .bar { display: grid; grid-template-columns: minmax(7rem, 14rem) 1fr 3.2rem; gap: .5rem;
        align-items: center; font-size: .9rem; margin: .15rem 0; }
+@media (max-width: 34rem) { .bar { grid-template-columns: 1fr 3.2rem; }
+                            .bar span:first-child { grid-column: 1 / 3; line-height: 1.1; } }
 .track { background: #eee; height: .8rem; } .track div { height: 100%; }
 figure { margin: .5rem 0; } img { max-width: 100%; height: auto; }
 .scroll img { max-width: none; }
-pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .8rem;
-      overflow-wrap: normal; }
+pre { background: #f6f6f6; padding: .8rem; font-size: .8rem; white-space: pre-wrap; }
 """
 
 
@@ -104,4 +107,4 @@ def facts(values: Mapping[str, object]) -> str:
         f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
         for name, value in values.items()
     )
-    return f"<div class='scroll'><table>{rows}</table></div>"
+    return f"<div class='scroll'><table class='about'>{rows}</table></div>"

@@ -33,6 +33,7 @@ MAX_COUNT = 2**31 - 1
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 Score = Annotated[float, Field(ge=-MAX_SCORE, le=MAX_SCORE, allow_inf_nan=False)]
 TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K)]
+Dimensions = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
@@ -148,6 +149,11 @@ class EmbeddingParameters(ModelParameters):
         description="`json`: numbers. `base64`, `base64-f16`: JSON with little-endian float32 or "
         "float16 in base64. `npy`: one NumPy array, of the files or of one file's windows. "
         "`arrow`: an Arrow IPC stream of files or windows. Else what `Accept` names.",
+    )
+    dimensions: Dimensions | None = Field(
+        default=None,
+        description="So many values of each vector, the first, at length 1: a model with a readout "
+        "has its best ones there. The space stays the same. Else all of them.",
     )
 
 

@@ -40,10 +40,15 @@ def run(settings: Settings) -> None:
         SystemExit: it cannot start.
     """
     app = create_app(settings)  # refuses keys that cannot be used, before there is a socket
-    listening = listen(settings.host, settings.port)
+    with listen(settings.host, settings.port) as listening:
+        _serve(app, settings, listening)
+
+
+def _serve(app: FastAPI, settings: Settings, listening: socket.socket) -> None:
     footprint.prepare(settings)
     logs.configure(settings.log_level)
-    address = f"http://{settings.host}:{listening.getsockname()[1]}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{host}:{listening.getsockname()[1]}"
     _announce(settings, app.state.guards, address)
     config = uvicorn.Config(
         app,

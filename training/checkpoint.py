@@ -3,7 +3,7 @@
 import csv
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -151,13 +151,13 @@ def encoder(saved: Checkpoint) -> WaveformEncoder:
     return WaveformEncoder(network, saved.mean, saved.std).eval()
 
 
-def provenance(saved: Checkpoint, hardware: str = "", manifest: Path | None = None) -> Training:
-    """What the card tells of a run; a CSV with `source` and `licence` columns adds licences.
+def provenance(saved: Checkpoint, hardware: str = "", manifests: Sequence[Path] = ()) -> Training:
+    """What the card tells of a run; CSVs with `source` and `licence` columns add licences.
 
     Raises:
-        CheckpointError: the CSV has other columns.
+        CheckpointError: a CSV has other columns.
     """
-    licences = _licences(manifest) if manifest else {}
+    licences = _licences(manifests)
     recipe = Recipe.model_validate(saved.recipe)
     return Training(
         method=f"{recipe.objective.method}, recipe {recipe.name}",
@@ -177,15 +177,17 @@ def provenance(saved: Checkpoint, hardware: str = "", manifest: Path | None = No
     )
 
 
-def _licences(manifest: Path) -> dict[str, set[str]]:
+def _licences(manifests: Sequence[Path]) -> dict[str, set[str]]:
     """Licences by source."""
     licences: dict[str, set[str]] = {}
-    with manifest.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if not {"source", "licence"} <= set(rows.fieldnames or ()):
-            raise CheckpointError(
-                f"{manifest} has columns {rows.fieldnames}; expected source and licence among them"
-            )
-        for row in rows:
-            licences.setdefault(row["source"], set()).add(row["licence"])
+    for manifest in manifests:
+        with manifest.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            if not {"source", "licence"} <= set(rows.fieldnames or ()):
+                raise CheckpointError(
+                    f"{manifest} has columns {rows.fieldnames}; expected source and licence among "
+                    "them"
+                )
+            for row in rows:
+                licences.setdefault(row["source"], set()).add(row["licence"])
     return licences

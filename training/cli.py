@@ -1,6 +1,7 @@
-"""The commands of the training half: prepare, train, report, evaluate, export, quantize."""
+"""The commands of the training half: corpus, prepare, train, report, evaluate, export and more."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,17 +9,67 @@ import typer
 from rich.console import Console
 
 from models.terminal import Force, console, keep_existing
+from training.corpora.cli import corpus
 from training.evaluation.cli import evaluate
 from training.terminal import clear_errors
 
 if TYPE_CHECKING:
     from models.modelfile import Card
+    from models.nn.model import WaveformEncoder
 
 N_SHOWN = 10  # warnings about files on the screen
 UNKNOWN = "unknown"  # a licence is never assumed
 
 # The `viola` command imports this module also to serve, and where torch is not installed: commands
 # import what they need when they run.
+
+
+BYOL_A, LAYERS, PROJECTED = "byol-a", "layers", "projected"
+ReadoutOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"{PROJECTED}: of the MLP, the last convolution and the log-mels, whitened on STORE, "
+        f"the best values first; {LAYERS}: as they are; {BYOL_A}: max + mean of the encoder's "
+        "features. Else the first with --store, the second without."
+    ),
+]
+StoreOption = Annotated[
+    Path | None, typer.Option(help="Store made by viola prepare, to measure the readout on.")
+]
+EmbedDim = Annotated[int, typer.Option(min=8, help=f"Values of a vector, for {PROJECTED}.")]
+
+
+def _with_readout(
+    model: "WaveformEncoder",
+    readout: str | None,
+    store: Path | None,
+    embed_dim: int,
+    *,
+    recalibrate: bool,
+) -> "WaveformEncoder":
+    """The encoder with the vector that is asked for, measured on a store where that is needed."""
+    from rich.progress import track
+
+    from training import readout as readouts
+    from training.data.corpus import Corpus, CorpusError
+
+    readout = readout or (PROJECTED if store else LAYERS)
+    if readout not in (BYOL_A, LAYERS, PROJECTED):
+        raise typer.BadParameter(f"--readout {readout}: expected {PROJECTED}, {LAYERS} or {BYOL_A}")
+    corpus = Corpus(store) if store else None
+
+    def follow(batches: Iterable[int], title: str) -> Iterable[int]:
+        return track(list(batches), title, console=console, transient=True)
+
+    if corpus and recalibrate:
+        readouts.recalibrate(model, corpus, follow)
+    if readout == BYOL_A:
+        return model
+    if readout == LAYERS:
+        return readouts.with_layers(model)
+    if corpus is None:
+        raise CorpusError(f"--readout {PROJECTED} is measured on a store: name one with --store")
+    return readouts.measured(model, corpus, readouts.Form(embed_dim=embed_dim), follow)
 
 
 def prepare(
@@ -177,10 +228,13 @@ def export_(
     licence: Annotated[
         str, typer.Option(help="Licence of the weights, which is yours to state.")
     ] = UNKNOWN,
-    manifest: Annotated[
-        Path | None,
+    manifests: Annotated[
+        list[Path] | None,
         typer.Option(
-            help="CSV with source and licence columns, for the card.", exists=True, dir_okay=False
+            "--manifest",
+            help="CSV with source and licence columns, for the card; may be repeated.",
+            exists=True,
+            dir_okay=False,
         ),
     ] = None,
     hardware: Annotated[str, typer.Option(help="What it was trained on, for the card.")] = "",
@@ -188,17 +242,26 @@ def export_(
         list[str] | None,
         typer.Option("--probe", help="TASK=ACCURACY in [0, 1], for the card; may be repeated."),
     ] = None,
+    readout: ReadoutOption = None,
+    store: StoreOption = None,
+    embed_dim: EmbedDim = 1024,
     force: Force = False,
 ) -> None:
-    """Write a checkpoint's encoder as one ONNX file and check that it computes the same vectors."""
+    """Write a checkpoint's encoder as one ONNX file and check that it computes the same vectors.
+
+    With --store its batch norm and its readout are measured on clips of that store first: name the
+    one it was trained on.
+    """
     from models.nn.export import export
     from training import checkpoint
 
     keep_existing(out, force=force)
     with clear_errors():
         saved = checkpoint.load(path)
-        model = checkpoint.encoder(saved)
-        training = checkpoint.provenance(saved, hardware, manifest)
+        model = _with_readout(
+            checkpoint.encoder(saved), readout, store, embed_dim, recalibrate=True
+        )
+        training = checkpoint.provenance(saved, hardware, manifests or ())
         card, difference = export(
             model,
             out,
@@ -218,9 +281,15 @@ def import_(
     std: Annotated[float, typer.Option(help="Their standard deviation.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The model file, NAME.onnx.")],
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = UNKNOWN,
+    readout: ReadoutOption = None,
+    store: StoreOption = None,
+    embed_dim: EmbedDim = 1024,
     force: Force = False,
 ) -> None:
-    """Write weights that the BYOL-A authors' code saved as one ONNX file."""
+    """Write weights that the BYOL-A authors' code saved as one ONNX file.
+
+    Their own vector unless --readout says otherwise.
+    """
     from models.modelfile import Training
     from models.nn.export import export
     from models.nn.model import WaveformEncoder
@@ -231,6 +300,7 @@ def import_(
         raise typer.BadParameter(f"--std {std:g}: expected a number above 0")
     with clear_errors():
         model = WaveformEncoder(load_official(path), mean, std)
+        model = _with_readout(model, readout or BYOL_A, store, embed_dim, recalibrate=False)
         training = Training(method=f"imported from {path.name}")
         card, difference = export(model, out, training=training, licence=licence)
     _report(out, card, difference)
@@ -321,4 +391,4 @@ def _report(out: Path, card: "Card", difference: float) -> None:
         console.print("its card says that the licence is unknown; --licence states it")
 
 
-COMMANDS = (prepare, train, report_, evaluate, export_, import_, quantize_)
+COMMANDS = (corpus, prepare, train, report_, evaluate, export_, import_, quantize_)

@@ -28,8 +28,9 @@ from training.evaluation.probe import Probe
 from training.objectives.objective import Outcome
 from training.plan import plan
 from training.recipe import Recipe
-from training.record import Record, environment
+from training.record import Record, environment, read_metrics
 from training.run import Run, TrainingError, describe
+from training.verdict import PROBE, untrained_score
 
 N_PICTURED = 6  # segments in a picture of the views
 
@@ -111,6 +112,8 @@ class _Leader:
     def go(self, stop: threading.Event) -> None:
         """Take steps until the last one or a signal, then save."""
         run, settings = self.run, self.run.recipe.run
+        if self.probe and run.step == 0:
+            self._ask(self.probe)  # of the untrained encoder: what training has to beat
         last_logged, logged_at, stopping = run.step, time.monotonic(), False
         with _progress(self.console) as progress:
             task = progress.add_task("train", total=run.total_steps, completed=run.step, status="")
@@ -172,14 +175,31 @@ class _Leader:
         if first_log or run.step % settings.run.views_every == 0:
             self.record.views(run.step, run.view_stages(N_PICTURED))
         if self.probe and (run.step % settings.probe.every == 0 or run.step == run.total_steps):
-            scores = self.probe(run.encoder())
-            self._log({f"probe/{task}": score for task, score in scores.items()})
-            mean = math.fsum(scores.values()) / len(scores)
-            told = ", ".join(f"{task} {100 * score:.1f} %" for task, score in scores.items())
-            self.console.print(f"step {run.step}: probe {told}", highlight=False)
+            mean = self._ask(self.probe)
+            self._compare(mean)
             if run.best is None or mean > run.best:
                 run.best = mean
                 self.save(best=True)
+
+    def _ask(self, probe: Probe) -> float:
+        """The probe's accuracies of the encoder as it is, noted and shown; their mean."""
+        scores = probe(self.run.encoder())
+        self._log({f"{PROBE}{task}": score for task, score in scores.items()})
+        told = ", ".join(f"{task} {100 * score:.1f} %" for task, score in scores.items())
+        self.console.print(f"step {self.run.step}: probe {told}", highlight=False)
+        return math.fsum(scores.values()) / len(scores)
+
+    def _compare(self, mean: float) -> None:
+        """Say so where training has not made the encoder better than its first weights."""
+        untrained = untrained_score(read_metrics(self.record.folder))
+        if untrained is not None and mean < untrained:
+            self.console.print(
+                f"the probe is below the untrained encoder's {100 * untrained:.1f} %: early in a "
+                "run that is common; if it stays so, train longer, lower optimizer.lr or look at "
+                "the views in the report",
+                style="yellow",
+                highlight=False,
+            )
 
     def save(self, *, best: bool = False) -> None:
         """A checkpoint of the state after the last step, unless the run has diverged."""

@@ -57,7 +57,9 @@ def _quality(metrics: Sequence[Mapping[str, Any]]) -> str:
             "and viola evaluate NAME.onnx default TASK --untrained --log-mel tells."
         )
     first, last, best = (_mean(pick(v) for v in scores.values()) for pick in (_first, _last, max))
-    sentence = f"By the probe on {', '.join(scores)} it went from {_percent(first)} to "
+    untrained = untrained_score(metrics)
+    sentence = f"By the probe on {', '.join(scores)} it went from {_percent(first)} "
+    sentence += "to " if untrained is None else "untrained to "
     sentence += f"{_percent(last)}"
     if last <= first - CLOSE:
         return f"{sentence}: worse than it began. Train longer, or with a lower rate."
@@ -66,6 +68,15 @@ def _quality(metrics: Sequence[Mapping[str, Any]]) -> str:
     if last <= best - CLOSE:
         return f"{sentence}, and had been at {_percent(best)}: export best.pt."
     return f"{sentence}: better than it began, and still at its best; longer may help further."
+
+
+def untrained_score(metrics: Sequence[Mapping[str, Any]]) -> float | None:
+    """Mean accuracy of the probe before the first step; None if it was not asked then."""
+    for line in metrics:
+        found = [value for name, value in line.items() if name.startswith(PROBE)]
+        if found and line["step"] == 0:
+            return _mean(found)
+    return None
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -11,9 +11,10 @@ from models.formats.file import File, View
 from models.formats.magic import FLAC, kind_at
 from models.formats.sndfile import open_sndfile
 from models.formats.sound import AGAIN, ContainerError, Part, Sound
-from models.formats.tags import after_padding
+from models.formats.tags import after_padding, after_zeros
 
 _HEADER_BYTES = 42  # "fLaC", a block's head, STREAMINFO
+_CHECKSUM_BYTES = 2
 _BLOCK_HEAD_BYTES = 17  # at the most
 _SYNC = re.compile(rb"\xff[\xf8\xf9]")
 _CHUNK = 1 << 20  # bytes searched for blocks at a time
@@ -127,12 +128,12 @@ def _end_of_frame(file: File, start: int, stop: int) -> int:
     crc = 0
     for place, byte in enumerate(file.at(start, stop - start), start + 1):
         crc = (crc << 8 & 0xFF00) ^ _CRC16[crc >> 8 ^ byte]
-        if crc == 0 and (
-            place >= file.size
-            or kind_at(file, place) is not None
-            or after_padding(file, place) > place
-        ):
-            return place
+        if crc == 0:  # as it is now and then inside a block, and there a zero may follow
+            behind = after_padding(file, place)
+            if behind >= file.size or kind_at(file, behind) is not None:
+                # A zero or two are the last bytes of the checksum, more of them padding
+                zeros = after_zeros(file, place, _CHECKSUM_BYTES + 1) - place
+                return place + zeros if zeros <= _CHECKSUM_BYTES else place
     return stop
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -113,6 +114,12 @@ def embed(
     frames: Annotated[
         bool, typer.Option("--frames", help="Frame features before pooling.")
     ] = False,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="So many values of each vector, the first, at length 1; else all."
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads; what this process may use if not given.")
     ] = None,
@@ -134,6 +141,7 @@ def embed(
     from rich.console import Console
 
     from models.runtime import Encoder
+    from models.windows import shortened
     from service.commands.bulk import Failure, embed_files
     from service.commands.tables import writing
 
@@ -141,6 +149,8 @@ def embed(
         raise typer.BadParameter("choose --frames or --window-s, not both")
     if hop_s is not None and window_s is None:
         raise typer.BadParameter("--hop-s needs --window-s")
+    if frames and dimensions is not None:
+        raise typer.BadParameter("choose --frames or --dimensions, not both")
     selection = _selection(channel, start_s, end_s)
     keep_existing(out, force=force)
     console = Console(stderr=True, soft_wrap=True)
@@ -148,7 +158,13 @@ def embed(
     n_rows = 0
     try:
         encoder = Encoder.open(model, threads=threads)
-        with writing(out, encoder.card) as table, _progress(console, len(files)) as tally:
+        card = encoder.card
+        n_values = dimensions or (card.frame_dim if frames else None) or card.embed_dim
+        if n_values > card.embed_dim and not frames:
+            raise typer.BadParameter(
+                f"--dimensions {n_values}: {card.name} has {card.embed_dim}, at most"
+            )
+        with writing(out, card, n_values) as table, _progress(console, len(files)) as tally:
             rows = embed_files(
                 encoder,
                 files,
@@ -164,7 +180,7 @@ def embed(
                     failures.append(row)
                     _show_failure(console, row)
                 else:
-                    table.add(row)
+                    table.add(replace(row, embedding=shortened(row.embedding, dimensions)))
                     n_rows += 1
             if not n_rows:
                 raise _NothingDone
@@ -175,7 +191,7 @@ def embed(
         console.print(f"error: {error}", markup=False, style="red")
         raise typer.Exit(2) from error
     console.print(
-        f"{out}: {n_rows} vectors of {encoder.card.embed_dim} in space {encoder.card.space_id}; "
+        f"{out}: {n_rows} vectors of {n_values} in space {encoder.card.space_id}; "
         f"{len(files) - len(failures)} files embedded, {len(failures)} failed",
         markup=False,
     )

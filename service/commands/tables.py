@@ -36,10 +36,10 @@ class TableError(ValueError):
 
 
 class Table(ABC):
-    """Takes rows one by one and writes them to `path`."""
+    """Takes rows one by one, of `n_values` each, and writes them to `path`."""
 
-    def __init__(self, path: Path, card: Card) -> None:
-        self.path, self.card = path, card
+    def __init__(self, path: Path, card: Card, n_values: int) -> None:
+        self.path, self.card, self.n_values = path, card, n_values
 
     @abstractmethod
     def add(self, row: Row) -> None:
@@ -56,8 +56,8 @@ class Table(ABC):
 class _Arrays(Table):
     """Rows in memory, written as NumPy arrays at the end."""
 
-    def __init__(self, path: Path, card: Card) -> None:
-        super().__init__(path, card)
+    def __init__(self, path: Path, card: Card, n_values: int) -> None:
+        super().__init__(path, card, n_values)
         self.rows: list[Row] = []
 
     def add(self, row: Row) -> None:
@@ -67,7 +67,7 @@ class _Arrays(Table):
     def matrix(self) -> NDArray[np.float32]:
         """All vectors, (N, D)."""
         if not self.rows:
-            return np.empty((0, self.card.embed_dim), np.float32)
+            return np.empty((0, self.n_values), np.float32)
         return np.stack([row.embedding for row in self.rows])
 
 
@@ -102,8 +102,8 @@ class Npy(_Arrays):
 class Jsonl(Table):
     """One JSON object a line, written as the rows come."""
 
-    def __init__(self, path: Path, card: Card) -> None:
-        super().__init__(path, card)
+    def __init__(self, path: Path, card: Card, n_values: int) -> None:
+        super().__init__(path, card, n_values)
         self.out = path.open("w", encoding="utf-8")
 
     def add(self, row: Row) -> None:
@@ -129,8 +129,8 @@ class Jsonl(Table):
 class Parquet(Table):
     """Columns file, start_s, end_s, embedding; model and space id in the schema's metadata."""
 
-    def __init__(self, path: Path, card: Card) -> None:
-        super().__init__(path, card)
+    def __init__(self, path: Path, card: Card, n_values: int) -> None:
+        super().__init__(path, card, n_values)
         try:
             import pyarrow
             import pyarrow.parquet
@@ -145,7 +145,7 @@ class Parquet(Table):
                 ("file", pyarrow.string()),
                 ("start_s", pyarrow.float64()),
                 ("end_s", pyarrow.float64()),
-                ("embedding", pyarrow.list_(pyarrow.float32(), card.embed_dim)),
+                ("embedding", pyarrow.list_(pyarrow.float32(), n_values)),
             ],
             metadata=metadata,
         )
@@ -175,7 +175,7 @@ class Parquet(Table):
             [row.start_s for row in self._rows],
             [row.end_s for row in self._rows],
             self._arrow.FixedSizeListArray.from_arrays(
-                np.concatenate([row.embedding for row in self._rows]), self.card.embed_dim
+                np.concatenate([row.embedding for row in self._rows]), self.n_values
             ),
         ]
         self._writer.write_table(self._arrow.table(columns, schema=self._schema))
@@ -191,8 +191,13 @@ FORMATS: dict[str, type[Table]] = {
 
 
 @contextmanager
-def writing(path: Path, card: Card) -> Iterator[Table]:
+def writing(path: Path, card: Card, n_values: int | None = None) -> Iterator[Table]:
     """A table that appears as `path` when the block ends well, and not at all otherwise.
+
+    Args:
+        path: of the table.
+        card: of the encoder.
+        n_values: of a row's vector; None: all of a vector's.
 
     Raises:
         TableError: the suffix is none of `FORMATS`, the folder does not exist, or a library for the
@@ -200,7 +205,7 @@ def writing(path: Path, card: Card) -> Iterator[Table]:
     """
     check_target(path, FORMATS)
     with replacing(path) as temporary:
-        table = FORMATS[path.suffix](temporary, card)
+        table = FORMATS[path.suffix](temporary, card, n_values or card.embed_dim)
         try:
             yield table
             table.finish()

@@ -27,6 +27,7 @@ def arrow_stream(
     """
     import pyarrow as pa  # takes time and memory that only this answer needs
 
+    embed_dim = embedded[0].embedding.shape[-1]
     audio_seconds = sum(file.duration_s for file in embedded)
     metadata = {
         "model": card.name,
@@ -38,7 +39,7 @@ def arrow_stream(
         "file": pa.string(),
         "start_s": pa.float64(),
         "end_s": pa.float64(),
-        "embedding": pa.list_(pa.float32(), card.embed_dim),
+        "embedding": pa.list_(pa.float32(), embed_dim),
     }
     schema = pa.schema(columns).with_metadata(metadata)
     sink = io.BytesIO()
@@ -46,7 +47,7 @@ def arrow_stream(
         for index, (upload, file) in enumerate(zip(uploads, embedded, strict=True)):
             for start_s, end_s, vectors in _batches(*_times(file)):
                 n, values = len(start_s), pa.array(np.ascontiguousarray(vectors, "<f4").ravel())
-                column = pa.FixedSizeListArray.from_arrays(values, card.embed_dim)
+                column = pa.FixedSizeListArray.from_arrays(values, embed_dim)
                 parts = [np.full(n, index, np.int32), [upload.name] * n, start_s, end_s, column]
                 arrays = [
                     pa.array(part, kind) for part, kind in zip(parts, schema.types, strict=True)

@@ -16,7 +16,7 @@ from service.audio.base64_audio import read_base64
 from service.audio.uploads import Body, Parse, Upload, keep
 from service.engine import Embedded
 from service.formats.json_body import kind_of, member, parse_object, receive_json, take_values
-from service.parameters import Count, JsonParameters
+from service.parameters import Dimensions, JsonParameters
 from service.problems import Problem, invalid_parameter
 from service.schemas import Vector
 from service.settings import Settings
@@ -37,8 +37,8 @@ class OpenAIParameters(JsonParameters):
     encoding_format: Literal["float", "base64"] = Field(
         default="float", description="Numbers, or little-endian float32 in base64."
     )
-    dimensions: Count | None = Field(
-        default=None, description="If given, the model's own: vectors are not shortened."
+    dimensions: Dimensions | None = Field(
+        default=None, description="So many values of each vector, the first, at length 1."
     )
     user: str | None = Field(default=None, description="Ignored.")
 
@@ -144,20 +144,6 @@ def _file(item: Any, name: str) -> bytes:
         )
         raise invalid_parameter(name, reason, value=kind_of(item))
     return read_base64(data, f"{name}.input_audio.data")
-
-
-def check_dimensions(asked: OpenAIParameters, card: Card) -> None:
-    """Refuse to shorten vectors.
-
-    Raises:
-        Problem: if another number of dimensions than the model's is asked for.
-    """
-    if asked.dimensions not in (None, card.embed_dim):
-        reason = (
-            f"dimensions = {asked.dimensions} is not accepted: {card.name} gives vectors of "
-            f"{card.embed_dim}, which are not shortened."
-        )
-        raise invalid_parameter("dimensions", reason, value=asked.dimensions, limit=card.embed_dim)
 
 
 def openai_usage(card: Card, files: Sequence[Embedded]) -> OpenAIUsage:

@@ -1,17 +1,21 @@
 """`/docs`: the API to read and to try out, with no request to anywhere else."""
 
+import re
 from importlib.resources import files
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
+from service import installation
 from service.traffic.access import open_to_all
 
 router = APIRouter(include_in_schema=False)
 
 _ASSETS = "/web/swagger"  # Swagger UI 5.35.0, as published in the package swagger-ui-dist
+_ADDRESS = re.compile(r"[A-Za-z0-9.:\[\]/_-]+", re.ASCII)
 _POLICY = "default-src 'self' 'unsafe-inline'; img-src 'self' data:"
 
 
@@ -45,10 +49,29 @@ async def show_docs(request: Request) -> HTMLResponse:
         swagger_js_url=f"{root}{_ASSETS}/swagger-ui-bundle.js",
         swagger_css_url=f"{root}{_ASSETS}/swagger-ui.css",
         swagger_favicon_url=f"{root}{_ASSETS}/favicon-32x32.png",
-        swagger_ui_parameters={"validatorUrl": None, "tryItOutEnabled": True},
+        swagger_ui_parameters={
+            "spec": _of_this_installation(request),
+            "validatorUrl": None,
+            "tryItOutEnabled": True,
+        },
     )
     page.headers["Content-Security-Policy"] = _POLICY
     return page
+
+
+def _of_this_installation(request: Request) -> dict[str, Any]:
+    """The document that the page shows; the address is that which the page was asked for at."""
+    state, root = request.app.state, _root(request)
+    catalogue = state.context.catalogue
+    given = f"{request.url.netloc}{root}"
+    document = installation.described(
+        request.app.openapi(),
+        models=list(catalogue.served),
+        classifiers=list(catalogue.heads),
+        has_keys=bool(state.guards.keyring),
+        address=given if _ADDRESS.fullmatch(given) else installation.WRITTEN_ADDRESS,
+    )
+    return {**document, "servers": [{"url": root}]} if root else document
 
 
 def _root(request: Request) -> str:

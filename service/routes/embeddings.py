@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service.audio.uploads import Body
 from service.context import Context, Shared
+from service.dimensions import check_dimensions, shorten
 from service.engine import Windowing
 from service.exchange import embed, exchange
 from service.formats.answers import NPY, preferred, render
@@ -59,6 +60,7 @@ async def embed_audio(
         if asked.stream:
             raise misplaced()
         encoder = shared.catalogue.get(asked.model).encoder
+        check_dimensions(asked.dimensions, encoder.card)
         windowing = Windowing.of(asked.window_s, asked.hop_s, encoder.card)
         output = asked.output or preferred(request.headers.get("accept", ""))
         if windowing and output == "npy" and len(body.uploads) > 1:
@@ -66,6 +68,7 @@ async def embed_audio(
         outcomes = await embed(
             request, shared, encoder, body, windowing, timing, selection=asked.selection
         )
+        outcomes = await in_thread(shorten, outcomes, asked.dimensions)
         with timing.stage("render"):
             return await in_thread(render, encoder.card, body.uploads, outcomes, output)
 
@@ -79,6 +82,7 @@ def _plan(shared: Context, asked: EmbeddingParameters) -> Plan:
         )
         raise invalid_parameter("output", reason, value=asked.output)
     model = shared.catalogue.get(asked.model)
+    check_dimensions(asked.dimensions, model.encoder.card)
     windowing = Windowing.of(asked.window_s, asked.hop_s, model.encoder.card)
     describe = describe_vectors(asked)
     return Plan(model, "embedding", windowing, describe, selection=asked.selection)

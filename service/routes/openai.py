@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from models.modelfile import Card
 from service.audio.uploads import Body
 from service.context import Shared
+from service.dimensions import check_dimensions, shorten
 from service.engine import Embedded
 from service.exchange import converse, embed
 from service.formats.answers import all_embedded, json_response, vector
@@ -16,7 +17,6 @@ from service.formats.openai_embeddings import (
     OpenAIList,
     OpenAIParameters,
     OpenAIRequest,
-    check_dimensions,
     openai_usage,
     read_openai,
 )
@@ -55,9 +55,9 @@ async def embed_openai(request: Request, shared: Shared) -> Response:
 
     async def answer(body: Body, asked: OpenAIParameters, timing: Timing) -> Response:
         encoder = shared.catalogue.get(asked.model).encoder
-        check_dimensions(asked, encoder.card)
+        check_dimensions(asked.dimensions, encoder.card)
         outcomes = await embed(request, shared, encoder, body, None, timing)
-        files = all_embedded(outcomes, "input")
+        files = all_embedded(shorten(outcomes, asked.dimensions), "input")
         with timing.stage("render"):
             return await in_thread(_render, encoder.card, files, asked)
 

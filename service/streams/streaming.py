@@ -17,7 +17,7 @@ from models.audio import SAMPLE_RATE, WHOLE, Selection
 from models.classifier import Classifier
 from models.runtime import Encoder, Floats
 from models.tiles import Cutter, Tile
-from models.windows import Timed
+from models.windows import Timed, shortened
 from service.engine import Windowing, pooled, too_short
 from service.formats.answers import vector
 from service.inference.batcher import RECORDING_TILE_S, TILES_AHEAD, Batcher, Turn
@@ -105,7 +105,8 @@ def describe_vectors(asked: EmbeddingParameters) -> Describe:
 
     def members(vectors: Floats) -> list[Members]:
         _check(vectors)
-        return [{"embedding": vector(row, asked.output or "json")} for row in vectors]
+        short = shortened(vectors, asked.dimensions)
+        return [{"embedding": vector(row, asked.output or "json")} for row in short]
 
     return members
 

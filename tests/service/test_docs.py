@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service import installation
 from service.formats.answers import NPY
 from service.formats.arrow import ARROW
 
@@ -87,10 +88,10 @@ def test_every_refusal_is_described_with_an_example(document: dict[str, Any]) ->
 def test_the_documentation_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
     page = client.get("/docs")
     assert page.headers["Content-Type"].startswith("text/html")
-    assert "://" not in page.text
     assert page.headers["Content-Security-Policy"].startswith("default-src 'self'")
     loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
     assert len(loaded) == 3
+    assert not [path for path in loaded if "://" in path]
     for path in loaded:
         assert client.get(path).status_code == 200
 
@@ -103,3 +104,23 @@ def test_the_licence_of_what_the_page_loads_is_served_with_it(client: httpx.Clie
 def test_the_root_leads_to_the_documentation(client: httpx.Client) -> None:
     answer = client.get("/")
     assert (answer.status_code, answer.headers["Location"]) == (307, "/docs")
+
+
+def test_the_page_lists_what_this_installation_serves(client: httpx.Client) -> None:
+    page = client.get("/docs").text
+    (spec,) = re.findall(r'"spec": (\{.*\}),$', page, re.MULTILINE)
+    document = json.loads(spec)
+    given = {p["name"]: p["schema"] for p in document["paths"][PATH]["post"]["parameters"]}
+    assert given["model"]["enum"] == ["tiny"]
+    assert "WebSocket" in document["paths"]["/v1/audio/stream"]["get"]["summary"]
+    assert client.base_url.netloc.decode() in document["info"]["description"]
+    assert "security" not in document  # no keys: no locks
+    hostile = client.get("/docs", headers={"Host": "a'><script>"}).text
+    assert "a'><script>" not in hostile
+
+
+def test_the_page_shows_locks_where_keys_are_on(document: dict[str, Any]) -> None:
+    described = installation.described(
+        json.loads(SNAPSHOT.read_text()), models=[], classifiers=[], has_keys=True, address="x"
+    )
+    assert described["security"] == document["security"]

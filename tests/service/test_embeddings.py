@@ -249,3 +249,30 @@ def test_accept_chooses_the_output_unless_a_parameter_does(
     asked = {"output": "base64"}
     answer = client.post(URL, content=encoded(tone()), headers=headers, params=asked)
     assert answer.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize("query", ["", "&window_s=0.5"])
+def test_vectors_are_shortened_in_every_output(client: httpx.Client, query: str) -> None:
+    def post(more: str) -> httpx.Response:
+        return client.post(f"{URL}?dimensions=2{query}{more}", content=encoded(tone(1.0)))
+
+    whole = client.post(f"{URL}?{query}", content=encoded(tone(1.0))).json()["data"][0]
+    items = whole.get("windows", [whole])
+    cut = np.array([item["embedding"] for item in items], np.float32)[:, :2]
+    expected = cut / np.linalg.norm(cut, axis=1, keepdims=True)
+    body = post("").json()
+    (found,) = body["data"]
+    short = [item["embedding"] for item in found.get("windows", [found])]
+    np.testing.assert_allclose(short, expected, rtol=1e-6)
+    assert body["space_id"] == "space-of-tiny"
+    np.testing.assert_allclose(array(post("&output=npy")), expected, rtol=1e-6)
+    table = pyarrow.ipc.open_stream(post("&output=arrow").content).read_all()
+    np.testing.assert_allclose(np.stack(table["embedding"].to_pylist()), expected, rtol=1e-6)
+    lines = post("&stream=true").text.splitlines()
+    assert any("embedding" in line for line in lines)
+
+
+def test_more_dimensions_than_the_model_has_are_refused(client: httpx.Client) -> None:
+    answer = client.post(f"{URL}?dimensions={EMBED_DIM + 1}", content=encoded(tone(1.0)))
+    assert answer.status_code == 400
+    assert (answer.json()["param"], answer.json()["limit"]) == ("dimensions", EMBED_DIM)

@@ -194,11 +194,23 @@ def test_a_probe_is_recorded_keeps_the_best_and_changes_no_step(
     scores = {
         line["step"]: line["probe/tones"] for line in read_metrics(probed) if "loss" not in line
     }
-    assert list(scores) == [2, 4]
+    assert list(scores) == [0, 2, 4]  # 0: the untrained encoder, what training has to beat
     best = checkpoint.load(probed / checkpoint.BEST)
-    assert best.best == max(scores.values()) == scores[best.step]
+    assert best.best == max(scores[2], scores[4]) == scores[best.step]
     assert not (plain / checkpoint.BEST).exists()
     assert "tones" in (probed / "report.html").read_text()
+
+
+def test_a_probe_below_the_untrained_encoders_is_told(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([0.9, 0.5, 0.95])
+    monkeypatch.setattr("training.loop.Probe.__call__", lambda self, model: {"t": next(answers)})
+    shown = io.StringIO()
+    probe = [f"probe.tasks=['{write_task(tmp_path)}']", "probe.every=2"]
+    train(tiny("run.steps=4", *probe), corpus, tmp_path / "run", CPU, console=Console(file=shown))
+    text = " ".join(shown.getvalue().split())
+    assert text.count("below the untrained encoder's 90.0 %") == 1
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
@@ -274,12 +286,12 @@ def test_a_checkpoint_holds_the_encoder_and_where_it_comes_from(
     assert (network.normalize.mean, network.normalize.std) == (saved.mean, saved.std)
     manifest = tmp_path / "manifest.csv"
     manifest.write_text("source,licence\nclips,CC0-1.0\n")
-    training = checkpoint.provenance(saved, "a test", manifest)
+    training = checkpoint.provenance(saved, "a test", [manifest])
     assert (training.steps, training.segments, training.hardware) == (2, 16, "a test")
     assert [(s.name, s.licences) for s in training.sources] == [("clips", ["CC0-1.0"])]
     manifest.write_text("file,owner\n")
     with pytest.raises(CheckpointError, match="expected source and licence"):
-        checkpoint.provenance(saved, manifest=manifest)
+        checkpoint.provenance(saved, manifests=[manifest])
     assert training.hours == pytest.approx(corpus.hours, abs=1e-3)
 
 

@@ -14,7 +14,7 @@ def record(*accuracies: float) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("accuracies", "words"),
     [
-        ((0.5, 0.6, 0.4), "from 50.0 % to 40.0 %: worse than it began. Train longer"),
+        ((0.5, 0.6, 0.4), "from 50.0 % untrained to 40.0 %: worse than it began. Train longer"),
         ((0.5, 0.505), "no better than it began"),
         ((0.5, 0.8, 0.7), "had been at 80.0 %: export best.pt"),
         ((0.5, 0.7), "still at its best"),

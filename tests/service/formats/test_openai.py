@@ -69,14 +69,17 @@ def test_a_file_may_come_in_each_of_the_shapes(client: httpx.Client, wrap: str) 
     assert "infer;dur=" in answer.headers["Server-Timing"]
 
 
-def test_the_models_own_number_of_dimensions_may_be_named(official: openai.OpenAI) -> None:
+def test_vectors_are_shortened_to_the_dimensions_asked_for(official: openai.OpenAI) -> None:
     file = packed(encoded(tone()))
+    whole = official.embeddings.create(model="tiny", input=file).data[0].embedding
     answer = official.embeddings.create(model="tiny", input=file, dimensions=EMBED_DIM)
-    assert len(answer.data[0].embedding) == EMBED_DIM
+    assert answer.data[0].embedding == whole
+    short = official.embeddings.create(model="tiny", input=file, dimensions=3).data[0].embedding
+    assert short == pytest.approx(np.array(whole[:3]) / np.linalg.norm(whole[:3]))
     with pytest.raises(openai.BadRequestError) as caught:
-        official.embeddings.create(model="tiny", input=file, dimensions=3)
+        official.embeddings.create(model="tiny", input=file, dimensions=EMBED_DIM + 1)
     assert caught.value.param == "dimensions"
-    assert "not shortened" in str(caught.value)
+    assert f"vectors of {EMBED_DIM} values" in str(caught.value)
 
 
 def test_the_official_client_reads_what_is_wrong(official: openai.OpenAI) -> None:

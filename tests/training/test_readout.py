@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+import viola
+from models.modelfile import Training, open_session
+from models.nn.encoder import AudioNTT2020, StridedConv
+from models.nn.export import export
+from models.nn.model import WaveformEncoder, one_pass
+from models.runtime import Encoder
+from tests.networks import small_network
+from tests.signals import noise
+from training import readout
+from training.data.corpus import Corpus
+from training.readout import Form
+
+
+@pytest.fixture(autouse=True)
+def few_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readout, "SECONDS", {0.5: 160, 1.5: 160})
+    monkeypatch.setattr(readout, "N_CLEAN", 64)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(viola.build(), [str(argument) for argument in arguments])
+
+
+def small(encoder: StridedConv | AudioNTT2020 | None = None) -> WaveformEncoder:
+    torch.manual_seed(1)
+    return WaveformEncoder(encoder or StridedConv(16, n_channels=4), -5.5, 5.0).eval()
+
+
+def test_the_projection_whitens_and_puts_the_best_directions_first() -> None:
+    mixing = torch.randn(12, 12, dtype=torch.float64) * torch.logspace(0, 2, 12)
+    pooled = torch.randn(5000, 12, dtype=torch.float64) @ mixing + 7
+    network = small()
+    statistics = readout.with_layers(network).readout.statistics[:1]
+    statistics = (statistics[0].model_copy(update={"n": 12}),)
+    projection = readout.project(pooled, statistics, Form(embed_dim=5, floor=0.0))
+    vectors = (pooled.float() - projection.center) @ projection.matrix
+    torch.testing.assert_close(torch.cov(vectors.T), torch.eye(5), atol=0.02, rtol=0)
+    kept = readout.project(pooled, statistics, Form(embed_dim=5, power=0.0))
+    variances = ((pooled.float() - kept.center) @ kept.matrix).var(dim=0)
+    assert variances.tolist() == sorted(variances.tolist(), reverse=True)
+
+
+@pytest.mark.parametrize("encoder", [None, AudioNTT2020(16, n_channels=8)])
+def test_random_sounds_are_less_alike_with_a_measured_readout(
+    corpus: Corpus, encoder: AudioNTT2020 | None
+) -> None:
+    plain = readout.with_layers(small(encoder))
+    measured = readout.measured(plain, corpus, Form(embed_dim=24))
+    clips = [corpus.segments(np.array([i]), 8_000, np.random.default_rng(0), "end") for i in (1, 7)]
+
+    def cosine(model: WaveformEncoder) -> float:
+        one, other = (one_pass(model, torch.from_numpy(c[0] / np.float32(32768)))[0] for c in clips)
+        return float(torch.nn.functional.cosine_similarity(one, other, dim=0))
+
+    assert measured.readout.embed_dim == 24
+    assert cosine(measured) < cosine(plain) - 0.2
+
+
+def test_batch_norm_is_measured_anew_on_clean_clips(corpus: Corpus) -> None:
+    network = small_network("StridedConv")
+    before = network.encoder.features[1].running_mean.clone()
+    readout.recalibrate(network, corpus)
+    layer = network.encoder.features[1]
+    assert not torch.allclose(layer.running_mean, before)
+    assert (layer.momentum, layer.training) == (0.1, False)
+    again = small_network("StridedConv")
+    readout.recalibrate(again, corpus)
+    torch.testing.assert_close(again.encoder.features[1].running_mean, layer.running_mean)
+
+
+def test_the_file_tells_of_its_readout_and_any_length_agrees(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    model = readout.measured(small(), corpus, Form(embed_dim=24))
+    card, _ = export(model, tmp_path / "small.onnx", training=Training(method=""))
+    assert card.readout is not None
+    assert card.readout.settings == Form(embed_dim=24).settings()
+    assert (card.readout.segments, card.readout.seconds) == (320, [0.5, 1.5])
+    encoder = Encoder.open(tmp_path / "small.onnx")
+    for seconds in (0.025, 1.0, 30.0):
+        expected = one_pass(model, torch.from_numpy(noise(seconds)))[0].numpy()
+        np.testing.assert_allclose(encoder.embed(noise(seconds)), expected, atol=1e-4)
+
+
+def test_weights_that_exist_can_have_the_layers_too(store: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    torch.save(AudioNTT2020(16).state_dict(), weights)
+    common = ["import", weights, "--mean", -5, "--std", 5, "-o"]
+    for name, options, dim in (
+        ("own", [], 16),
+        ("layers", ["--readout", "layers"], 16 + 2 * 512 + 3 * 64),
+        ("projected", ["--readout", "projected", "--store", store, "--embed-dim", 8], 8),
+    ):
+        result = run(*common, tmp_path / f"{name}.onnx", *options)
+        assert result.exit_code == 0, result.output
+        assert open_session(tmp_path / f"{name}.onnx")[1].embed_dim == dim
+    missing = run(*common, tmp_path / "x.onnx", "--readout", "projected")
+    assert "name one with --store" in missing.output
+    unknown = run(*common, tmp_path / "x.onnx", "--readout", "best")
+    assert "expected projected, layers or byol-a" in " ".join(unknown.output.split())
+    assert not (tmp_path / "x.onnx").exists()

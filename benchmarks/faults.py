@@ -434,7 +434,9 @@ def doors(_: argparse.Namespace) -> None:
 
 
 def _start(**environment: str) -> int:
-    command = [sys.executable, "-c", SERVE, "--port", "0"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        command = [sys.executable, "-c", SERVE, "--port", str(free.getsockname()[1])]
     paths = {"PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.run(command, env=os.environ | paths | environment, timeout=60).returncode
 

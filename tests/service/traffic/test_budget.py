@@ -6,10 +6,12 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import httpx
+import orjson
 import pytest
 
 from service.problems import Problem
@@ -101,6 +103,60 @@ def test_many_files_of_ordinary_size_wait_for_each_other_and_are_all_answered(se
         answers = list(threads.map(lambda _: client.post(URL, content=wav), range(8)))
         assert [answer.status_code for answer in answers] == [200] * 8
         until(lambda: held(client) == 0)
+
+
+@pytest.fixture
+def parsing(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Told when a body is parsed, and waited for before that ends."""
+    begun, go_on, loads = threading.Event(), threading.Event(), orjson.loads
+
+    def slow(content: bytes) -> object:
+        begun.set()
+        go_on.wait(20)
+        return loads(content)
+
+    monkeypatch.setattr("service.formats.json_body.orjson.loads", slow)
+    yield begun, go_on
+    go_on.set()
+
+
+def test_parsing_has_the_deadline_and_keeps_place_and_memory_to_its_end(
+    serve: Serve, parsing: tuple[threading.Event, threading.Event]
+) -> None:
+    begun, go_on = parsing
+    body = {"input": base64.b64encode(encoded(tone())).decode()}
+    with serve(request_timeout_s=0.3, max_inflight=1) as client, ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(client.post, "/v1/embeddings", json=body)
+        assert begun.wait(20)
+        time.sleep(0.5)
+        assert held(client) > 0
+        assert client.post(URL, content=encoded(tone())).status_code == 503
+        go_on.set()
+        assert answer.result().status_code == 504
+        until(lambda: held(client) == 0)
+        assert client.get("/metrics").text.count("viola_inflight_requests 0.0") == 1
+
+
+def test_who_leaves_while_the_body_is_parsed_is_not_decoded(
+    serve: Serve, parsing: tuple[threading.Event, threading.Event]
+) -> None:
+    begun, go_on = parsing
+    body = json.dumps({"input": base64.b64encode(encoded(tone())).decode()})
+    head = (
+        "POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    with serve() as client:
+        address = (client.base_url.host, client.base_url.port or 80)
+        with socket.create_connection(address) as line:
+            line.sendall((head + body).encode())
+            assert begun.wait(20)
+        assert held(client) > 0
+        time.sleep(0.3)  # for the service to notice: nothing tells when
+        go_on.set()
+        until(lambda: held(client) == 0)
+        until(lambda: "viola_inflight_requests 0.0" in client.get("/metrics").text)
+        assert 'viola_audio_seconds_total{result="decoded"} 0.0' in client.get("/metrics").text
 
 
 def test_a_file_of_some_megabytes_in_base64_is_answered(serve: Serve) -> None:

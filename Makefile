@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train test check fmt bench pretrained-int8 pretrained-heads image image-check training-image lock audit clean
+.PHONY: fuzz help serve train test check fmt bench pretrained-int8 pretrained-heads image image-check training-image lock audit clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -26,6 +26,9 @@ check: $(VENV)/.dev  ## what CI runs: linters, types, import rules, tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) test
+
+fuzz: $(VENV)/.dev  ## thousands of requests made from the OpenAPI document; not part of check
+	$(BIN)/pytest -q --slow tests/service/test_contract.py -k at_length
 
 fmt: $(VENV)/.dev  ## format, and fix what can be fixed
 	$(BIN)/ruff format

@@ -1,14 +1,16 @@
 """What becomes of requests when files, clients, decoders and the service itself misbehave.
 
-    python benchmarks/faults.py [--mutations] [--attacks] [--doors] [--kills] [--drain]
-        [--files 10000]
+    python benchmarks/faults.py [--mutations] [--attacks] [--memory] [--doors] [--kills] [--drain]
+        [--files 10000] [--seconds 15]
 
 All tables unless some are named, in Markdown. The service is a process of its own; each table tells
-statuses, requests without any answer, deaths of the service, and decoders that were replaced.
+statuses, requests without any answer, deaths of the service, decoders that were replaced, and the
+highest RSS of the service and its decoders together, in MB.
 """
 
 import argparse
 import asyncio
+import base64
 import http.client
 import json
 import os
@@ -32,7 +34,7 @@ from statistics import median
 import httpx
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
-from serve import SERVE, children_of, load, recording, viola
+from serve import SERVE, children_of, load, recording, resident_mb, viola
 from timing import spread
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import connect
@@ -44,6 +46,9 @@ from tests.mutations import kind_and_mutated
 from tests.spellings import spellings
 
 URL = "/v1/audio/embeddings"
+INFER = "/v2/models/default/infer"
+OPENAI = "/v1/embeddings"
+AS_JSON = {"Content-Type": "application/json"}
 JSON_URL = f"{URL}?output=base64"
 # Where mutated files go, and how often
 ROUTES = {
@@ -74,12 +79,51 @@ HEAD = "2xx | 4xx | 503 | other 5xx | no answer"
 LINE = "---|---|---|---|---"
 
 
+class Peak:
+    """The highest RSS of a process and its children together, looked at every few ms."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._mb = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def taken_mb(self) -> float:
+        """Since the last time that this was asked."""
+        self._look()
+        found, self._mb = self._mb, 0.0
+        return found
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.02):
+            self._look()
+
+    def _look(self) -> None:
+        # A child that is not yet another program shares the memory of its parent
+        own = _program(self.pid)
+        children = [child for child in children_of(self.pid) if _program(child) != own]
+        self._mb = max(self._mb, sum(map(resident_mb, (self.pid, *children))))
+
+
+def _program(pid: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
 @contextmanager
-def service(**how: object) -> Iterator[tuple[httpx.Client, int]]:
+def service(**how: object) -> Iterator[tuple[httpx.Client, int, Peak]]:
     """A service and a client of it; that the process has not died is part of the outcome."""
     with viola(**how) as (port, pid):
+        peak = Peak(pid)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            yield client, pid
+            yield client, pid, peak
+            peak.stop()
             restarts = re.findall(
                 r'restarts_total\{cause="(\w+)"\} ([\d.]+)', client.get("/metrics").text
             )
@@ -105,13 +149,14 @@ def post(client: httpx.Client, path: str, **request: object) -> int:
 # Mutated files
 
 
-def mutations(n_files: int) -> None:
+def mutations(asked: argparse.Namespace) -> None:
     """Files of every format with bytes changed, cut out, put in, repeated, or the end cut off."""
+    n_files = asked.files
     results: list[tuple[str, str, int]] = []
     distinct: set[int] = set()
     routes, rng = [r for r, weight in ROUTES.items() for _ in range(weight)], random.Random(0)
 
-    with service() as (client, _), ThreadPoolExecutor(N_CLIENTS) as clients:
+    with service() as (client, _, peak), ThreadPoolExecutor(N_CLIENTS) as clients:
         room = threading.BoundedSemaphore(2 * N_CLIENTS)
 
         def one(kind: str, data: bytes, route: str) -> None:
@@ -138,6 +183,7 @@ def mutations(n_files: int) -> None:
         send()
         clients.shutdown()
         print(f"\n{len(results)} mutated files, {len(distinct)} of them different")
+        print(f"highest RSS: {peak.taken_mb():.0f} MB")
         for column, what in enumerate(("to", "format")):
             print(f"\n| {what} | {HEAD} |\n|---|{LINE}|")
             for name in sorted({result[column] for result in results}):
@@ -164,7 +210,7 @@ def live(client: httpx.Client, data: bytes) -> int:
 # Attacks
 
 
-def attacks(_: int) -> None:
+def attacks(_: argparse.Namespace) -> None:
     """Every row of the table of attacks; the decoder's memory is its highest RSS."""
     rows: dict[str, list[tuple[str, Callable[[httpx.Client], int]]]] = {}
     for name, file in hostile.FILES.items():
@@ -203,8 +249,9 @@ def attacks(_: int) -> None:
     rows["a decoder that hangs"] = [("", _hanging)]
     rows["a client that leaves"] = [("", _leaving)]
     limits = {"decode_workers": 1, "decode_wall_s": 3, "head_timeout_s": 2, "body_grace_s": 1}
-    with service(**limits) as (client, pid):
-        print(f"\n| attack | cases | {HEAD} | slowest, s | decoder, MB |\n|---|---|{LINE}|---|---|")
+    with service(**limits) as (client, pid, peak):
+        columns = "slowest, s | decoder, MB | all, MB"
+        print(f"\n| attack | cases | {HEAD} | {columns} |\n|---|---|{LINE}|---|---|---|")
         for attack, cases in rows.items():
             outcomes, took = Outcomes(), [0.0]
             for _name, run in cases:
@@ -212,7 +259,8 @@ def attacks(_: int) -> None:
                 outcomes[run(client)] += 1
                 took.append(time.perf_counter() - started)
             grown = max((peak_mb(child) for child in children_of(pid)), default=0.0)
-            print(f"| {attack} | {len(cases)} | {outcomes.row()} | {max(took):.2f} | {grown:.0f} |")
+            cells = f"{max(took):.2f} | {grown:.0f} | {peak.taken_mb():.0f}"
+            print(f"| {attack} | {len(cases)} | {outcomes.row()} | {cells} |")
         good = post(client, URL, content=wav)
         print(f"\nafter all of them a good file is answered with {good}")
 
@@ -272,17 +320,101 @@ def decoders() -> list[int]:
     return [pid for parent in children_of(os.getpid()) for pid in children_of(parent)]
 
 
+# Memory
+
+
+def memory(_: argparse.Namespace) -> None:
+    """What is sent to fill the memory, and answers that nobody reads; the settings are defaults."""
+    opus = hostile.silence(134, 8_000, 1, hostile.OPUS)
+    large, wav = f"{URL}?window_s=0.04&hop_s=0.04", hostile.loud_wav(590)
+    encoded = base64.b64encode(hostile.loud_wav(580))  # as much as a body may hold
+    rows: dict[str, Callable[[httpx.Client], Outcomes]] = {
+        "nothing": lambda client: Outcomes([client.get("/readyz").status_code]),
+        "8,000,000 rows in 91 bytes": _times(1, INFER, content=hostile.rows(8_000_000)),
+        "2^62 rows": _times(1, INFER, content=hostile.rows(1 << 62)),
+        "a million numbers": _times(4, INFER, content=hostile.numbers(1_000_000)),
+        "arrays in arrays": _times(4, INFER, content=b"[" * (20 << 20)),
+        "a wide object": _times(4, OPENAI, content=hostile.wide_object(20 << 20), headers=AS_JSON),
+        "74 MB of JSON, 8 clients": _times(8, large, content=opus),
+        "74 MB of JSON, 6 that read nothing": partial(_unread, 6, large, opus, 20.0),
+        "documents that nobody reads": partial(_unread, 300, "/openapi.json", b"", 5.0),
+        "10 minutes of WAV, 16 clients": _times(16, JSON_URL, content=wav),
+        "the same in forms": _times(16, JSON_URL, files={"file": wav}),
+        "the same in base64": _times(
+            16, OPENAI, content=b'{"input":"' + encoded + b'"}', headers=AS_JSON
+        ),
+        "25 MB that stop before the end": partial(_unfinished, 16, bytes(24 << 20)),
+        "4 streams that nobody reads": partial(_unread, 4, f"{large}&stream=true", wav, 10.0),
+        "a good file": _times(1, URL, content=hostile.second_of_flac()),
+    }
+    with service() as (client, pid, peak):
+        print(f"\n| what | {HEAD} | took, s | RSS, MB | alive |\n|---|{LINE}|---|---|---|")
+        for name, run in rows.items():
+            peak.taken_mb()
+            started = time.perf_counter()
+            outcomes = run(client)
+            took, mb = time.perf_counter() - started, peak.taken_mb()
+            print(f"| {name} | {outcomes.row()} | {took:.1f} | {mb:.0f} | {alive(pid)} |")
+
+
+def _times(n: int, path: str, **request: object) -> Callable[[httpx.Client], Outcomes]:
+    """The same request so many times at once, with the patience of an ordinary client."""
+
+    def run(client: httpx.Client) -> Outcomes:
+        with ThreadPoolExecutor(n) as clients:
+            return Outcomes(clients.map(lambda _: post(client, path, **request), range(n)))
+
+    return run
+
+
+def _unread(n: int, path: str, body: bytes, seconds: float, client: httpx.Client) -> Outcomes:
+    """So many sockets that ask and read nothing but the status, which comes at the end."""
+    method = "POST" if body else "GET"
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    with ExitStack() as open_:
+        lines = []
+        for _ in range(n):
+            lines.append(open_.enter_context(socket.socket()))
+            lines[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            lines[-1].connect((client.base_url.host, client.base_url.port or 80))
+            lines[-1].settimeout(60)
+            lines[-1].sendall(head.encode() + body)
+        time.sleep(seconds)
+        return Outcomes(map(_status, lines))
+
+
+def _status(line: socket.socket) -> int:
+    with suppress(OSError, IndexError, ValueError):
+        return int(line.recv(64).split()[1])
+    return NO_ANSWER
+
+
+def _unfinished(n: int, body: bytes, client: httpx.Client) -> Outcomes:
+    """So many uploads that stop a byte before the end."""
+    head = f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body) + 1}\r\n\r\n"
+
+    def send(_: int) -> int:
+        with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as line:
+            with suppress(OSError):
+                line.sendall(head.encode() + body)
+            line.settimeout(90)
+            return _status(line)
+
+    with ThreadPoolExecutor(n) as clients:
+        return Outcomes(clients.map(send, range(n)))
+
+
 # Doors
 
 
-def doors(_: int) -> None:
+def doors(_: argparse.Namespace) -> None:
     """Whoever comes in another way than by the door; "as it should be" counts cases."""
     names = ("embed", "classify", "metrics")
     keys = {name: new_key() for name in names}
     lines = " ".join(f"{name}:{digest_of(key)}:{name}" for name, key in keys.items())
     print(f"\n| who comes | cases | {HEAD} | as it should be | service, MB |")
     print(f"|---|---|{LINE}|---|---|")
-    with service(api_keys=lines, max_connections=N_CONNECTIONS) as (client, pid):
+    with service(api_keys=lines, max_connections=N_CONNECTIONS) as (client, pid, _):
         tell = partial(_tell, pid)
         tell("a path in other spellings, a key of another scope", *_spelled(client, keys))
         tell("a handshake without a key, with one of another scope", *_handshakes(client, keys))
@@ -290,7 +422,7 @@ def doors(_: int) -> None:
             "no place left by self-tests: embeddings beside them", *_beside_selftests(client, keys)
         )
         tell("probes beside silent connections, many too many", *_crowded(client))
-    with service(max_live_streams=1, head_timeout_s=5) as (client, pid):
+    with service(max_live_streams=1, head_timeout_s=5) as (client, pid, _):
         tell = partial(_tell, pid)
         tell("a page of another origin", *_pages(client))
         tell("a live stream beside silent sockets", *_beside_silence(client))
@@ -302,7 +434,9 @@ def doors(_: int) -> None:
 
 
 def _start(**environment: str) -> int:
-    command = [sys.executable, "-c", SERVE, "--port", "0"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        command = [sys.executable, "-c", SERVE, "--port", str(free.getsockname()[1])]
     paths = {"PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.run(command, env=os.environ | paths | environment, timeout=60).returncode
 
@@ -424,24 +558,26 @@ def _heads(client: httpx.Client) -> tuple[list[int], set[int]]:
 # Killed decoders
 
 
-def kills(_: int) -> None:
+def kills(asked: argparse.Namespace) -> None:
     """Decoders killed again and again under steady load, and what that costs the neighbours."""
-    print(f"\n| a kill every | killed | {HEAD} | p50, ms | p99, ms |\n|---|---|{LINE}|---|---|")
+    columns = "p50, ms | p99, ms | RSS, MB"
+    print(f"\n| a kill every | killed | {HEAD} | {columns} |\n|---|---|{LINE}|---|---|---|")
     p99: dict[float, list[float]] = {every_s: [] for every_s in KILL_EVERY_S}
-    with service() as (client, pid), tempfile.TemporaryDirectory() as folder:
+    with service() as (client, pid, peak), tempfile.TemporaryDirectory() as folder:
         port, file = client.base_url.port, str(recording(Path(folder), 1, "FLAC"))
         load(port, JSON_URL, 2, file=file)
         found = load(port, JSON_URL, 5, file=file)
         rate = sum(status == 200 for status, _ in found["results"]) / found["seconds"] / 4
         for number, every_s in enumerate(KILL_EVERY_S * 3):
             with killing(pid, every_s) if every_s else nullcontext([]) as victims:
-                found = load(port, JSON_URL, 15, file=file, rate=rate, seed=number)
+                found = load(port, JSON_URL, asked.seconds, file=file, rate=rate, seed=number)
             outcomes = Outcomes(status for status, _ in found["results"])
             times = np.array([s for status, s in found["results"] if status == 200]) * 1000
             p50, high = np.percentile(times, [50, 99])
             p99[every_s].append(float(high))
             often = f"{every_s:g} s" if every_s else "never"
-            print(f"| {often} | {len(victims)} | {outcomes.row()} | {p50:.1f} | {high:.1f} |")
+            cells = f"{p50:.1f} | {high:.1f} | {peak.taken_mb():.0f}"
+            print(f"| {often} | {len(victims)} | {outcomes.row()} | {cells} |")
     print(f"\n{rate:.0f} requests a second; medians of p99 against that without kills:")
     for every_s in KILL_EVERY_S[1:]:
         print(f"every {every_s:g} s: {median(p99[every_s]) / median(p99[0.0]) - 1:+.0%}")
@@ -472,25 +608,28 @@ def killing(pid: int, every_s: float) -> Iterator[list[int]]:
 # SIGTERM
 
 
-def drain(_: int) -> None:
+def drain(_: argparse.Namespace) -> None:
     """SIGTERM with a hundred requests in hand, ten times; once with too little time for them."""
     print(f"\n{N_INFLIGHT} requests in hand, then SIGTERM")
     print(
-        f"\n| clips, time to end | {HEAD} | exit code | seconds to the end |\n|---|{LINE}|---|---|"
+        f"\n| clips, time to end | {HEAD} | exit code | seconds to the end | RSS, MB |\n"
+        f"|---|{LINE}|---|---|---|"
     )
     took = []
     for clip_s, limit_s in [(2, 25)] * 10 + [(20, 2)]:
         clip = hostile.silence(clip_s, 16_000, 1)
-        outcomes, seconds, code = asyncio.run(_drained(clip, limit_s))
+        outcomes, seconds, code, mb = asyncio.run(_drained(clip, limit_s))
         took.append(seconds)
-        print(f"| {clip_s} s, {limit_s} s | {outcomes.row()} | {code} | {seconds:.2f} |")
+        cells = f"{code} | {seconds:.2f} | {mb:.0f}"
+        print(f"| {clip_s} s, {limit_s} s | {outcomes.row()} | {cells} |")
     print(f"\nseconds to the end of the first ten: {spread(took[:10])}")
 
 
-async def _drained(clip: bytes, limit_s: int) -> tuple[Outcomes, float, int]:
-    """Outcomes, seconds to the end, exit code."""
+async def _drained(clip: bytes, limit_s: int) -> tuple[Outcomes, float, int, float]:
+    """Outcomes, seconds to the end, exit code, highest RSS."""
     how = {"max_inflight": 200, "max_queue_s": 10_000, "drain_delay_s": 0.2}
     with viola(**how, shutdown_timeout_s=limit_s) as (port, pid):
+        peak = Peak(pid)
         base, pool = f"http://127.0.0.1:{port}", httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=base, timeout=60, limits=pool) as client:
 
@@ -511,7 +650,8 @@ async def _drained(clip: bytes, limit_s: int) -> tuple[Outcomes, float, int]:
             os.kill(pid, signal.SIGTERM)
             outcomes = Outcomes(await asyncio.gather(*tasks))
         ended = await asyncio.to_thread(_ended, pid)
-        return outcomes, time.perf_counter() - started, ended
+        peak.stop()
+        return outcomes, time.perf_counter() - started, ended, peak.taken_mb()
 
 
 def _ended(pid: int) -> int:
@@ -524,6 +664,7 @@ def _ended(pid: int) -> int:
 TABLES = {
     "mutations": mutations,
     "attacks": attacks,
+    "memory": memory,
     "doors": doors,
     "kills": kills,
     "drain": drain,
@@ -535,9 +676,10 @@ def main() -> None:
     for name, table in TABLES.items():
         parser.add_argument(f"--{name}", action="store_true", help=table.__doc__)
     parser.add_argument("--files", type=int, default=10_000, help="mutated ones")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each row of kills")
     asked = parser.parse_args()
     for name in [name for name in TABLES if getattr(asked, name)] or TABLES:
-        TABLES[name](asked.files)
+        TABLES[name](asked)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
 from models.audio import Limits
+from models.runtime import available_cpus
 from service import errors, openapi
 from service.audio.decode_child import Guard
 from service.audio.decoder import Decoder
@@ -45,17 +47,22 @@ from service.routes import (
 from service.settings import Settings, load_settings
 from service.telemetry import tracing
 from service.telemetry.metrics import Metrics
+from service.threads import started
 from service.traffic import doors
 from service.traffic.admission import Admission
 from service.traffic.auth import Keyring, load_keys
+from service.traffic.budget import Budget
 from service.traffic.drain import Drain
 from service.traffic.gate import Gate, Guards
 from service.traffic.middleware import BodyLimit, RequestContext
 from service.traffic.origins import Origins
-from service.traffic.pace import BodyPace
+from service.traffic.pace import AnswerPace, BodyPace
 from service.traffic.quotas import Quotas
 from service.traffic.shares import Shares
 from service.traffic.usage import Usage
+
+WORK_THREADS = 4
+SPARE_DECODERS = 1  # warm, for when one dies
 
 _DESCRIPTION = """Sound to vectors and labels: send audio files, get embeddings, or what they hold.
 
@@ -92,18 +99,25 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         Origins(settings.cors_origins),
     )
     counts, spans = Metrics(), tracing.provider(settings)
+    budget = Budget(settings.memory_bytes, wait_s=settings.request_timeout_s / 2)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         doors.check(app)
-        context = await _context(settings, guards, counts, used, tracing.tracer(spans))
+        threads = ThreadPoolExecutor(n_threads(settings), thread_name_prefix="work")
+        asyncio.get_running_loop().set_default_executor(started(threads, n_threads(settings)))
+        context = await _context(settings, guards, counts, used, tracing.tracer(spans), budget)
         app.state.context = context
         counts.watch(context)
-        watching = asyncio.create_task(context.watchdog.watch(partial(probe, context)))
+        tasks = [
+            asyncio.create_task(context.watchdog.watch(partial(probe, context))),
+            asyncio.create_task(context.engine.decoder.tend()),
+        ]
         yield
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         context.engine.close()
         context.recordings.close()
         await run_sync(tracing.close, spans)
@@ -121,7 +135,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.guards = guards
     routes = _routes(settings)
-    _wrap(app, settings, guards, counts, used, _methods(routes))
+    _wrap(app, settings, guards, counts, used, budget, _methods(routes))
     errors.install(app)
     doors.install(app, routes, Gate(guards))
     openapi.install(app, routes)
@@ -148,6 +162,7 @@ def _wrap(
     guards: Guards,
     counts: Metrics,
     usage: Usage,
+    budget: Budget,
     methods: set[str],
 ) -> None:
     """Put around the routes what every request passes, from the inner to the outer."""
@@ -163,15 +178,31 @@ def _wrap(
             allow_headers=("*",),  # whatever its client sends: who may call is told by the key
             expose_headers=("*",),  # whatever the routes write; a page of an allowed origin
         )
+    app.add_middleware(
+        AnswerPace,
+        budget=budget,
+        bytes_per_s=settings.min_answer_bytes_per_s,
+        grace_s=settings.idle_timeout_s,
+    )
     app.add_middleware(RequestContext, metrics=counts, drain=guards.drain, usage=usage)
 
 
+def n_threads(settings: Settings) -> int:
+    """What parses, renders, pools and spools: one for each stream, and some for the others."""
+    return settings.max_streams + max(WORK_THREADS, available_cpus())
+
+
 async def _context(
-    settings: Settings, guards: Guards, counts: Metrics, usage: Usage, tracer: Tracer
+    settings: Settings,
+    guards: Guards,
+    counts: Metrics,
+    usage: Usage,
+    tracer: Tracer,
+    budget: Budget,
 ) -> Context:
     limits = Limits(settings.max_duration_s, settings.max_decoded_bytes)
     guard = Guard(settings.decode_cpu_s, settings.decode_wall_s, settings.decode_memory_bytes)
-    decoder = Decoder(limits, settings.decode_workers, guard)
+    decoder = Decoder(limits, settings.decode_workers, guard, spares=SPARE_DECODERS)
     inferences, threads = settings.lanes
     catalogue = await run_sync(
         load_catalogue,
@@ -202,18 +233,20 @@ async def _context(
         counts,
         watchdog,
         tracer,
-        _recordings(settings, limits, guard),
+        _recordings(settings, limits, guard, budget),
         Admission(settings.max_streams, *queue),
+        budget,
         Admission(settings.max_live_streams, *queue),
         usage,
     )
 
 
-def _recordings(settings: Settings, limits: Limits, guard: Guard) -> Recordings:
+def _recordings(settings: Settings, limits: Limits, guard: Guard, budget: Budget) -> Recordings:
     """More audio than a clip may have, and CPU time in proportion; memory does not grow with it."""
     longer = settings.max_stream_duration_s / settings.max_duration_s
     return Recordings(
         replace(limits, max_duration_s=settings.max_stream_duration_s, max_decoded_bytes=None),
         replace(guard, cpu_s=guard.cpu_s * max(1.0, longer)),
         settings.max_streams,
+        budget,
     )

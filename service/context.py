@@ -14,6 +14,7 @@ from service.inference.watchdog import Watchdog
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.traffic.admission import Admission
+from service.traffic.budget import Budget
 from service.traffic.drain import Drain
 from service.traffic.latest import Latest
 from service.traffic.quotas import Caller, Quotas
@@ -40,6 +41,7 @@ class Context:
     tracer: Tracer
     recordings: Recordings
     streams: Admission
+    budget: Budget
     live: Admission
     usage: Usage
     self_test: Latest[SelfTestReport] = field(default_factory=lambda: Latest(SELF_TEST_KEPT_S))
@@ -55,6 +57,7 @@ class Context:
             "it is shutting down" if self.drain.has_begun else None,
             None if self.catalogue.is_ready else "the default model is not usable",
             "inference hangs" if self.engine.batcher.hung else None,
+            None if self.engine.decoder.pids else "no decoder runs",
             self.watchdog.complaint(),
         ]
         return [reason for reason in found if reason is not None]

@@ -20,7 +20,7 @@ from models.inputs import cut
 from models.modelfile import Card
 from models.quality import Quality
 from models.runtime import Encoder, Floats, Windows
-from models.tiles import Tile
+from models.tiles import Tile, checked
 from models.windows import Pool, Timed, Timeline
 from service.audio.decoder import Decoder
 from service.audio.uploads import Upload
@@ -29,6 +29,8 @@ from service.inference.batcher import RECORDING_TILE_S, TILES_AHEAD, Batcher, Tu
 from service.inference.lane import Lane
 from service.inference.watchdog import Pulse
 from service.problems import Problem, invalid_parameter
+from service.traffic.budget import Costs, Share
+from service.traffic.patience import in_thread
 
 T = TypeVar("T")
 
@@ -133,13 +135,24 @@ class Engine:
         self._heads = Lane("classifiers")
 
     async def prepare(
-        self, uploads: Sequence[Upload], selection: Selection = WHOLE, *, measured: bool = False
+        self,
+        uploads: Sequence[Upload],
+        costs: Costs,
+        selection: Selection = WHOLE,
+        *,
+        measured: bool = False,
     ) -> list[Clip | Problem]:
-        """Decode one file after the other, so that a request of many takes one place at a time."""
+        """Decode one file after the other, so that a request of many takes one place at a time.
+
+        Each upload is forgotten once its samples are there.
+        """
         prepared: list[Clip | Problem] = []
         total_s = 0.0
         for upload in uploads:
-            item = await self._prepare_one(upload, total_s, selection, measured)
+            item = await self._prepare_one(upload, costs, total_s, selection, measured)
+            if not isinstance(upload.data, np.ndarray):
+                costs.share.give(min(costs.share.held, upload.n_bytes))
+            upload.forget()
             prepared.append(item)
             if isinstance(item, Clip):
                 total_s += item.duration_s
@@ -148,26 +161,63 @@ class Engine:
         return prepared
 
     async def _prepare_one(
-        self, upload: Upload, before_s: float, selection: Selection, measured: bool
+        self,
+        upload: Upload,
+        costs: Costs,
+        before_s: float,
+        selection: Selection,
+        measured: bool,
     ) -> Clip | Problem:
         try:
-            decoded = await self.decoder.read(upload.data, selection, measured=measured)
-            clip = Clip(decoded.samples, decoded.quality, decoded.warnings, selection.start_s)
+            if isinstance(upload.data, np.ndarray):
+                clip = await in_thread(self._trusted, upload.data)
+                costs.spend(clip.duration_s)
+            else:
+                decoded = await self.decoder.read(upload.data, costs, selection, measured=measured)
+                clip = Clip(decoded.samples, decoded.quality, decoded.warnings, selection.start_s)
         except AudioError as error:
             return audio_problem(error)
         except Problem as problem:
             return problem
         return self.duration_problem(clip.duration_s, before_s) or clip
 
+    def _trusted(self, samples: Floats) -> Clip:
+        """Samples (S,) that need no decoding, checked as decoded ones are.
+
+        Raises:
+            AudioError: they are no audio, or too much of it.
+        """
+        clip, limit = Clip(checked(samples)), self.decoder.limits.max_duration_s
+        if limit is not None and clip.duration_s > limit:
+            message = f"{clip.duration_s:.2f} s of audio exceed the limit of {limit:g} s"
+            raise AudioError("duration", message, limit, clip.duration_s, "s")
+        return clip
+
     async def run(
-        self, encoder: Encoder, prepared: Sequence[Clip | Problem], windowing: Windowing | None
+        self,
+        encoder: Encoder,
+        prepared: Sequence[Clip | Problem],
+        windowing: Windowing | None,
+        share: Share | None = None,
     ) -> list[Embedded | Problem]:
-        """Embed the clips among `prepared`; problems stay where they are."""
+        """Embed the clips among `prepared`; problems stay where they are.
+
+        Args:
+            encoder: computes the vectors.
+            prepared: the clips.
+            windowing: asks for windows, whose vectors are taken into the share.
+            share: what the request holds in memory.
+
+        Raises:
+            Problem: there are too many windows, or memory is full.
+        """
         clips = [clip for clip in prepared if isinstance(clip, Clip)]
         if windowing:
             n_windows = sum(windowing.count(clip.duration_s) for clip in clips)
             if problem := self.windows_problem(n_windows):
                 raise problem
+            if share:
+                await share.take(n_windows * encoder.card.embed_dim * 4)
         embedded = iter(await self._embed(encoder, clips, windowing))
         return [next(embedded) if isinstance(item, Clip) else item for item in prepared]
 
@@ -215,16 +265,17 @@ class Engine:
     ) -> Embedded | Problem:
         """A clip whose frames are pooled here: it is long, or windows are asked for."""
         timeline = windowing.timeline(encoder) if windowing else None
-        whole, timed = encoder.pool(), list[Timed]()
+        n_windows = windowing.count(clip.duration_s) if windowing else 0
+        whole, windows = encoder.pool(), _Collected(n_windows, encoder.card.embed_dim)
         new_frames = encoder.tiling.new_frames(RECORDING_TILE_S)
         tiles = _each(encoder.tiling.cut(cut(clip.samples), new_frames))
         async with aclosing(self.batcher.frames(turn, encoder, tiles)) as parts:
             async for frames in parts:
-                timed += await asyncio.to_thread(pooled, frames, whole, timeline)
+                windows.add(await in_thread(pooled, frames, whole, timeline))
         if timeline is None:
             return finish(clip, whole.embedding(), None)
-        timed += timeline.rest()
-        return finish(clip, whole.embedding(), Windows.of(timed, whole.embedding(), clip.start_s))
+        windows.add(timeline.rest())
+        return finish(clip, whole.embedding(), windows.all(whole.embedding(), clip.start_s))
 
     def duration_problem(self, duration_s: float, before_s: float) -> Problem | None:
         """What is wrong with a recording so long, after `before_s` in the same request."""
@@ -254,6 +305,23 @@ class Engine:
                 param="hop_s",
             )
         return None
+
+
+class _Collected:
+    """Windows of a recording as they come, in one array of vectors (N, D) from the start."""
+
+    def __init__(self, most: int, embed_dim: int) -> None:
+        self._times: list[tuple[float, float]] = []
+        self._vectors = np.empty((most + 1, embed_dim), np.float32)  # one more by rounding
+
+    def add(self, timed: Sequence[Timed]) -> None:
+        for start_s, end_s, vector in timed:
+            self._vectors[len(self._times)] = vector
+            self._times.append((start_s, end_s))
+
+    def all(self, whole: Floats, begin_s: float) -> Windows:
+        start_s, end_s = np.array(self._times).T + begin_s
+        return Windows(start_s, end_s, self._vectors[: len(self._times)], whole)
 
 
 def _handfuls(clips: Sequence[Clip], max_samples: int) -> list[list[Clip]]:
@@ -299,6 +367,7 @@ def finish(
 ) -> Embedded | Problem:
     """Refuse vectors that are not numbers: JSON cannot hold them and an index would be poisoned."""
     vectors = [embedding] if windows is None else [embedding, windows.embedding]
-    if not all(np.isfinite(vector).all() for vector in vectors):
+    # NaN and infinity carry through; an array of truth values would be a quarter of the vectors
+    if not all(np.isfinite([vector.max(), vector.min()]).all() for vector in vectors):
         return Problem("internal", "The model's answer for this file is not finite.")
     return Embedded(clip.duration_s, embedding, windows, clip.quality, clip.warnings)

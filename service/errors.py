@@ -1,9 +1,11 @@
 """The one place where what went wrong becomes an HTTP answer: `application/problem+json`."""
 
+import errno
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
+import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -16,7 +18,10 @@ from service.untrusted import printable
 
 PROBLEM_JSON = "application/problem+json"
 OPEN_INFERENCE = "/v2/"  # whose clients expect `error` to be a sentence
+SHORTAGE_RETRY_S = 5
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it but the log, which nginx taught to know the number
+
+log = structlog.get_logger()
 
 _AUDIO_PROBLEMS = {
     "unreadable": "corrupt",
@@ -42,6 +47,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    app.add_exception_handler(OSError, _answer_shortage)
+    app.add_exception_handler(RuntimeError, _answer_shortage)
 
 
 def problem_response(problem: Problem, request_id: str, path: str = "") -> Response:
@@ -74,6 +81,21 @@ def audio_problem(error: AudioError) -> Problem:
         observed=error.observed,
         unit=error.unit,
     )
+
+
+def shortage(error: BaseException) -> Problem | None:
+    """What the system has run out of, if that is why something failed."""
+    headers = {"Retry-After": str(SHORTAGE_RETRY_S)}
+    code = error.errno if isinstance(error, OSError) else None
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return Problem("storage-full", "There is no room to keep the upload.", headers=headers)
+    if code in (errno.EMFILE, errno.ENFILE):
+        detail = "The service can open no more files."
+        return Problem("resources-exhausted", detail, headers=headers)
+    if code in (errno.EAGAIN, errno.ENOMEM) or "can't start new thread" in str(error):
+        detail = "The service can start no more processes or threads."
+        return Problem("resources-exhausted", detail, headers=headers)
+    return None
 
 
 def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Problem:
@@ -150,6 +172,14 @@ async def _answer_http(request: Request, error: Exception) -> Response:
 async def _answer_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return await _answer_http(request, validation_problem(error.errors()))
+
+
+async def _answer_shortage(request: Request, error: Exception) -> Response:
+    problem = shortage(error)
+    if problem is None:
+        raise error
+    log.error("out of resources", problem=problem.kind.slug, reason=str(error))
+    return await _answer_http(request, problem)
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:

@@ -106,6 +106,12 @@ _TABLE = (
         "Recording too large once decoded",
         "Cut the recording, or send it at a lower sample rate or with fewer channels.",
     ),
+    (
+        "too-much-memory",
+        413,
+        "Request takes too much memory",
+        "Send less audio at once, ask for fewer windows, or use stream=true.",
+    ),
     ("too-many-windows", 413, "Too many windows", "Choose a longer hop_s, or cut the recording."),
     (
         "unsupported-media-type",
@@ -174,6 +180,24 @@ _TABLE = (
         503,
         "Shutting down",
         "Try again after `Retry-After` seconds: another instance will answer.",
+    ),
+    (
+        "decoder-unavailable",
+        503,
+        "No decoder running",
+        "Try again after `Retry-After` seconds; the log says why none can be started.",
+    ),
+    (
+        "resources-exhausted",
+        503,
+        "No more processes or file handles",
+        "Try again after `Retry-After` seconds, or let whoever runs the service raise its limits.",
+    ),
+    (
+        "storage-full",
+        507,
+        "No room to keep the upload",
+        "Try again after `Retry-After` seconds, or send less audio in one request.",
     ),
     ("model-unavailable", 503, "Model not usable", "`/readyz` and the log say why."),
     (

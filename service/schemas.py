@@ -305,6 +305,8 @@ class LimitList(BaseModel):
     head_timeout_s: float
     max_stream_duration_s: float
     max_stream_body_bytes: int
+    memory_bytes: int
+    min_answer_bytes_per_s: float
     idle_timeout_s: float
     max_decoded_bytes: int
     min_duration_s: float

@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from service import footprint
 from service.app import create_app
 from service.inference import lane
 from service.inference.reloading import reload
@@ -23,6 +24,7 @@ from service.traffic.connections import bounded_protocol
 from service.traffic.gate import Guards
 from service.traffic.sockets import bounded_socket
 
+WS_QUEUE = 2  # messages of a live stream in memory that are still to be dealt with
 CANCEL_S = 1  # what requests get that are still in hand when the drain is over
 GIVE_UP_S = 5  # and after that, threads that hang do not keep the process
 FAILED_TO_START = 3
@@ -43,6 +45,7 @@ def run(settings: Settings) -> None:
 
 
 def _serve(app: FastAPI, settings: Settings, listening: socket.socket) -> None:
+    footprint.prepare(settings)
     logs.configure(settings.log_level)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{listening.getsockname()[1]}"
@@ -54,9 +57,14 @@ def _serve(app: FastAPI, settings: Settings, listening: socket.socket) -> None:
         log_config=None,  # uvicorn's messages take the way of ours
         access_log=False,  # the request's own line says more
         server_header=False,
-        http=bounded_protocol(settings.head_timeout_s, max_connections=settings.max_connections),
+        http=bounded_protocol(
+            settings.head_timeout_s,
+            settings.idle_timeout_s,
+            max_connections=settings.max_connections,
+        ),
         ws=bounded_socket(settings.idle_timeout_s),
         ws_max_size=MAX_MESSAGE_BYTES,
+        ws_max_queue=WS_QUEUE,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=CANCEL_S,
     )

@@ -135,7 +135,7 @@ class Settings(BaseSettings):
         default=20.0, gt=0, description="seconds that decoding one file may take"
     )
     decode_memory_bytes: int = Field(
-        default=512 * 2**20, ge=2**24, description="bytes that decoding one file may take"
+        default=160 * 2**20, ge=2**24, description="bytes that decoding one file may take"
     )
     max_inflight: int = Field(
         default=16, ge=1, description="requests with audio in hand at the same time"
@@ -147,7 +147,9 @@ class Settings(BaseSettings):
         "10 s for each core",
     )
     request_timeout_s: float = Field(
-        default=60.0, gt=0, description="seconds from the end of the body to the answer"
+        default=50.0,  # clients and proxies commonly wait for 60, and are to get an answer
+        gt=0,
+        description="seconds from the end of the body to the answer",
     )
     body_timeout_s: float = Field(
         default=60.0, gt=0, description="seconds for a request body to arrive"
@@ -159,6 +161,17 @@ class Settings(BaseSettings):
         default=16 * 2**10, gt=0, description="bytes of a request body a second, after the grace"
     )
 
+    memory_bytes: int = Field(
+        default=160 * 2**20,
+        ge=2**25,
+        description="bytes that all requests may hold together: uploads, what decoding takes, "
+        "samples, answers",
+    )
+    min_answer_bytes_per_s: float = Field(
+        default=32 * 2**10,
+        gt=0,
+        description="bytes of an answer that a client has to take a second, after `idle_timeout_s`",
+    )
     max_body_bytes: int = Field(default=25 * 2**20, ge=1, description="bytes of one request body")
     max_files: int = Field(default=16, ge=1, description="files in one request")
     max_decoded_bytes: int = Field(
@@ -183,7 +196,10 @@ class Settings(BaseSettings):
         default=2 * 2**30, ge=1, description="bytes of a body that is answered in lines"
     )
     idle_timeout_s: float = Field(
-        default=30.0, gt=0, description="seconds for which the client of a stream may stand still"
+        default=30.0,
+        gt=0,
+        description="seconds for which a client may take nothing of its answer, or the client of "
+        "a stream stand still",
     )
 
     @field_validator("cors_origins", mode="before")

@@ -6,6 +6,7 @@ have corrupted memory, samples that poison an index, bodies that lie about thems
 
 import gzip
 import io
+import json
 import struct
 import zipfile
 from collections.abc import Callable
@@ -38,6 +39,30 @@ def silence(seconds: int, rate: int, channels: int, kind: tuple[str, str] = FLAC
         for _ in range(10 * seconds):
             out.write(np.zeros((rate // 10, channels), np.int16))
     return file.getvalue()
+
+
+def loud_wav(seconds: int) -> bytes:
+    """Noise, 32 kB a second."""
+    noise = np.random.default_rng(0).integers(-3_000, 3_000, 16_000, np.int16).tobytes()
+    return recordings.wav(noise * seconds)
+
+
+def rows(n: int) -> bytes:
+    """A request for inference with so many rows of no samples."""
+    tensor = {"name": "waveform", "shape": [n, 0], "datatype": "FP32", "data": []}
+    return json.dumps({"inputs": [tensor]}, separators=(",", ":")).encode()
+
+
+def numbers(n: int) -> bytes:
+    """One row of so many samples as text."""
+    tensor = {"name": "waveform", "shape": [1, n], "datatype": "FP32", "data": [0.12345] * n}
+    return json.dumps({"inputs": [tensor]}, separators=(",", ":")).encode()
+
+
+def wide_object(n_bytes: int) -> bytes:
+    """A JSON object of as many members."""
+    members = ",".join(f'"{number:08}":1' for number in range(n_bytes // 13))
+    return ("{" + members + "}").encode()
 
 
 def with_flac_header(data: bytes, *, rate: int | None = None, frames: int | None = None) -> bytes:

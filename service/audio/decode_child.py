@@ -29,7 +29,7 @@ FILE, MEASURED, HEADERS, OPEN = b"F", b"Q", b"H", b"O"
 SELECT = b"S"  # which part of the next file is meant
 BLOCK, DONE, REFUSED, NO_MEMORY = b"B", b"D", b"R", b"M"
 MAX_OPEN_FILES = 64
-NICENESS = 5
+NICENESS = 5  # which `decode_process.py` gives it: the event loop that it works for goes first
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,6 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not disturb the answers
     os.set_blocking(2, False)  # nor block, if nobody reads what it has to say
-    os.nice(NICENESS)  # the event loop that it works for goes first
     _warm_up()
     _confine(guard)
     selection = WHOLE

@@ -2,24 +2,27 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
-from models.audio import WHOLE, AudioError, Limits, Selection
+from models.audio import SAMPLE_RATE, WHOLE, AudioError, Limits, Selection
 from service.audio.decode_child import (
     BLOCK,
     DONE,
     FILE,
     HEAD,
+    NICENESS,
     NO_MEMORY,
     OPEN,
     SELECT,
@@ -28,11 +31,15 @@ from service.audio.decode_child import (
     receive,
 )
 
-RECYCLE_BYTES = 384 << 20  # resident memory after a file, beyond which the process is replaced
+RECYCLE_BYTES = 64 << 20  # resident memory after a file, beyond which the process is replaced
+FILE_MEMORY_BYTES = 64 << 20  # that decoding any file may take, and three times its own size
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "SYSTEMROOT")
 MAX_NOTES = 4_096  # bytes of what the libraries say about a file
+CLOSE_S = 5.0  # for a process that was killed to end
 
-Cause = Literal["timeout", "cpu", "memory", "signal", "exit"]
+Cause = Literal["timeout", "cpu", "memory", "left", "signal", "exit"]
+
+log = structlog.get_logger()
 
 
 class DecoderDied(Exception):
@@ -57,8 +64,11 @@ class DecoderProcess:
     def __init__(self, limits: Limits, guard: Guard, fd: int | None = None) -> None:
         self.guard = guard
         self.notes = b""
-        self._timed_out = False
+        self.has_answered = False  # ever, so that it is known to have started
+        self.n_samples = 0  # of the last file, as far as they have come
+        self.ended: Cause | None = None  # why this side has ended it
         self._grown = False
+        self._is_asked = False  # and has not answered whole
         self._facts: dict[str, Any] = {}  # what came with the last answer besides samples
         self._process = subprocess.Popen(
             [sys.executable, "-m", "service.audio.decode_child", arguments(limits, guard)],
@@ -71,11 +81,23 @@ class DecoderProcess:
         )
         assert self._process.stderr is not None
         os.set_blocking(self._process.stderr.fileno(), False)
+        with suppress(OSError):  # it may have ended already
+            os.setpriority(os.PRIO_PROCESS, self.pid, NICENESS)  # before it loads its libraries
 
     @property
     def is_usable(self) -> bool:
-        """Whether it may be asked again: it lives, and has not grown beyond its share."""
-        return self._process.poll() is None and not self._grown
+        """Whether it may be asked again: it lives, owes nothing, and has not grown too much."""
+        return self._process.poll() is None and not self._grown and not self._is_asked
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether somebody else has ended it, with a signal that no program raises by itself."""
+        return self.ended is None and self._process.poll() == -signal.SIGKILL
+
+    @property
+    def decoded_s(self) -> float:
+        """Seconds of audio that it has given for the last file."""
+        return self.n_samples / SAMPLE_RATE
 
     @property
     def pid(self) -> int:
@@ -87,22 +109,35 @@ class DecoderProcess:
         """What was noticed about the last file."""
         return list(self._facts.get("warnings", []))
 
-    def decode(self, data: bytes, asked: bytes = FILE, selection: Selection = WHOLE) -> Answer:
-        """The bytes of an audio file -> what is asked of it.
+    def decode(
+        self,
+        data: bytes | bytearray | memoryview,
+        asked: bytes = FILE,
+        selection: Selection = WHOLE,
+        take: Callable[[int], None] = lambda n_bytes: None,
+    ) -> Answer:
+        """The bytes of an audio file -> what is asked of it. Nothing limits the time but `expire`.
+
+        Args:
+            data: the file.
+            asked: what of it.
+            selection: which part of it.
+            take: is told of the bytes of each block of samples before they are kept.
 
         Raises:
             AudioError: for anything that is wrong with the file.
-            DecoderDied: the process crashed, hung or took more than the guard allows.
+            DecoderDied: the process crashed, was ended, or took more than the guard allows.
         """
-        timer = threading.Timer(self.guard.wall_s, self.expire)
-        timer.start()
+        self._limit_memory(len(data))
+        samples = bytearray()  # grows where it is, so that nothing is there twice
         try:
-            blocks = [np.empty(0, np.float32), *self._ask(asked, data, selection)]
-            return Answer(np.concatenate(blocks), self._facts)
+            for block in self._ask(asked, data, selection):
+                take(block.nbytes)
+                samples += block.data.cast("B")
+            return Answer(np.frombuffer(samples, "<f4"), self._facts)
         except (EOFError, BrokenPipeError) as error:
             raise DecoderDied(self._cause()) from error
         finally:
-            timer.cancel()
             self.notes = self._read_notes()
 
     def stream(
@@ -119,23 +154,39 @@ class DecoderProcess:
         finally:
             self.notes = self._read_notes()
 
-    def expire(self) -> None:
-        """End the process because its time is up."""
-        self._timed_out = True
+    def expire(self, cause: Cause = "timeout") -> None:
+        """End the process, because its time is up or nobody waits for it."""
+        self.ended = self.ended or cause
         self._process.kill()
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process, whatever it is doing; no thread asks it any more."""
         self._process.kill()
-        self._process.wait()
+        try:
+            self._process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:  # the kernel is at it, say on a disk that hangs
+            log.error("decoder does not end", pid=self.pid)
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             with suppress(BrokenPipeError):
                 if pipe is not None:
                     pipe.close()
 
+    def _limit_memory(self, n_bytes: int) -> None:
+        """Let a small file take little, from what the process has now; before, the guard counts."""
+        if not self._facts or not hasattr(resource, "prlimit"):
+            return
+        allowed = min(self.guard.memory_bytes, FILE_MEMORY_BYTES + 3 * n_bytes)
+        with suppress(OSError, ValueError):  # it has ended, which is noticed later
+            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+            held = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData"))
+            hard = resource.prlimit(self.pid, resource.RLIMIT_DATA)[1]
+            soft = held + allowed if hard == resource.RLIM_INFINITY else min(held + allowed, hard)
+            resource.prlimit(self.pid, resource.RLIMIT_DATA, (soft, hard))
+
     def _ask(
-        self, kind: bytes, content: bytes, selection: Selection
+        self, kind: bytes, content: bytes | bytearray | memoryview, selection: Selection
     ) -> Iterator[NDArray[np.float32]]:
+        self.n_samples, self._is_asked = 0, True
         requests, answers = self._process.stdin, self._process.stdout
         assert requests is not None
         assert answers is not None
@@ -147,9 +198,14 @@ class DecoderProcess:
         requests.flush()
         while True:
             kind, content = receive(answers)  # type: ignore[arg-type]
+            self.has_answered = True
             if kind == BLOCK:
-                yield np.frombuffer(content, "<f4")
-            elif kind == DONE:
+                block = np.frombuffer(content, "<f4")
+                self.n_samples += len(block)
+                yield block
+                continue
+            self._is_asked = False
+            if kind == DONE:
                 self._facts = json.loads(content)
                 self._grown = self._facts["resident_bytes"] > RECYCLE_BYTES
                 return
@@ -161,8 +217,8 @@ class DecoderProcess:
 
     def _cause(self) -> Cause:
         code = self._process.wait()
-        if self._timed_out:
-            return "timeout"
+        if self.ended:
+            return self.ended
         if code == -signal.SIGXCPU:
             return "cpu"
         return "signal" if code < 0 else "exit"
@@ -176,4 +232,5 @@ def _environment() -> dict[str, str]:
     """Nothing of the service's own: its settings hold keys."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    single |= {"MALLOC_MMAP_THRESHOLD_": str(1 << 18), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
     return inherited | single | {"PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}

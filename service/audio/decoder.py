@@ -1,25 +1,42 @@
 """Bytes of a file -> samples, in child processes that may die, a bounded number at a time."""
 
 import asyncio
+import heapq
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import AsyncIterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
-from queue import PriorityQueue
+from time import monotonic
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from models.audio import WHOLE, AudioError, Header, Limits, Selection
+from models.audio import SAMPLE_RATE, WHOLE, AudioError, Header, Limits, Selection
 from models.quality import Quality
 from service.audio.decode_child import FILE, HEADERS, MEASURED, Guard
-from service.audio.decode_process import Answer, Cause, DecoderDied, DecoderProcess
+from service.audio.decode_clock import DecodeClock
+from service.audio.decode_process import CLOSE_S, Answer, Cause, DecoderDied, DecoderProcess
+from service.audio.uploads import File
 from service.problems import Problem
+from service.threads import started
+from service.traffic.budget import UPLOADS, Costs, Share, free
+from service.traffic.patience import to_the_end
 from service.untrusted import printable
 
 LARGE_BYTES = 4 << 20  # a file that may keep a process busy for long
+WORK_BYTES = 12 << 20  # what decoding takes beside the file itself
+SECOND_BYTES = 4 * SAMPLE_RATE  # of samples
+SAMPLES_BYTES = 64  # of samples for each byte of a file, where it has 8 kbit a second
+START_S = 20.0  # that a process may take beside its first file, which may wait for its libraries
+WAIT_S = 5.0  # for a process, where none is there
+LOOK_S = 0.5  # between two looks at those that are idle
+LEAVE_S = 1.0  # that a file may still take once nobody waits for it
+MAX_CRASHES = 2  # before a file is given up
+MAX_KILLS = 5  # by somebody else, which is no fault of the file
+PAUSES_S = (0.1, 10.0)  # after the first failed start, and the longest; each is twice the last
 
 log = structlog.get_logger()
 
@@ -33,27 +50,51 @@ class Decoded:
     quality: Quality | None = None
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A file, what is asked of it, and the bytes for samples that its request has taken for it."""
+
+    data: File
+    asked: bytes
+    selection: Selection
+    ahead: int
+
+
 class Decoder:
     """A pool of processes that decode uploads; what waits for one is bounded by the requests.
 
-    Large files leave one process to the others. A process that crashes, hangs or grows is replaced.
-    Where one died for no reason of its own (somebody killed it) the file is tried once more.
+    Large files leave one process to the others. A process that crashes, hangs or grows is replaced;
+    where no process can be started it is tried again, less and less often. A file whose process
+    died is tried once more, and again where somebody has killed it. All but the decoding itself
+    happens on the event loop.
+
+    Args:
+        limits: what files may be.
+        workers: how many are decoded at the same time.
+        guard: what decoding one may take.
+        spares: processes beside these, that take the place of one that has died.
 
     Attributes:
         restarts: how many processes were replaced, by cause.
     """
 
-    def __init__(self, limits: Limits, workers: int, guard: Guard = Guard()) -> None:
+    def __init__(
+        self, limits: Limits, workers: int, guard: Guard = Guard(), *, spares: int = 0
+    ) -> None:
         self.limits, self.guard = limits, guard
         self.restarts: Counter[str] = Counter()
         self._large = asyncio.Semaphore(max(1, workers - 1))
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._places = asyncio.Semaphore(workers)
+        self._threads = started(ThreadPoolExecutor(workers, thread_name_prefix="decode"), workers)
         # Those that have answered before those that may still be starting, then the longest idle
-        self._idle: PriorityQueue[tuple[bool, int, DecoderProcess]] = PriorityQueue()
+        self._idle: list[tuple[bool, int, DecoderProcess]] = []
         self._numbers = count()
         self._all: set[DecoderProcess] = set()
-        for _ in range(workers):
-            self._start()
+        self._wanted = workers + spares
+        self._pause_s, self._not_before = 0.0, 0.0
+        self._waiting: list[asyncio.Future[None]] = []
+        self._asked: dict[Future[Answer], DecodeClock] = {}
+        self._mend()
 
     @property
     def pids(self) -> list[int]:
@@ -61,83 +102,195 @@ class Decoder:
         return [process.pid for process in self._all]
 
     async def read(
-        self, data: bytes, selection: Selection = WHOLE, *, measured: bool = False
+        self,
+        data: File,
+        costs: Costs | None = None,
+        selection: Selection = WHOLE,
+        *,
+        measured: bool = False,
     ) -> Decoded:
         """The bytes of an audio file -> mono samples at 16 kHz, perhaps with their quality.
 
         Raises:
             AudioError: for anything that is wrong with the file.
-            Problem: the file crashes a decoder, or takes more than one may take.
+            Problem: the file crashes a decoder, takes more than one may take, or there is none.
         """
-        answer = await self._ask(data, MEASURED if measured else FILE, selection)
+        asked = MEASURED if measured else FILE
+        answer = await self._ask(data, asked, selection, costs or free())
         found = answer.facts["quality"]
         quality = Quality(**found) if found is not None else None
         return Decoded(answer.samples, answer.facts["warnings"], quality)
 
-    async def read_header(self, data: bytes, selection: Selection = WHOLE) -> Header:
+    async def read_header(
+        self, data: File, costs: Costs | None = None, selection: Selection = WHOLE
+    ) -> Header:
         """What a file claims to be, without decoding its stream; raises as `read` does."""
-        header = (await self._ask(data, HEADERS, selection)).facts["header"]
+        header = (await self._ask(data, HEADERS, selection, costs or free())).facts["header"]
         return Header(**header | {"error": header["error"] and AudioError(**header["error"])})
 
+    async def tend(self) -> None:
+        """Replace for ever those that died while they were idle; a task that is cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self._mend()
+
     def close(self) -> None:
-        """Let the running files finish and drop those that wait."""
-        self._threads.shutdown(cancel_futures=True)
+        """End the processes, whatever they are doing: by now nobody waits for them."""
+        self._wanted = 0
+        for process in self._all:
+            process.expire("left")
+        asked = dict(self._asked)
+        for clock in asked.values():
+            clock.leave()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if stuck := wait(asked, CLOSE_S).not_done:
+            log.error("threads of decoders do not end", count=len(stuck))
+            return  # their pipes cannot be closed under them
         for process in self._all:
             process.close()
 
-    async def _ask(self, data: bytes, asked: bytes, selection: Selection) -> Answer:
-        loop = asyncio.get_running_loop()
-        async with self._large if len(data) > LARGE_BYTES else nullcontext():
-            return await loop.run_in_executor(self._threads, self._decode, data, asked, selection)
+    async def _ask(self, data: File, asked: bytes, selection: Selection, costs: Costs) -> Answer:
+        is_large = len(data) > LARGE_BYTES
+        async with self._large if is_large else nullcontext(), self._places:
+            work_bytes = WORK_BYTES + len(data)
+            ahead = 0 if asked == HEADERS else self._ahead(len(data), costs.share)
+            await costs.share.take(work_bytes + ahead)
+            kept = 0
+            try:
+                answer = await self._decode(_Job(data, asked, selection, ahead), costs)
+                kept = min(ahead, answer.samples.nbytes)
+                return answer
+            finally:
+                costs.share.give(work_bytes + ahead - kept)
 
-    def _decode(self, data: bytes, asked: bytes, selection: Selection) -> Answer:
-        try:
-            return self._decode_once(data, asked, selection)
-        except DecoderDied as death:
-            if death.cause in ("signal", "exit"):
-                return self._decode_again(data, asked, selection)
-            raise death_problem(death.cause, self.guard) from None
+    def _ahead(self, n_bytes: int, share: Share) -> int:
+        """Memory to be taken for the samples of a file before it is decoded.
 
-    def _decode_again(self, data: bytes, asked: bytes, selection: Selection) -> Answer:
-        try:
-            return self._decode_once(data, asked, selection)
-        except DecoderDied as death:
-            raise death_problem(death.cause, self.guard) from None
+        Files that took theirs as they go would each hold a part, and wait for each other's. It is
+        no more than what uploads leave, so that these cannot keep it from anybody.
+        """
+        duration_s = self.limits.max_duration_s
+        most = SAMPLES_BYTES * n_bytes if duration_s is None else round(duration_s * SECOND_BYTES)
+        total, work_bytes = share.budget.total, WORK_BYTES + n_bytes
+        left = min(int((1 - UPLOADS) * total), total - share.held) - work_bytes
+        return max(0, min(SAMPLES_BYTES * n_bytes, most, left))
 
-    def _decode_once(self, data: bytes, asked: bytes, selection: Selection) -> Answer:
-        process = self._living()
+    async def _decode(self, job: "_Job", costs: Costs) -> Answer:
+        """Ask a process, and where it died, another one; pay for what came of one of them."""
+        decoded_s = 0.0
         try:
-            return process.decode(data, asked, selection)
-        except DecoderDied as death:
-            notes = printable(process.notes.decode("utf-8", "replace"), 400)
-            log.warning("decoder replaced", cause=death.cause, notes=notes)
-            self.restarts[death.cause] += 1
-            raise
+            for n_tries in range(1, MAX_KILLS + 1):
+                async with self._process() as process:
+                    try:
+                        return await self._once(process, job, costs)
+                    except DecoderDied as death:
+                        self._note(death.cause, process.notes)
+                        most = MAX_KILLS if process.was_killed else MAX_CRASHES
+                        if n_tries >= most or death.cause not in ("signal", "exit"):
+                            raise death_problem(death.cause, self.guard) from None
+                    finally:
+                        decoded_s = max(decoded_s, process.decoded_s)
+            raise AssertionError("the last time either returns or raises")
+        finally:
+            costs.spend(decoded_s)
+
+    async def _once(self, process: DecoderProcess, job: "_Job", costs: Costs) -> Answer:
+        """Ask one process; it has its time, and little more once the request is cancelled."""
+        held = costs.share.held
+        allowed_s = self.guard.wall_s + (0.0 if process.has_answered else START_S)
+        with DecodeClock(process, costs.share, allowed_s, job.ahead) as clock:
+            asked = (job.data, job.asked, job.selection, clock.take)
+            work = self._threads.submit(process.decode, *asked)
+            self._asked[work] = clock
+            try:
+                return await to_the_end(asyncio.wrap_future(work), clock.leave, LEAVE_S)
+            except BaseException:
+                costs.share.give(costs.share.held - held)
+                raise
+            finally:
+                del self._asked[work]
+
+    @asynccontextmanager
+    async def _process(self) -> AsyncIterator[DecoderProcess]:
+        """A process for one file; replaced after it if need be.
+
+        Raises:
+            Problem: there is none, and none can be started.
+        """
+        process = await self._next()
+        try:
+            yield process
         finally:
             self._return(process)
 
-    def _living(self) -> DecoderProcess:
-        """A process to ask; those that died between two files are replaced, and no file's fault."""
-        _, _, process = self._idle.get()
-        while not process.is_usable:
-            log.warning("decoder replaced", cause="signal", notes="it died while idle")
-            self.restarts["signal"] += 1
-            self._return(process)
-            _, _, process = self._idle.get()
-        return process
+    async def _next(self) -> DecoderProcess:
+        deadline = monotonic() + WAIT_S
+        self._mend()
+        while not self._idle:
+            if monotonic() > deadline:
+                raise Problem(
+                    "decoder-unavailable",
+                    f"No decoder could be started within {WAIT_S:g} s; the log says why.",
+                    limit=WAIT_S,
+                    unit="s",
+                    headers={"Retry-After": "5"},
+                )
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await asyncio.wait([waiter], timeout=PAUSES_S[0])
+            self._mend()
+        return heapq.heappop(self._idle)[2]
 
     def _return(self, process: DecoderProcess) -> None:
         if process.is_usable:
-            self._idle.put((False, next(self._numbers), process))
-            return
+            self._offer(process, is_new=False)
+        else:
+            if process.ended == "left":
+                self._note("left", b"nobody waits for its file")
+            self._drop(process)
+            self._mend()
+
+    def _offer(self, process: DecoderProcess, *, is_new: bool) -> None:
+        heapq.heappush(self._idle, (is_new, next(self._numbers), process))
+        while self._waiting:
+            waiter = self._waiting.pop()
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _drop(self, process: DecoderProcess) -> None:
         self._all.discard(process)
         process.close()
-        self._start()
+
+    def _mend(self) -> None:
+        """Replace what died while idle, no file's fault, and start what is missing."""
+        dead = [item for item in self._idle if not item[2].is_usable]
+        for item in dead:
+            self._idle.remove(item)
+            self._note("signal", b"it died while idle")
+            self._drop(item[2])
+        heapq.heapify(self._idle)
+        while len(self._all) < self._wanted and monotonic() >= self._not_before:
+            self._start()
 
     def _start(self) -> None:
-        process = DecoderProcess(self.limits, self.guard)
+        """Start one more process, or put that off."""
+        try:
+            process = DecoderProcess(self.limits, self.guard)
+        except (OSError, RuntimeError) as error:  # no more processes, file handles or memory
+            first_s, longest_s = PAUSES_S
+            self._pause_s = min(longest_s, max(first_s, 2 * self._pause_s))
+            self._not_before = monotonic() + self._pause_s
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            log.error("decoder not started", reason=reason, again_in_s=self._pause_s)
+            return
+        self._pause_s = 0.0
         self._all.add(process)
-        self._idle.put((True, next(self._numbers), process))
+        self._offer(process, is_new=True)
+
+    def _note(self, cause: Cause, notes: bytes) -> None:
+        text = printable(notes.decode("utf-8", "replace"), 400)
+        log.warning("decoder replaced", cause=cause, notes=text)
+        self.restarts[cause] += 1
 
 
 def death_problem(cause: Cause, guard: Guard) -> Problem:
@@ -151,5 +304,5 @@ def death_problem(cause: Cause, guard: Guard) -> Problem:
         case "memory":
             detail = f"Decoding the file takes more than {guard.memory_bytes} bytes of memory."
             return Problem("decoded-too-large", detail, limit=guard.memory_bytes, unit="bytes")
-        case "signal" | "exit":
+        case "left" | "signal" | "exit":
             return Problem("undecodable", "The decoder fails on this file.")

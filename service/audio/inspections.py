@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, Field
 
 from models.audio import SAMPLE_RATE, AudioError, Header, Selection
@@ -14,6 +15,7 @@ from service.engine import Engine, Windowing
 from service.errors import audio_problem
 from service.problems import Problem
 from service.schemas import FileAnswer, Usage
+from service.traffic.budget import Costs
 
 HEADERS_ALONE = (
     "Told from the headers alone, the stream itself was not decoded: damage further on and a "
@@ -68,6 +70,7 @@ async def inspect(
     engine: Engine,
     uploads: Sequence[Upload],
     windowing: Windowing | None,
+    costs: Costs,
     selection: Selection,
     *,
     decode: bool,
@@ -76,7 +79,9 @@ async def inspect(
     inspected = []
     total_s, n_windows = 0.0, 0
     for upload in uploads:
-        found = await _look(engine, upload, selection, decode)
+        with costs.share.lent():
+            found = await _look(engine, upload, costs, selection, decode)
+        upload.forget()
         duration_s = found.duration_s
         if duration_s is not None and found.problem is None:
             n = windowing.count(duration_s) if windowing else 0
@@ -89,16 +94,19 @@ async def inspect(
     return inspected
 
 
-async def _look(engine: Engine, upload: Upload, selection: Selection, decode: bool) -> Inspected:
+async def _look(
+    engine: Engine, upload: Upload, costs: Costs, selection: Selection, decode: bool
+) -> Inspected:
     """One file by itself."""
-    found = Inspected()
+    found, data = Inspected(), upload.data
+    assert not isinstance(data, np.ndarray)  # a form and a body hold files
     try:
-        header = await engine.decoder.read_header(upload.data, selection)
+        header = await engine.decoder.read_header(data, costs, selection)
         found = Inspected(header, header.duration_s, warnings=header.warnings)
         if header.error:
             raise header.error
         if decode:
-            decoded = await engine.decoder.read(upload.data, selection, measured=True)
+            decoded = await engine.decoder.read(data, costs, selection, measured=True)
             duration_s = len(decoded.samples) / SAMPLE_RATE
             return Inspected(header, duration_s, decoded.quality, decoded.warnings)
         return found

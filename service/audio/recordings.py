@@ -6,6 +6,7 @@ A child of the pool would be held for as long as the recording is embedded, and 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import aclosing
 from typing import BinaryIO
 
 import structlog
@@ -14,8 +15,10 @@ from models.audio import WHOLE, AudioError, Limits, Selection, Warn
 from models.runtime import Floats
 from service.audio.decode_child import Guard
 from service.audio.decode_process import DecoderDied, DecoderProcess
-from service.audio.decoder import death_problem
+from service.audio.decoder import WORK_BYTES, death_problem
 from service.errors import audio_problem
+from service.threads import started
+from service.traffic.budget import Budget
 from service.untrusted import printable
 
 log = structlog.get_logger()
@@ -27,9 +30,10 @@ class Recordings:
     `guard.wall_s` is what a block may take, everything else is for the recording as a whole.
     """
 
-    def __init__(self, limits: Limits, guard: Guard, max_at_once: int) -> None:
-        self.limits, self.guard = limits, guard
-        self._threads = ThreadPoolExecutor(max_at_once, thread_name_prefix="recording")
+    def __init__(self, limits: Limits, guard: Guard, max_at_once: int, budget: Budget) -> None:
+        self.limits, self.guard, self.budget = limits, guard, budget
+        threads = ThreadPoolExecutor(max_at_once, thread_name_prefix="recording")
+        self._threads = started(threads, max_at_once)
 
     async def blocks(
         self, file: BinaryIO, selection: Selection = WHOLE, warn: Warn = lambda sentence: None
@@ -39,8 +43,19 @@ class Recordings:
         `warn` is told at the end what was noticed about the file.
 
         Raises:
-            Problem: for anything that is wrong with the file, perhaps after some blocks.
+            Problem: for anything that is wrong with the file, perhaps after some blocks, and
+                where memory is full.
+            OSError: no process can be started.
         """
+        with self.budget.share() as share:
+            await share.take(WORK_BYTES)
+            async with aclosing(self._blocks(file, selection, warn)) as blocks:
+                async for block in blocks:
+                    yield block
+
+    async def _blocks(
+        self, file: BinaryIO, selection: Selection, warn: Warn
+    ) -> AsyncGenerator[Floats, None]:
         # On the loop, for a few ms: a thread's child would be nobody's if the client left meanwhile
         process = DecoderProcess(self.limits, self.guard, file.fileno())
         stream = process.stream(f"/dev/fd/{file.fileno()}", selection)

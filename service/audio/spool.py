@@ -1,10 +1,10 @@
 """The body of a long upload -> an open file, without holding it in memory.
 
 The file has no name: it is gone when it is closed, or when the process ends, however it ends. Where
-no folder can be written (`TMPDIR` names one) it is kept in memory, and `max_body_bytes` applies.
+no folder can be written (`TMPDIR` names one) it is kept in memory, and `max_body_bytes` applies. A
+disk that is full is an OSError, which becomes a problem like any other of a request.
 """
 
-import asyncio
 import os
 import shutil
 import tempfile
@@ -15,8 +15,9 @@ from typing import BinaryIO, cast
 
 from fastapi import Request
 
-from service.audio.uploads import FORM, media_type, parsed_form, parts_of
+from service.audio.uploads import FORM, counted, media_type, parsed_form, parts_of
 from service.settings import Settings
+from service.traffic.patience import in_thread
 from service.untrusted import printable
 
 _WRITE_BYTES = 1 << 20
@@ -37,6 +38,7 @@ async def spooled(request: Request, settings: Settings) -> AsyncIterator[Spooled
 
     Raises:
         Problem: as `read_body`.
+        OSError: the disk is full, or no more files can be opened.
     """
     kind = media_type(request)
     file, on_disk = _nameless()
@@ -44,7 +46,7 @@ async def spooled(request: Request, settings: Settings) -> AsyncIterator[Spooled
         request.state.max_body_bytes = (
             settings.max_stream_body_bytes if on_disk else settings.max_body_bytes
         )
-        chunks = request.stream()
+        chunks = request.stream() if on_disk else counted(request, copies=2 if kind == FORM else 1)
         if kind != FORM:
             await _receive(chunks, file)
             yield Spooled(file)
@@ -73,9 +75,9 @@ async def _receive(chunks: AsyncIterator[bytes], file: BinaryIO) -> None:
     async for chunk in chunks:
         held += chunk
         if len(held) >= _WRITE_BYTES:
-            await asyncio.to_thread(_write, file, held)
+            await in_thread(_write, file, held)
             held = bytearray()
-    await asyncio.to_thread(_write, file, held)
+    await in_thread(_write, file, held)
 
 
 def _write(file: BinaryIO, content: bytearray) -> None:
@@ -87,8 +89,8 @@ def _write(file: BinaryIO, content: bytearray) -> None:
 async def _opened(part: BinaryIO, file: BinaryIO, on_disk: bool) -> BinaryIO:
     """What the parser has spooled, if it can go on the disk, else a copy in the other file."""
     if not on_disk:
-        await asyncio.to_thread(shutil.copyfileobj, part, file, _WRITE_BYTES)
+        await in_thread(shutil.copyfileobj, part, file, _WRITE_BYTES)
         return file
-    await asyncio.to_thread(part.fileno)  # a spooled file goes to the disk for its number
+    await in_thread(part.fileno)  # a spooled file goes to the disk for its number
     part.flush()
     return part

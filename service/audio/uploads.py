@@ -1,18 +1,21 @@
 """The body of a request -> the files in it: a multipart form, or one file as it is."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+import numpy as np
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException
 
+from models.runtime import Floats
 from service.audio.forms import FormParser
 from service.problems import Problem
 from service.settings import Settings
+from service.traffic.budget import Share
 from service.untrusted import printable
 
 FILE_FIELD = "file"
@@ -20,17 +23,35 @@ FORM = "multipart/form-data"
 RAW_TYPES = ("application/octet-stream", "application/ogg", "video/mp4", "video/webm")
 RAW_PREFIX = "audio/"
 
+PIECE_BYTES = 16 << 10  # that a parser gets at a time
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 8 * 1024
 _CLOSE = {"Connection": "close"}
 
+File = bytes | bytearray | memoryview
+B = TypeVar("B")
+Parse = Callable[[], Awaitable[B]]
+"""What makes the files of a body that has come whole."""
 
-@dataclass(frozen=True)
+
+@dataclass
 class Upload:
-    """One file as it came; the name is fit to echo and is never a path."""
+    """One file as it came, until it is decoded; the name is fit to echo and is never a path.
 
-    data: bytes
+    Samples (S,) at 16 kHz that a client sends as such are no file, and are not decoded.
+    """
+
+    data: File | Floats
     name: str | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        """What it takes in memory."""
+        return self.data.nbytes if isinstance(self.data, np.ndarray) else len(self.data)
+
+    def forget(self) -> None:
+        """Let go of the bytes, once the samples are there; the name stays."""
+        self.data = b""
 
 
 @dataclass(frozen=True)
@@ -41,17 +62,62 @@ class Body:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-async def read_body(request: Request, settings: Settings) -> Body:
+async def read_body(request: Request, settings: Settings) -> Parse[Body]:
     """Receive a request's files into memory; the total is limited on the way in (`BodyLimit`).
 
+    A form is parsed as it comes, so that nothing is left to do.
+
     Raises:
-        Problem: for a body of another kind, one that is malformed, and one that takes too long.
+        Problem: for a body of another kind, one that is malformed, one that takes too long, and
+            where memory is full.
     """
     kind = media_type(request)
     async with in_time(settings):
         if kind == FORM:
-            return await _read_form(request, settings)
-        return Body([Upload(await request.body())])
+            body = await _read_form(request, settings)
+        else:
+            body = Body([Upload(await received(request))])
+
+    async def parse() -> Body:
+        return body
+
+    return parse
+
+
+async def received(request: Request, copies: int = 1) -> bytearray:
+    """The body, in the request's share of memory; `copies` of it will be there while it is read.
+
+    Raises:
+        Problem: memory is full.
+    """
+    body = bytearray()  # grows where it is; joining chunks would need twice the memory
+    async for chunk in counted(request, copies):
+        body += chunk
+    return body
+
+
+async def counted(request: Request, copies: int = 1) -> AsyncGenerator[bytes, None]:
+    """The chunks of a body, each taken into the request's share of memory, in small pieces.
+
+    Between pieces other requests have their turn: a parser may be slow on what it gets.
+    """
+    share: Share = request.state.share
+    announced = request.headers.get("content-length", "0")
+    left = copies * int(announced) if announced.isascii() and announced.isdigit() else 0
+    await share.take(left, is_upload=True)  # all of it, or many would wait for each other's rest
+    async for chunk in request.stream():
+        left -= copies * len(chunk)
+        if left < 0:
+            await share.take(-left, is_upload=True)
+            left = 0
+        for first in range(0, len(chunk), PIECE_BYTES):
+            yield chunk[first : first + PIECE_BYTES]
+            await asyncio.sleep(0)
+
+
+def keep(share: Share, uploads: Sequence[Upload], before: int = 0) -> None:
+    """Give back what only reading the body has needed; `before` is what was held before it."""
+    share.give(max(0, share.held - before - sum(upload.n_bytes for upload in uploads)))
 
 
 @asynccontextmanager
@@ -112,11 +178,15 @@ def media_type(request: Request) -> str:
 async def _read_form(request: Request, settings: Settings) -> Body:
     # uploads are never written to disk
     held_bytes = settings.max_body_bytes
-    form = await parsed_form(request, request.stream(), settings.max_files, held_bytes)
+    # What the parser keeps, and what is read from it
+    chunks = counted(request, copies=2)
+    form = await parsed_form(request, chunks, settings.max_files, held_bytes)
     try:
-        return _files_and_fields(form)
+        body = _files_and_fields(form)
     finally:
         await form.close()
+    keep(request.state.share, body.uploads)
+    return body
 
 
 async def parsed_form(
@@ -151,8 +221,10 @@ async def parsed_form(
 
 def _files_and_fields(form: FormData) -> Body:
     parts, fields = parts_of(form)
-    # The parser has kept them in memory: reading does not block
-    uploads = [Upload(part.file.read(), printable(part.filename or "")) for part in parts]
+    uploads = []
+    for part in parts:  # which the parser has kept in memory: reading does not block
+        uploads.append(Upload(part.file.read(), printable(part.filename or "")))
+        part.file.close()  # one file at a time is there twice
     return Body(uploads, fields)
 
 

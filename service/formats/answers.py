@@ -2,12 +2,11 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from urllib.parse import quote
 
 import numpy as np
-import orjson
 from fastapi import Response
 from numpy.typing import NDArray
 from pydantic import BaseModel
@@ -18,6 +17,7 @@ from service.audio.uploads import Upload
 from service.engine import Embedded
 from service.formats.accept import negotiated
 from service.formats.arrow import ARROW, arrow_stream
+from service.formats.pieces import JSON, Entry, Piece, list_response, respond, written
 from service.parameters import Output
 from service.problems import Problem, invalid_parameter
 from service.schemas import (
@@ -29,7 +29,6 @@ from service.schemas import (
 )
 
 NPY = "application/x-npy"
-JSON = "application/json"
 MAX_HALF = 65_504.0  # the largest float16
 
 _BY_TYPE: dict[str, Output] = {JSON: "json", NPY: "npy", ARROW: "arrow"}
@@ -49,8 +48,11 @@ def render(
         return _array(card, embedded)
     if output == "arrow":
         content = arrow_stream(card, uploads, embedded)
-        return Response(content, media_type=ARROW, headers=_headers(card, embedded))
-    return json_response(_list(card, uploads, outcomes, output))
+        return respond(content, ARROW, _headers(card, embedded))
+    check_peaks(embedded, output)
+    head = EmbeddingList(model=card.name, space_id=card.space_id, data=[], usage=usage(outcomes))
+    files = enumerate(zip(uploads, outcomes, strict=True))
+    return list_response(head, (_entry(index, *file, output) for index, file in files))
 
 
 def check_outcomes(
@@ -82,9 +84,8 @@ def all_embedded(outcomes: Sequence[Embedded | Problem], name: str) -> list[Embe
 
 
 def json_response(answer: BaseModel) -> Response:
-    """An answer as JSON, its arrays as numbers."""
-    body = orjson.dumps(answer.model_dump(exclude_none=True), option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(body, media_type=JSON)
+    """A short answer as JSON, its arrays as numbers."""
+    return Response(written(answer), media_type=JSON)
 
 
 def usage(outcomes: Sequence[Embedded | Problem]) -> Usage:
@@ -96,31 +97,18 @@ def usage(outcomes: Sequence[Embedded | Problem]) -> Usage:
     )
 
 
-def _list(
-    card: Card, uploads: Sequence[Upload], outcomes: Sequence[Embedded | Problem], output: Output
-) -> EmbeddingList:
-    return EmbeddingList(
-        model=card.name,
-        space_id=card.space_id,
-        data=[
-            _file(index, upload, outcome, output)
-            for index, (upload, outcome) in enumerate(zip(uploads, outcomes, strict=True))
-        ],
-        usage=usage(outcomes),
-    )
-
-
-def _file(index: int, upload: Upload, outcome: Embedded | Problem, output: Output) -> FileEmbedding:
+def _entry(index: int, upload: Upload, outcome: Embedded | Problem, output: Output) -> Entry:
     if isinstance(outcome, Problem):
-        return FileEmbedding(index=index, file=upload.name, error=in_place(outcome))
-    return FileEmbedding(
+        return Entry(FileEmbedding(index=index, file=upload.name, error=in_place(outcome)))
+    file = FileEmbedding(
         index=index,
         file=upload.name,
         duration_s=outcome.duration_s,
         embedding=vector(outcome.embedding, output),
-        windows=None if outcome.windows is None else _windows(outcome.windows, output),
         warnings=list(outcome.warnings) or None,
     )
+    windows = None if outcome.windows is None else _windows(outcome.windows, output)
+    return Entry(file, windows)
 
 
 def in_place(problem: Problem) -> ProblemDocument:
@@ -128,12 +116,10 @@ def in_place(problem: Problem) -> ProblemDocument:
     return ProblemDocument(**problem.document())
 
 
-def _windows(windows: Windows, output: Output) -> list[WindowEmbedding]:
+def _windows(windows: Windows, output: Output) -> Iterator[WindowEmbedding]:
     times = zip(windows.start_s.tolist(), windows.end_s.tolist(), windows.embedding, strict=True)
-    return [
-        WindowEmbedding(start_s=start, end_s=end, embedding=vector(row, output))
-        for start, end, row in times
-    ]
+    for start, end, row in times:
+        yield WindowEmbedding(start_s=start, end_s=end, embedding=vector(row, output))
 
 
 def vector(row: NDArray[np.float32], output: Output) -> NDArray[np.float32] | str:
@@ -145,10 +131,27 @@ def vector(row: NDArray[np.float32], output: Output) -> NDArray[np.float32] | st
 
 def _half(row: NDArray[np.float32]) -> str:
     """A vector (D,) as little-endian float16 in base64."""
-    if (peak := float(np.abs(row).max())) > MAX_HALF:
+    _check_peak(row)
+    return base64.b64encode(row.astype("<f2").tobytes()).decode()
+
+
+def check_peaks(embedded: Sequence[Embedded], output: Output) -> None:
+    """Refuse vectors that the output cannot hold, before the first byte of the answer.
+
+    Raises:
+        Problem: for float16, which ends early.
+    """
+    if output == "base64-f16":
+        for file in embedded:
+            _check_peak(file.embedding)
+            if file.windows is not None:
+                _check_peak(file.windows.embedding)
+
+
+def _check_peak(values: NDArray[np.float32]) -> None:
+    if (peak := max(float(values.max()), -float(values.min()))) > MAX_HALF:
         reason = f"output=base64-f16 holds no value of {peak:g}: ask for output=base64."
         raise invalid_parameter("output", reason, value=peak, limit=MAX_HALF)
-    return base64.b64encode(row.astype("<f2").tobytes()).decode()
 
 
 def preferred(accept: str) -> Output:
@@ -160,12 +163,15 @@ def _array(card: Card, embedded: Sequence[Embedded]) -> Response:
     """One array (N, D): a row a file, or a row a window of the only file."""
     windows = embedded[0].windows
     rows = np.stack([item.embedding for item in embedded]) if windows is None else windows.embedding
-    body = io.BytesIO()
-    np.lib.format.write_array(body, rows.astype("<f4"), version=(1, 0), allow_pickle=False)
+    rows = np.ascontiguousarray(rows, "<f4")
+    head = io.BytesIO()
+    layout = {"descr": "<f4", "fortran_order": False, "shape": rows.shape}
+    np.lib.format.write_array_header_1_0(head, layout)
     headers = _headers(card, embedded)
     if windows is not None:
         headers |= _timing_headers(windows)
-    return Response(body.getvalue(), media_type=NPY, headers=headers)
+    pieces: list[Piece] = [head.getvalue(), rows.data.cast("B")]
+    return respond(iter(pieces), NPY, headers, sum(map(len, pieces)))
 
 
 def _headers(card: Card, embedded: Sequence[Embedded]) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """Vectors -> an Arrow IPC stream: a row a file, or a row a window. Letters: `D` embedding dim."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,39 +13,60 @@ from service.engine import Embedded
 
 ARROW = "application/vnd.apache.arrow.stream"
 
+BATCH_ROWS = 64
+
 Times = NDArray[np.float64]
 
 
-def arrow_stream(card: Card, uploads: Sequence[Upload], embedded: Sequence[Embedded]) -> bytes:
-    """Columns `index`, `file`, `start_s`, `end_s` and `embedding` (D,), as one record batch.
+def arrow_stream(
+    card: Card, uploads: Sequence[Upload], embedded: Sequence[Embedded]
+) -> Iterator[bytes]:
+    """Columns `index`, `file`, `start_s`, `end_s`, `embedding` (D,); a batch has `BATCH_ROWS` rows.
 
     The schema's metadata hold `model`, `space_id` and `audio_seconds`.
     """
     import pyarrow as pa  # takes time and memory that only this answer needs
 
-    parts = [_times(file) for file in embedded]
-    counts = [len(start_s) for start_s, _, _ in parts]
-    start_s, end_s, vectors = (np.concatenate(column) for column in zip(*parts, strict=True))
-    names = [upload.name for upload, n in zip(uploads, counts, strict=True) for _ in range(n)]
-    values = pa.array(np.ascontiguousarray(vectors, "<f4").ravel())
-    columns = {
-        "index": pa.array(np.repeat(np.arange(len(counts), dtype=np.int32), counts)),
-        "file": pa.array(names, pa.string()),
-        "start_s": pa.array(start_s),
-        "end_s": pa.array(end_s),
-        "embedding": pa.FixedSizeListArray.from_arrays(values, vectors.shape[1]),
-    }
+    embed_dim = embedded[0].embedding.shape[-1]
     audio_seconds = sum(file.duration_s for file in embedded)
     metadata = {
         "model": card.name,
         "space_id": card.space_id,
         "audio_seconds": f"{audio_seconds:.6f}",
     }
-    batch = pa.record_batch(columns).replace_schema_metadata(metadata)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as stream:
-        stream.write_batch(batch)
-    content: bytes = sink.getvalue().to_pybytes()
+    columns = {
+        "index": pa.int32(),
+        "file": pa.string(),
+        "start_s": pa.float64(),
+        "end_s": pa.float64(),
+        "embedding": pa.list_(pa.float32(), embed_dim),
+    }
+    schema = pa.schema(columns).with_metadata(metadata)
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, schema) as stream:
+        for index, (upload, file) in enumerate(zip(uploads, embedded, strict=True)):
+            for start_s, end_s, vectors in _batches(*_times(file)):
+                n, values = len(start_s), pa.array(np.ascontiguousarray(vectors, "<f4").ravel())
+                column = pa.FixedSizeListArray.from_arrays(values, embed_dim)
+                parts = [np.full(n, index, np.int32), [upload.name] * n, start_s, end_s, column]
+                arrays = [
+                    pa.array(part, kind) for part, kind in zip(parts, schema.types, strict=True)
+                ]
+                stream.write_batch(pa.record_batch(arrays, schema=schema))
+                yield _taken(sink)
+    yield _taken(sink)
+
+
+def _batches(*columns: NDArray[Any]) -> Iterator[list[NDArray[Any]]]:
+    for first in range(0, len(columns[0]), BATCH_ROWS):
+        yield [column[first : first + BATCH_ROWS] for column in columns]
+
+
+def _taken(sink: io.BytesIO) -> bytes:
+    """What has been written since the last time."""
+    content = sink.getvalue()
+    sink.seek(0)
+    sink.truncate()
     return content
 
 

@@ -6,16 +6,20 @@ from typing import Any
 import orjson
 from fastapi import Request
 
-from service.audio.uploads import in_time, refuse_encoding
+from service.audio.uploads import in_time, received, refuse_encoding
 from service.problems import Problem, invalid_parameter
 from service.settings import Settings
+from service.traffic.budget import Share
+from service.traffic.patience import in_thread
 from service.untrusted import printable
 
 JSON = "application/json"
+COPIES = 3  # of a body of base64 at the most: itself and its strings; or these, cut, and the files
+VALUE_BYTES = 56  # of a number: in a list twice, as an object, as a float32
 MAX_NESTED = 10_000  # arrays and objects, each of which takes far more than its two bytes
 
 
-async def receive_json(request: Request, settings: Settings) -> bytes:
+async def receive_json(request: Request, settings: Settings) -> bytearray:
     """The body, of a request that says that it is JSON.
 
     Raises:
@@ -29,18 +33,32 @@ async def receive_json(request: Request, settings: Settings) -> bytes:
         headers = {"Accept-Post": JSON}
         raise Problem("unsupported-media-type", detail, accepted=[JSON], headers=headers)
     async with in_time(settings):
-        return await request.body()
+        return await received(request, COPIES)
 
 
-def parse_object(body: bytes | memoryview, max_values: int) -> dict[str, Any]:
-    """A JSON object with no more values than that: 25 MB of brackets would fill gigabytes.
+async def take_values(body: bytearray, max_values: int, share: Share) -> None:
+    """Hold the memory for what a JSON will be once it is parsed, as soon as there is room.
 
     Raises:
-        Problem: it holds more, or is no JSON object.
+        Problem: it has more values than that (25 MB of brackets would fill gigabytes), or memory
+            is full.
     """
-    body = bytes(body)
-    _check_count("values", body.count(b","), max_values)
+    await share.take(VALUE_BYTES * await in_thread(_count_values, body, max_values))
+
+
+def _count_values(body: bytearray, max_values: int) -> int:
+    n_values = body.count(b",")
+    _check_count("values", n_values, max_values)
     _check_count("arrays and objects", body.count(b"[") + body.count(b"{"), MAX_NESTED)
+    return n_values
+
+
+def parse_object(body: bytearray) -> dict[str, Any]:
+    """A JSON object, whose values have their memory.
+
+    Raises:
+        Problem: it is no JSON object.
+    """
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:

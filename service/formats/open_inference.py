@@ -2,13 +2,11 @@
 
 https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol, with Triton's
 binary tensor extension. A file comes as an element of `audio`; samples come as rows of `waveform`
-and take the same way as a file does: as WAV. Letters: `B` batch, `S` samples, `D` embedding dim.
+and are not decoded. Letters: `B` batch, `S` samples, `D` embedding dim.
 """
 
-import asyncio
 import math
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,19 +16,28 @@ from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from models.audio import SAMPLE_RATE
 from service.audio.base64_audio import read_base64
-from service.audio.uploads import Body, Upload, in_time, refuse_encoding
-from service.formats.json_body import parse_object
+from service.audio.uploads import (
+    Body,
+    File,
+    Parse,
+    Upload,
+    in_time,
+    keep,
+    received,
+    refuse_encoding,
+)
+from service.formats.json_body import COPIES, parse_object, take_values
 from service.parameters import Count, JsonParameters
 from service.problems import Problem
 from service.settings import Settings
+from service.traffic.patience import in_thread
 from service.untrusted import printable
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 OUTPUT = "embedding"
-MAX_VALUES = 2_000_000  # of a body's JSON, two minutes of samples; binary tensors take a quarter
-MAX_ELEMENTS = 1_024  # of a tensor of BYTES, before files are counted
+MAX_VALUES = 1_000_000  # of a body's JSON, a minute of samples; binary tensors take a quarter
+MAX_ERRORS = 16  # that are told of one request
 
 INPUTS = {"audio": "BYTES", "waveform": "FP32", "length": "INT64"}
 _NUMBERS = {"FP32": "<f4", "INT64": "<i8"}
@@ -78,41 +85,64 @@ class NoParameters(BaseModel):
     """Nothing stands in the query."""
 
 
-async def read_inference(request: Request, settings: Settings) -> InferBody:
-    """The files of a request.
+async def read_inference(request: Request, settings: Settings) -> Parse[InferBody]:
+    """Receive a request; its files, or its samples, are still to be parsed.
 
     Raises:
         Problem: for a body that is malformed, too large or too slow.
     """
     refuse_encoding(request)
+    header, share = request.headers.get(HEADER_LENGTH), request.state.share
     async with in_time(settings):
-        body = await request.body()
-    header = request.headers.get(HEADER_LENGTH)
-    return await asyncio.to_thread(_parse, body, header, settings.max_files)
+        body = await received(request, COPIES if header is None else 2)
+
+    async def parse() -> InferBody:
+        document = body if header is None else body[: _json_length(body, header)]
+        await take_values(document, MAX_VALUES, share)
+        parsed = await in_thread(_parse, body, document, settings.max_files)
+        if header is None:  # with binary tensors the body stays, and with it all that was taken
+            keep(share, parsed.uploads)
+        return parsed
+
+    return parse
 
 
-def _parse(body: bytes, header: str | None, max_files: int) -> InferBody:
-    n_json = _json_length(body, header)
-    asked = _validated(parse_object(memoryview(body)[:n_json], MAX_VALUES))
+def _parse(body: bytearray, document: bytearray, max_files: int) -> InferBody:
+    asked, n_json = _validated(parse_object(document)), len(document)
+    document.clear()  # the strings are there
+    for given in asked.inputs:
+        _check_shape(given, max_files)
     tensors = _tensors(asked, memoryview(body)[n_json:])
     name = next(iter(tensors)) if len(tensors) == 1 else "waveform"
     if set(tensors) not in ({"audio"}, {"waveform"}, {"waveform", "length"}):
         raise Problem("bad-request", f"The inputs are {', '.join(tensors)}; expected {_EXPECTED}.")
-    files = _audio(tensors[name]) if name == "audio" else _waveforms(tensors)
-    if len(files) > max_files:
-        raise Problem(
-            "too-many-files",
-            f"{name} holds {len(files)} recordings; at most {max_files} are accepted.",
-            limit=max_files,
-            observed=len(files),
-            unit="files",
-            param=name,
-        )
-    uploads = [Upload(data) for data in files]
+    uploads = _files(tensors[name]) if name == "audio" else _waveforms(tensors)
     return InferBody(uploads, tensor=name, id=asked.id, is_binary=_wants_binary(asked))
 
 
-def _json_length(body: bytes, header: str | None) -> int:
+def _check_shape(given: InferInput, max_files: int) -> None:
+    """Refuse a shape before anything is made of its size: a row takes memory, also an empty one."""
+    if not given.shape or min(given.shape) < 0:
+        raise _invalid(given.name, f"has the shape {_shown(given.shape)}")
+    if given.shape[0] > max_files:
+        raise Problem(
+            "too-many-files",
+            f"{given.name} holds {_shown(given.shape[:1])} recordings; at most {max_files} are "
+            "accepted.",
+            limit=max_files,
+            observed=float(given.shape[0]),
+            unit="files",
+            param=given.name,
+        )
+    if given.name == "waveform" and len(given.shape) != 2:
+        raise _invalid("waveform", f"has the shape {given.shape}; expected [batch, samples]")
+
+
+def _shown(shape: list[int]) -> str:
+    return printable(", ".join(map(str, shape)))
+
+
+def _json_length(body: bytearray, header: str | None) -> int:
     """Where the JSON ends and binary tensors begin."""
     if header is None:
         return len(body)
@@ -128,7 +158,8 @@ def _validated(document: dict[str, Any]) -> InferRequest:
     try:
         return InferRequest.model_validate(document)
     except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False)) from None
+        errors = error.errors(include_url=False)[:MAX_ERRORS]
+        raise RequestValidationError(errors) from None
 
 
 def _wants_binary(asked: InferRequest) -> bool:
@@ -144,12 +175,13 @@ class _Tensor:
     """A tensor that came in: its shape, and its values in one row."""
 
     shape: list[int]
-    values: NDArray[Any] | list[bytes]
+    values: NDArray[Any] | Sequence[File]
 
 
 def _tensors(asked: InferRequest, binary: memoryview) -> dict[str, _Tensor]:
     """The inputs by name; those in binary stand one behind the other in their order."""
     tensors: dict[str, _Tensor] = {}
+    values: NDArray[Any] | Sequence[File]
     for given in asked.inputs:
         if given.datatype != INPUTS.get(given.name) or given.name in tensors:
             shown = printable(given.name)
@@ -161,8 +193,9 @@ def _tensors(asked: InferRequest, binary: memoryview) -> dict[str, _Tensor]:
         else:
             raw, binary = _cut(binary, size, given.name)
             values = _from_bytes(raw, given)
-        if len(values) != math.prod(given.shape) or min(given.shape, default=0) < 0:
-            raise _invalid(given.name, f"holds {len(values)} values in the shape {given.shape}")
+        if len(values) != math.prod(given.shape):
+            shape = _shown(given.shape)
+            raise _invalid(given.name, f"holds {len(values)} values in the shape [{shape}]")
         tensors[given.name] = _Tensor(given.shape, values)
     if len(binary):
         detail = f"{len(binary)} bytes follow the last tensor; check each `binary_data_size`."
@@ -184,33 +217,54 @@ def _from_json(given: InferInput) -> NDArray[Any] | list[bytes]:
     if given.datatype == "BYTES":
         if not all(isinstance(item, str) for item in given.data):
             raise _invalid(given.name, "holds something else than strings of base64")
+        if len(given.data) != math.prod(given.shape):
+            raise _invalid(given.name, f"holds {len(given.data)} values in another shape")
         return [read_base64(item, f"{given.name}[{i}]") for i, item in enumerate(given.data)]
     try:
         with np.errstate(over="ignore"):  # infinity is refused with the recording
-            return np.asarray(given.data, _NUMBERS[given.datatype]).ravel()
+            return np.fromiter(_numbers(given.data, given), _NUMBERS[given.datatype])
     except (ValueError, TypeError, OverflowError):
         raise _invalid(given.name, f"holds something else than {given.datatype}") from None
 
 
-def _from_bytes(raw: memoryview, given: InferInput) -> NDArray[Any] | list[bytes]:
+def _numbers(values: list[Any], given: InferInput, depth: int = 0) -> Iterator[float]:
+    """The numbers of a list, or of lists in the tensor's shape; no text and no truth values.
+
+    Raises:
+        TypeError: there is something else.
+    """
+    is_nested = bool(values) and isinstance(values[0], list)
+    if (depth or is_nested) and len(values) != dict(enumerate(given.shape)).get(depth):
+        raise TypeError
+    wanted = (list,) if is_nested else (int,) if given.datatype == "INT64" else (int, float)
+    for value in values:
+        if type(value) not in wanted:
+            raise TypeError
+        if is_nested:
+            yield from _numbers(value, given, depth + 1)
+        else:
+            yield value
+
+
+def _from_bytes(raw: memoryview, given: InferInput) -> NDArray[Any] | list[memoryview]:
     if given.datatype == "BYTES":
-        return _elements(raw, given.name)
+        return _elements(raw, given.name, math.prod(given.shape))
     dtype = np.dtype(_NUMBERS[given.datatype])
     if len(raw) % dtype.itemsize:
         raise _invalid(given.name, f"ends within a value, after {len(raw)} bytes")
     return np.frombuffer(raw, dtype)
 
 
-def _elements(raw: memoryview, name: str) -> list[bytes]:
+def _elements(raw: memoryview, name: str, most: int) -> list[memoryview]:
     """Each element is its length, four bytes little-endian, and its bytes."""
-    elements: list[bytes] = []
+    elements: list[memoryview] = []
     while len(raw):
         size = int.from_bytes(raw[:4], "little")
-        if len(elements) == MAX_ELEMENTS:
-            raise _invalid(name, f"holds more than {MAX_ELEMENTS} elements")
+        if len(elements) == most:
+            raise _invalid(name, f"holds more than the {most} elements of its shape")
         if len(raw) < 4 + size:
             raise _invalid(name, f"ends within element {len(elements)}")
-        elements.append(bytes(raw[4 : 4 + size]))
+        elements.append(raw[4 : 4 + size])
         raw = raw[4 + size :]
     return elements
 
@@ -222,36 +276,27 @@ def _invalid(name: str, what: str) -> Problem:
 # Recordings
 
 
-def _audio(tensor: _Tensor) -> list[bytes]:
-    files = [bytes(element) for element in tensor.values]
-    if not files:
+def _files(tensor: _Tensor) -> list[Upload]:
+    if not len(tensor.values):
         raise _invalid("audio", "holds no file")
-    return files
+    return [Upload(element) for element in tensor.values]
 
 
-def _waveforms(tensors: Mapping[str, _Tensor]) -> list[bytes]:
-    """The rows (S,) of `waveform` (B, S), each as long as `length` (B,) says, as files."""
+def _waveforms(tensors: Mapping[str, _Tensor]) -> list[Upload]:
+    """The rows (S,) of `waveform` (B, S), each as long as `length` (B,) says."""
     waveform = tensors["waveform"]
-    if len(waveform.shape) != 2 or waveform.shape[0] == 0:
-        raise _invalid("waveform", f"has the shape {waveform.shape}; expected [batch, samples]")
     n_rows, n_samples = waveform.shape
+    if n_rows == 0:
+        raise _invalid("waveform", f"has the shape {waveform.shape}; expected [batch, samples]")
     rows = np.asarray(waveform.values).reshape(n_rows, n_samples)
     lengths = [n_samples] * n_rows
     if "length" in tensors:
-        lengths = np.asarray(tensors["length"].values).tolist()
         if tensors["length"].shape != [n_rows]:
             raise _invalid("length", f"has the shape {tensors['length'].shape}, not [{n_rows}]")
+        lengths = np.asarray(tensors["length"].values).tolist()
         if not all(0 <= length <= n_samples for length in lengths):
             raise _invalid("length", f"holds a value outside 0 to {n_samples}")
-    return [_as_wav(row[:length]) for row, length in zip(rows, lengths, strict=True)]
-
-
-def _as_wav(samples: NDArray[np.float32]) -> bytes:
-    """Samples (S,) at 16 kHz as a file of the same floats."""
-    data = samples.astype("<f4").tobytes()
-    layout = struct.pack("<IHHIIHH", 16, 3, 1, SAMPLE_RATE, 4 * SAMPLE_RATE, 4, 32)
-    chunks = b"WAVEfmt " + layout + b"data" + struct.pack("<I", len(data)) + data
-    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+    return [Upload(row[:length]) for row, length in zip(rows, lengths, strict=True)]
 
 
 # Answers

@@ -3,7 +3,6 @@
 https://platform.openai.com/docs/api-reference/embeddings; in the place of text stands audio.
 """
 
-import asyncio
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -14,13 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.audio import SAMPLE_RATE
 from models.modelfile import Card
 from service.audio.base64_audio import read_base64
-from service.audio.uploads import Body, Upload
+from service.audio.uploads import Body, Parse, Upload, keep
 from service.engine import Embedded
-from service.formats.json_body import kind_of, member, parse_object, receive_json
+from service.formats.json_body import kind_of, member, parse_object, receive_json, take_values
 from service.parameters import Dimensions, JsonParameters
 from service.problems import Problem, invalid_parameter
 from service.schemas import Vector
 from service.settings import Settings
+from service.traffic.budget import Share
+from service.traffic.patience import in_thread
 
 MAX_VALUES = 10_000  # of a body's JSON; the audio itself is few long strings
 
@@ -93,18 +94,27 @@ class OpenAIList(BaseModel):
     usage: OpenAIUsage
 
 
-async def read_openai(request: Request, settings: Settings) -> Body:
-    """The files of a request, and the members beside them.
+async def read_openai(request: Request, settings: Settings) -> Parse[Body]:
+    """Receive a request; its files and the members beside them are still to be parsed.
 
     Raises:
         Problem: for a body that is malformed, too large or too slow.
     """
-    body = await receive_json(request, settings)
-    return await asyncio.to_thread(_parse, body, settings.max_files)
+    share: Share = request.state.share
+    document = await receive_json(request, settings)
+
+    async def parse() -> Body:
+        await take_values(document, MAX_VALUES, share)
+        body = await in_thread(_parse, document, settings.max_files)
+        keep(share, body.uploads)
+        return body
+
+    return parse
 
 
-def _parse(body: bytes, max_files: int) -> Body:
-    document = parse_object(body, MAX_VALUES)
+def _parse(body: bytearray, max_files: int) -> Body:
+    document = parse_object(body)
+    body.clear()
     given = member(document, "input")
     items = given if isinstance(given, list) else [given]
     if not items:

@@ -70,7 +70,7 @@ async def _reload_models(context: Context) -> bool:
             settings.models,
             settings.default_model,
             settings.default_head,
-            settings.threads,
+            settings.lanes[1],  # as at the start
         )
         context.catalogue = merged(old, new, settings.default_model)
     except Exception:

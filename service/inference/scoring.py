@@ -34,14 +34,21 @@ def score(
 
 
 def _score_file(heads: Sequence[Classifier], file: Embedded) -> list[Scored] | Problem:
-    vectors = file.embedding[None]
-    if file.windows is not None:
-        vectors = np.concatenate([vectors, file.windows.embedding])  # (N, D)
-    scored = [Scored(head.card, head.predict(vectors)) for head in heads]
+    scored = [Scored(head.card, _predicted(head, file)) for head in heads]
     values = [array for s in scored for array in (s.rows.logits, s.rows.novelty)]
     if not all(np.isfinite(array).all() for array in values):
         return Problem("internal", "The classifier's answer for this file is not finite.")
     return scored
+
+
+def _predicted(head: Classifier, file: Embedded) -> Predictions:
+    """What a classifier says of the whole, then of the windows, whose vectors are not copied."""
+    parts = [head.predict(file.embedding[None])]
+    if file.windows is not None:
+        parts.append(head.predict(file.windows.embedding))
+    columns = zip(*((part.logits, part.probabilities, part.novelty) for part in parts), strict=True)
+    logits, probabilities, novelty = (np.concatenate(column) for column in columns)
+    return Predictions(logits=logits, probabilities=probabilities, novelty=novelty)
 
 
 def describe(scored: Scored, row: int, asked: PredictionParameters) -> Classification:

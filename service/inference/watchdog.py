@@ -72,13 +72,27 @@ class Watchdog:
         return self._failure
 
     async def _look(self, probe: Callable[[], Awaitable[None]]) -> None:
+        """Probe once; what takes longer than the patience has failed."""
+        probing = asyncio.ensure_future(probe())
         try:
-            await probe()
-        except Exception as error:
-            if self._failure is None:
-                log.error("probe failed", exc_info=error)
-            self._failure = "the probe failed; the log says why"
-        else:
+            await asyncio.wait([probing], timeout=self.patience_s)
+            if probing.done():
+                self._judge(probing.exception())
+            else:
+                what = "decoding" if self.pulse.is_idle else "inference"
+                self._failure = f"{what} has not answered for {self.patience_s:g} s"
+                log.error("probe failed", reason=self._failure)
+        finally:
+            probing.cancel()
+            await asyncio.wait([probing])
+
+    def _judge(self, error: BaseException | None) -> None:
+        """Take note of how a probe has ended."""
+        if error is None:
             if self._failure is not None:
                 log.info("probe works again")
             self._failure = None
+            return
+        if self._failure is None:
+            log.error("probe failed", exc_info=error)
+        self._failure = "the probe failed; the log says why"

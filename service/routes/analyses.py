@@ -1,7 +1,6 @@
 """`POST /v1/audio/analyze`: audio files -> all that is known of them, from one decode."""
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Annotated
 
@@ -12,7 +11,8 @@ from service.audio.uploads import Body, Upload
 from service.context import Shared
 from service.engine import Embedded, Windowing
 from service.exchange import embed, exchange
-from service.formats.answers import check_outcomes, in_place, json_response, usage, vector
+from service.formats.answers import check_outcomes, check_peaks, in_place, usage, vector
+from service.formats.pieces import Entry, list_response
 from service.inference.catalogue import Served
 from service.inference.scoring import Scored, describe, score
 from service.openapi import Responses, audio_body, problem_responses
@@ -21,6 +21,7 @@ from service.problems import AUDIO_PROBLEMS, HEAD_PROBLEMS, Problem
 from service.schemas import AnalysisList, FileAnalysis, WindowAnalysis
 from service.telemetry.timing import Timing
 from service.traffic.access import needs_key
+from service.traffic.patience import in_thread
 
 router = APIRouter(tags=["classifications"])
 
@@ -70,7 +71,7 @@ async def analyze_audio(
             classifiers = [head.classifier for head in heads]
             scored = await shared.engine.infer(partial(score, classifiers, outcomes))
         with timing.stage("render"):
-            return await asyncio.to_thread(_render, model, body.uploads, outcomes, scored, asked)
+            return await in_thread(_render, model, body.uploads, outcomes, scored, asked)
 
     return await exchange(request, shared, query, answer)
 
@@ -83,15 +84,10 @@ def _render(
     asked: AnalysisParameters,
 ) -> Response:
     check_outcomes(uploads, scored)
-    files = zip(uploads, outcomes, scored, strict=True)
-    return json_response(
-        AnalysisList(
-            model=model.name,
-            space_id=model.space_id,
-            data=[_file(index, *file, asked) for index, file in enumerate(files)],
-            usage=usage(outcomes),
-        )
-    )
+    check_peaks([item for item in outcomes if isinstance(item, Embedded)], asked.output)
+    head = AnalysisList(model=model.name, space_id=model.space_id, data=[], usage=usage(outcomes))
+    files = enumerate(zip(uploads, outcomes, scored, strict=True))
+    return list_response(head, (_file(index, *file, asked) for index, file in files))
 
 
 def _file(
@@ -100,31 +96,31 @@ def _file(
     embedded: Embedded | Problem,
     scored: list[Scored] | Problem,
     asked: AnalysisParameters,
-) -> FileAnalysis:
+) -> Entry:
     """What is known of one file: each kind of knowledge is a member of its own."""
     if isinstance(scored, Problem):
-        return FileAnalysis(index=index, file=upload.name, error=in_place(scored))
+        return Entry(FileAnalysis(index=index, file=upload.name, error=in_place(scored)))
     assert isinstance(embedded, Embedded)
-    return FileAnalysis(
+    file = FileAnalysis(
         index=index,
         file=upload.name,
         duration_s=embedded.duration_s,
         embedding=vector(embedded.embedding, asked.output),
         classifications=[describe(one, 0, asked) for one in scored],
-        windows=_windows(embedded, scored, asked),
         quality=quality_report(embedded.quality, embedded.warnings),
         warnings=list(embedded.warnings) or None,
     )
+    return Entry(file, _windows(embedded, scored, asked))
 
 
 def _windows(
     embedded: Embedded, scored: Sequence[Scored], asked: AnalysisParameters
-) -> list[WindowAnalysis] | None:
+) -> Iterator[WindowAnalysis] | None:
     windows = embedded.windows
     if windows is None:
         return None
     times = zip(windows.start_s.tolist(), windows.end_s.tolist(), windows.embedding, strict=True)
-    return [
+    return (
         WindowAnalysis(
             start_s=start_s,
             end_s=end_s,
@@ -132,4 +128,4 @@ def _windows(
             classifications=[describe(one, row, asked) for one in scored],
         )
         for row, (start_s, end_s, embedding) in enumerate(times, start=1)
-    ]
+    )

@@ -1,17 +1,18 @@
 """`POST /v1/audio/classifications`: audio files -> labels with scores."""
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from models.runtime import Windows
 from service.audio.uploads import Body, Upload
 from service.context import Context, Shared
 from service.engine import Embedded, Windowing
 from service.exchange import embed, exchange
-from service.formats.answers import check_outcomes, in_place, json_response, usage
+from service.formats.answers import check_outcomes, in_place, usage
+from service.formats.pieces import Entry, list_response
 from service.inference.catalogue import Served, ServedHead
 from service.inference.scoring import Scored, describe, score
 from service.openapi import Responses, audio_body, problem_responses
@@ -22,6 +23,7 @@ from service.streams.lines import EVENTS, NDJSON, answer_in_lines, misplaced, st
 from service.streams.streaming import Plan, describe_predictions
 from service.telemetry.timing import Timing
 from service.traffic.access import needs_key
+from service.traffic.patience import in_thread
 
 router = APIRouter(tags=["classifications"])
 
@@ -64,9 +66,7 @@ async def classify_audio(
         with timing.stage("classify"):
             scored = await shared.engine.infer(partial(score, [head.classifier], outcomes))
         with timing.stage("render"):
-            return await asyncio.to_thread(
-                _render, model, head, body.uploads, outcomes, scored, asked
-            )
+            return await in_thread(_render, model, head, body.uploads, outcomes, scored, asked)
 
     return await exchange(request, shared, query, answer)
 
@@ -101,16 +101,15 @@ def _render(
     asked: ClassificationParameters,
 ) -> Response:
     check_outcomes(uploads, scored)
-    files = zip(uploads, outcomes, scored, strict=True)
-    return json_response(
-        ClassificationList(
-            model=model.name,
-            head=head.name,
-            space_id=head.space_id,
-            data=[_file(index, *file, asked) for index, file in enumerate(files)],
-            usage=usage(outcomes),
-        )
+    answer = ClassificationList(
+        model=model.name,
+        head=head.name,
+        space_id=head.space_id,
+        data=[],
+        usage=usage(outcomes),
     )
+    files = enumerate(zip(uploads, outcomes, scored, strict=True))
+    return list_response(answer, (_file(index, *file, asked) for index, file in files))
 
 
 def _file(
@@ -119,35 +118,35 @@ def _file(
     embedded: Embedded | Problem,
     scored: list[Scored] | Problem,
     asked: ClassificationParameters,
-) -> FileClassification:
+) -> Entry:
     if isinstance(scored, Problem):
-        return FileClassification(index=index, file=upload.name, error=in_place(scored))
+        return Entry(FileClassification(index=index, file=upload.name, error=in_place(scored)))
     assert isinstance(embedded, Embedded)
     (one,) = scored
     whole = describe(one, 0, asked)
-    return FileClassification(
+    file = FileClassification(
         index=index,
         file=upload.name,
         duration_s=embedded.duration_s,
         predictions=whole.predictions,
         novelty=whole.novelty,
-        windows=_windows(embedded, one, asked),
         warnings=list(embedded.warnings) or None,
     )
+    return Entry(file, _windows(embedded, one, asked))
 
 
 def _windows(
     embedded: Embedded, scored: Scored, asked: ClassificationParameters
-) -> list[WindowClassification] | None:
-    if embedded.windows is None:
-        return None
-    times = zip(embedded.windows.start_s.tolist(), embedded.windows.end_s.tolist(), strict=True)
-    windows = []
+) -> Iterator[WindowClassification] | None:
+    return None if embedded.windows is None else _described(embedded.windows, scored, asked)
+
+
+def _described(
+    windows: Windows, scored: Scored, asked: ClassificationParameters
+) -> Iterator[WindowClassification]:
+    times = zip(windows.start_s.tolist(), windows.end_s.tolist(), strict=True)
     for row, (start_s, end_s) in enumerate(times, start=1):
         one = describe(scored, row, asked)
-        windows.append(
-            WindowClassification(
-                start_s=start_s, end_s=end_s, predictions=one.predictions, novelty=one.novelty
-            )
+        yield WindowClassification(
+            start_s=start_s, end_s=end_s, predictions=one.predictions, novelty=one.novelty
         )
-    return windows

@@ -1,6 +1,5 @@
 """`POST /v1/audio/embeddings`: audio files -> vectors."""
 
-import asyncio
 from functools import partial
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from service.streams.lines import EVENTS, NDJSON, answer_in_lines, misplaced, st
 from service.streams.streaming import Plan, describe_vectors
 from service.telemetry.timing import Timing
 from service.traffic.access import needs_key
+from service.traffic.patience import in_thread
 
 router = APIRouter(tags=["embeddings"])
 
@@ -68,9 +68,9 @@ async def embed_audio(
         outcomes = await embed(
             request, shared, encoder, body, windowing, timing, selection=asked.selection
         )
-        outcomes = shorten(outcomes, asked.dimensions)
+        outcomes = await in_thread(shorten, outcomes, asked.dimensions)
         with timing.stage("render"):
-            return await asyncio.to_thread(render, encoder.card, body.uploads, outcomes, output)
+            return await in_thread(render, encoder.card, body.uploads, outcomes, output)
 
     return await exchange(request, shared, query, answer)
 

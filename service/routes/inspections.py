@@ -17,7 +17,7 @@ from service.audio.quality import quality_report
 from service.audio.uploads import Body, Upload
 from service.context import Shared
 from service.engine import Windowing
-from service.exchange import exchange
+from service.exchange import costs, exchange
 from service.formats.answers import in_place, json_response
 from service.inference.catalogue import Served
 from service.openapi import Responses, audio_body, problem_responses
@@ -57,12 +57,15 @@ async def inspect_audio(
         model = shared.catalogue.get(asked.model)
         windowing = Windowing.of(asked.window_s, asked.hop_s, model.encoder.card)
         with timing.stage("decode"):
+            # Decoding costs what it costs elsewhere, whatever the verdict; headers cost nothing
             inspected = await inspect(
-                shared.engine, body.uploads, windowing, asked.selection, decode=asked.decode
+                shared.engine,
+                body.uploads,
+                windowing,
+                costs(request, shared),
+                asked.selection,
+                decode=asked.decode,
             )
-        # Decoding costs what it costs elsewhere, whatever the verdict; headers cost nothing
-        audio_s = sum(file.duration_s or 0.0 for file in inspected if file.quality)
-        shared.quotas.charge(request.state.caller, audio_s)
         with timing.stage("render"):
             return _render(model, body.uploads, inspected, is_decoded=asked.decode)
 

@@ -48,6 +48,8 @@ async def list_limits(request: Request, shared: Shared) -> LimitList:
         max_stream_duration_s=settings.max_stream_duration_s,
         max_stream_body_bytes=settings.max_stream_body_bytes,
         idle_timeout_s=settings.idle_timeout_s,
+        memory_bytes=settings.memory_bytes,
+        min_answer_bytes_per_s=settings.min_answer_bytes_per_s,
         max_decoded_bytes=settings.max_decoded_bytes,
         min_duration_s=MIN_DURATION_S,
         max_duration_s=settings.max_duration_s,

@@ -1,6 +1,5 @@
 """`/v2`: the Open Inference Protocol, for clients of KServe and Triton."""
 
-import asyncio
 from collections.abc import Sequence
 from importlib.metadata import version as installed
 from typing import Any
@@ -27,6 +26,7 @@ from service.openapi import SCHEMAS, problem_responses
 from service.problems import AUDIO_PROBLEMS, Problem
 from service.telemetry.timing import Timing
 from service.traffic.access import needs_key, probe
+from service.traffic.patience import in_thread
 from service.untrusted import printable
 
 router = APIRouter(prefix="/v2", tags=["open inference"])
@@ -156,7 +156,7 @@ async def _infer(request: Request, shared: Context, model: Served) -> Response:
         outcomes = await embed(request, shared, model.encoder, body, None, timing)
         files = all_embedded(outcomes, body.tensor)
         with timing.stage("render"):
-            return await asyncio.to_thread(_render, model, body, files)
+            return await in_thread(_render, model, body, files)
 
     return await converse(request, shared, read_inference, NoParameters(), answer)
 

@@ -1,6 +1,5 @@
 """`POST /v1/embeddings`: audio files in base64 -> vectors, in the shape of OpenAI's API."""
 
-import asyncio
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
@@ -26,6 +25,7 @@ from service.parameters import Output
 from service.problems import AUDIO_PROBLEMS
 from service.telemetry.timing import Timing
 from service.traffic.access import needs_key
+from service.traffic.patience import in_thread
 
 router = APIRouter(tags=["embeddings"])
 
@@ -59,7 +59,7 @@ async def embed_openai(request: Request, shared: Shared) -> Response:
         outcomes = await embed(request, shared, encoder, body, None, timing)
         files = all_embedded(shorten(outcomes, asked.dimensions), "input")
         with timing.stage("render"):
-            return await asyncio.to_thread(_render, encoder.card, files, asked)
+            return await in_thread(_render, encoder.card, files, asked)
 
     return await converse(request, shared, read_openai, OpenAIParameters(), answer)
 

@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.audio.spool import Spooled, spooled
 from service.context import Context
+from service.errors import shortage
 from service.exchange import merged
 from service.formats.accept import negotiated
 from service.formats.answers import NPY
@@ -124,6 +125,8 @@ def as_problem(error: Exception) -> Problem:
     """What broke a stream off, as it may be told."""
     if isinstance(error, Problem):
         return error
+    if short := shortage(error):
+        return short
     log.error("stream failed", exc_info=error)
     return Problem("internal", "The request failed inside the service.")
 

@@ -5,7 +5,6 @@ is answered in lines, a live stream in messages. Letters: `S` samples, `T` frame
 embedding dim, `N` windows.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from service.inference.catalogue import Served, ServedHead
 from service.inference.scoring import Scored, describe
 from service.parameters import EmbeddingParameters, PredictionParameters
 from service.problems import Problem
+from service.traffic.patience import in_thread
 
 Members = dict[str, Any]
 Describe = Callable[[Floats], list[Members]]
@@ -84,14 +84,14 @@ async def answers(
         aclosing(batcher.frames(Turn(), encoder, tiles, ahead)) as parts,
     ):
         async for frames in parts:
-            timed = await asyncio.to_thread(pooled, frames, whole, timeline)
+            timed = await in_thread(pooled, frames, whole, timeline)
             if timed:
-                yield await asyncio.to_thread(_windows, plan, timed, n_windows)
+                yield await in_thread(_windows, plan, timed, n_windows)
             n_windows += len(timed)
     if timeline is not None and (timed := timeline.rest()):
-        yield await asyncio.to_thread(_windows, plan, timed, n_windows)
+        yield await in_thread(_windows, plan, timed, n_windows)
         n_windows += len(timed)
-    (members,) = await asyncio.to_thread(plan.describe, whole.embedding()[None])
+    (members,) = await in_thread(plan.describe, whole.embedding()[None])
     noticed = {"warnings": list(warnings)} if warnings else {}
     usage = {"audio_seconds": source.duration_s, "windows": n_windows}
     yield [

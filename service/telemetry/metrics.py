@@ -207,6 +207,8 @@ class _State(Collector):
         yield from _used(context.usage)
         batcher = context.engine.batcher
         yield _gauge("viola_queue_audio_seconds", "Audio that waits.", batcher.queued_s)
+        yield _gauge("viola_memory_bytes", "What requests hold in memory.", context.budget.used)
+        yield _gauge("viola_memory_limit_bytes", "What they may hold.", context.budget.total)
         yield _gauge("viola_streams", "Answers in lines in hand.", context.streams.inflight)
         yield _gauge("viola_live_streams", "Live streams with audio.", context.live.inflight)
         yield _gauge("viola_hung_inferences", "Inferences given up.", batcher.hung)

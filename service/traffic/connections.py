@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.errors import problem_response
 from service.problems import Problem
 from service.traffic.crowd import SURPLUS, Crowd
+from service.traffic.pace import ABORT
+from service.traffic.stalls import StallTimer
 
 MAX_HEAD_BYTES = 16 * 1024  # request line and headers
 
@@ -27,8 +29,13 @@ class _Part(Enum):
     NOTHING = auto()  # before the answer to what has come
 
 
-def bounded_protocol(head_timeout_s: float, *, max_connections: int) -> type[HttpToolsProtocol]:
+def bounded_protocol(
+    head_timeout_s: float, write_timeout_s: float = 60.0, *, max_connections: int
+) -> type[HttpToolsProtocol]:
     """Uvicorn's protocol, which hangs up on a head that has not come whole in so many seconds.
+
+    It also ends a connection that has not taken the last piece of an answer in `write_timeout_s`;
+    a whole answer has a pace of its own (`AnswerPace`), but to close is to wait for that piece.
 
     Between requests uvicorn's own keep-alive timeout counts, but only until the first byte of the
     next one: a client that sends a byte now and then (slowloris) would stay for ever. So would one
@@ -42,12 +49,14 @@ def bounded_protocol(head_timeout_s: float, *, max_connections: int) -> type[Htt
         """A connection that has to say what it wants."""
 
         _timer: asyncio.TimerHandle | None = None
+        _stall: StallTimer
         _next = _Part.HEAD
         _head_bytes = 0
         _n_whole = 0  # requests that have come
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            self._stall = StallTimer(transport, write_timeout_s)
             leaver = crowd.enter(self, len(self.connections))
             if isinstance(leaver, BoundedProtocol):
                 leaver._make_room()
@@ -66,13 +75,26 @@ def bounded_protocol(head_timeout_s: float, *, max_connections: int) -> type[Htt
         def connection_lost(self, exc: Exception | None) -> None:
             crowd.leave(self)
             self._forget()
+            self.resume_writing()
             super().connection_lost(exc)
+
+        # What the client does not take
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._stall.start()
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._stall.stop()
 
         # What the parser finds
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
             self._next, self._head_bytes = _Part.HEAD, 0
+            extensions: dict[str, Any] = {ABORT: self.transport.abort}
+            self.scope["extensions"] = extensions
             if refusal := crowd.refusal(self, len(self.connections)):
                 self.scope["state"][SURPLUS] = refusal
 
@@ -101,6 +123,7 @@ def bounded_protocol(head_timeout_s: float, *, max_connections: int) -> type[Htt
                 self.transport.write(_bytes(refusal))
                 self.transport.close()
             else:
+                self._stall.stop()  # the other protocol has its own
                 super().handle_websocket_upgrade()
 
         def send_400_response(self, msg: str) -> None:

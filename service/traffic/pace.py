@@ -1,11 +1,20 @@
-"""How slowly a body may arrive: a client that holds a place must send."""
+"""How slowly a body may arrive, and an answer be taken: who holds a place or memory must go on."""
 
 import asyncio
 from time import monotonic
 
+import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.errors import path_within, problem_response
 from service.problems import Problem
+from service.traffic.budget import Budget, Share
+
+PIECE_BYTES = 64 << 10  # of an answer, that are handed to the connection at a time
+SHORT_BYTES = 16 << 10  # of an answer that is not worth counting
+ABORT = "viola.abort"  # the extension of the scope that ends a connection at once
+
+log = structlog.get_logger()
 
 
 class BodyPace:
@@ -53,3 +62,95 @@ class BodyPace:
             unit="bytes/s",
             headers={"Connection": "close"},
         )
+
+
+class AnswerPace:
+    """Holds each request's share of memory until the last byte of its answer has left.
+
+    An answer goes in small pieces, each once the one before has left; what waits is in the share.
+    A client that takes nothing for `grace_s` is cut off, and one that has memory held for it also
+    where it takes less than `bytes_per_s` after that. Only time spent waiting for it counts.
+    """
+
+    def __init__(self, app: ASGIApp, budget: Budget, bytes_per_s: float, grace_s: float) -> None:
+        self.app, self.budget = app, budget
+        self.bytes_per_s, self.grace_s = bytes_per_s, grace_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on the request with its share in the state, and a `send` that watches the clock."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        with self.budget.share() as share:
+            scope.setdefault("state", {})["share"] = share
+            await self.app(scope, receive, _Sender(self, scope, receive, send, share).send)
+
+
+class _Sender:
+    """The way out of one answer."""
+
+    def __init__(
+        self, pace: AnswerPace, scope: Scope, receive: Receive, send: Send, share: Share
+    ) -> None:
+        self._pace, self._scope, self._share = pace, scope, share
+        self._receive, self._send = receive, send
+        self._start: Message | None = None  # until it is known whether the body may be kept
+        self._is_over = False
+        self._waited_s, self._n_bytes = 0.0, 0
+
+    async def send(self, message: Message) -> None:
+        """What the application calls."""
+        if self._is_over:
+            return
+        if message["type"] != "http.response.body":
+            self._start = message
+            return
+        body, is_last = message.get("body", b""), not message.get("more_body", False)
+        if self._start is not None:
+            if is_last and len(body) > SHORT_BYTES and (problem := self._full(len(body))):
+                return await self._refuse(problem)
+            start, self._start = self._start, None
+            await self._patiently(start)
+        view = memoryview(body)
+        for first in range(0, len(view), PIECE_BYTES):
+            piece = bytes(view[first : first + PIECE_BYTES])
+            await self._patiently({**message, "body": piece, "more_body": True})
+        if is_last:  # empty, so that the connection waits until all before it has left
+            await self._patiently({**message, "body": b"", "more_body": False})
+
+    def _full(self, n_bytes: int) -> Problem | None:
+        try:
+            self._share.take_now(n_bytes)
+        except Problem as problem:
+            return problem
+        return None
+
+    async def _refuse(self, problem: Problem) -> None:
+        """Say that there is no room, in place of the answer."""
+        state = self._scope["state"]
+        state["problem"] = problem
+        response = problem_response(problem, state["request_id"], path_within(self._scope))
+        self._is_over = True
+        await response(self._scope, self._receive, self._send)
+
+    async def _patiently(self, message: Message) -> None:
+        if self._is_over:
+            return
+        self._n_bytes += len(message.get("body", b""))
+        pace, started = self._pace, monotonic()
+        left_s = pace.grace_s + self._n_bytes / pace.bytes_per_s - self._waited_s
+        limit = asyncio.timeout(min(left_s, pace.grace_s) if self._share.held else pace.grace_s)
+        try:
+            async with limit:
+                await self._send(message)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self._give_up()
+        self._waited_s += monotonic() - started
+
+    def _give_up(self) -> None:
+        """Cut off; who computes the rest is told by the connection that the client has gone."""
+        self._is_over = True
+        log.info("answer given up: the client takes too little", bytes_taken=self._n_bytes)
+        if abort := self._scope.get("extensions", {}).get(ABORT):
+            abort()

@@ -1,28 +1,26 @@
 """WebSockets: a bound on the time in which a client takes what it is sent."""
 
-import asyncio
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from service.traffic.stalls import StallTimer
+
 
 def bounded_socket(write_timeout_s: float) -> type[WebSocketsSansIOProtocol]:
-    """Uvicorn's protocol, which cuts the line of a client that takes nothing for so many seconds.
-
-    To close such a connection is not enough: that waits for what is still to be sent, for ever.
-    """
+    """Uvicorn's protocol, which cuts the line of a client that takes nothing for so long."""
 
     class BoundedSocket(WebSocketsSansIOProtocol):
         """A connection whose client has to read."""
 
-        _stalled: asyncio.TimerHandle | None = None
+        _stall: StallTimer
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            transport.set_write_buffer_limits(high=0)  # to be told when all has left
+            self._stall = StallTimer(transport, write_timeout_s)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._forget()
+            self._stall.stop()
             super().connection_lost(exc)
 
         async def send(self, message: Any) -> None:
@@ -33,15 +31,10 @@ def bounded_socket(write_timeout_s: float) -> type[WebSocketsSansIOProtocol]:
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._stalled = self.loop.call_later(write_timeout_s, self.transport.abort)
+            self._stall.start()
 
         def resume_writing(self) -> None:
             super().resume_writing()
-            self._forget()
-
-        def _forget(self) -> None:
-            if self._stalled is not None:
-                self._stalled.cancel()
-                self._stalled = None
+            self._stall.stop()
 
     return BoundedSocket

@@ -68,6 +68,7 @@ def test_every_refusal_is_described_with_an_example(document: dict[str, Any]) ->
         "429",
         "500",
         "503",
+        "507",
         "504",
     }
     assert set(responses.pop("200")["content"]) == {

@@ -73,7 +73,7 @@ def test_the_state_of_the_service_is_read_when_it_is_asked_for(serve: Serve) -> 
         page = scraped(client)
         assert (page["viola_ready"], page["viola_draining"]) == (1, 0)
         assert (page["viola_inflight_requests"], page["viola_inflight_limit"]) == (0, 7)
-        assert page["viola_decode_workers"] == 1
+        assert page["viola_decode_workers"] == 2  # and a spare
         assert page['viola_model_info{embed_dim="4",model="tiny",space_id="space-of-tiny"}'] == 1
         assert any(name.startswith("viola_build_info{") for name in page)
         assert page["process_resident_memory_bytes"] > 0

@@ -1,0 +1,49 @@
+"""What the process asks of the system before it serves: to get memory back, and to open files."""
+
+import ctypes
+import resource
+from contextlib import suppress
+
+import structlog
+
+from service.settings import Settings
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
+LARGE_BYTES = 256 << 10  # a block of memory that goes back to the system as soon as it is free
+ARENAS = 2  # each keeps what was freed in it; threads beyond that share them
+FILES_A_DECODER = 4  # its pipes and its file
+FILES_BESIDE = 64  # models, logs, and what libraries open
+
+log = structlog.get_logger()
+
+
+def prepare(settings: Settings) -> None:
+    """Keep the memory of the process close to what it uses, and let it open enough files."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not every C library has it
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, 2 * LARGE_BYTES)
+        mallopt(_M_ARENA_MAX, ARENAS)
+    _allow_files(needed_files(settings))
+
+
+def needed_files(settings: Settings) -> int:
+    """How many files and sockets are open at the most."""
+    decoders = settings.decode_workers + settings.max_streams
+    return settings.max_connections + FILES_A_DECODER * decoders + FILES_BESIDE
+
+
+def _allow_files(n_files: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= n_files:
+        return
+    allowed = n_files if hard == resource.RLIM_INFINITY else min(n_files, hard)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < n_files:
+        log.warning(
+            "too few files may be open",
+            allowed=allowed,
+            needed=n_files,
+            remedy="raise `ulimit -n`, or lower VIOLA_MAX_CONNECTIONS",
+        )

@@ -1,0 +1,217 @@
+"""One budget of bytes for all that requests keep in memory: uploads, decoding, samples, answers.
+
+A request has a share of it, from its first byte in to its last byte out. What does not fit waits
+for others to end, and is refused when that takes too long; what can never fit is refused at once.
+"""
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+from service.problems import Problem
+
+RETRY_AFTER_S = 2
+WAIT_S = 25.0  # for others to end; bounded, since who waits holds bytes that others wait for
+UPLOADS = 0.5  # of the budget at the most, so that what has been received can also be answered
+
+
+class Budget:
+    """Bytes in memory; shares are opened and awaited on one event loop.
+
+    Attributes:
+        total: how many bytes all requests may hold together.
+        wait_s: how long one waits for room.
+        used: how many they hold.
+    """
+
+    def __init__(self, total: int, wait_s: float = WAIT_S) -> None:
+        self.total, self.wait_s = total, wait_s
+        self.used = 0
+        self._lock = Lock()  # decoded samples are taken in threads
+        self._growing: deque[_Waiter] = deque()  # hold bytes already, and go first
+        self._uploads: deque[_Waiter] = deque()
+
+    def share(self) -> "Share":
+        """What one request holds, nothing so far; to be closed."""
+        return Share(self)
+
+    def _try(self, n_bytes: int, most: int) -> bool:
+        with self._lock:
+            fits = self.used + n_bytes <= most or (self.used == 0 and n_bytes <= self.total)
+            self.used += n_bytes if fits else 0
+        return fits
+
+    def _give(self, n_bytes: int) -> None:
+        with self._lock:
+            self.used -= n_bytes
+        self._wake()
+
+    def _wake(self) -> None:
+        """Serve those that wait, in the order in which they came.
+
+        Of those that hold bytes whoever fits is served: it ends, and gives back what it holds. Of
+        uploads, which come after them, a large one is not overtaken by small ones for ever.
+        """
+        for waiter in list(self._growing):
+            if self._serve(waiter):
+                self._growing.remove(waiter)
+        while not self._growing and self._uploads and self._serve(self._uploads[0]):
+            self._uploads.popleft()
+
+    def _serve(self, waiter: "_Waiter") -> bool:
+        """Whether it waits no longer, perhaps because there is room now."""
+        if not waiter.ready.done() and self._try(waiter.n_bytes, waiter.most):
+            waiter.ready.set_result(None)
+        return waiter.ready.done()
+
+    async def _wait(self, n_bytes: int, most: int, queue: "deque[_Waiter]") -> bool:
+        """Whether there was room in time; it is taken then."""
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(_Waiter(n_bytes, most, ready))
+        try:
+            await asyncio.wait([ready], timeout=self.wait_s)
+        except asyncio.CancelledError:
+            if ready.done():
+                self._give(n_bytes)
+            raise
+        finally:
+            has_room = ready.done()
+            ready.cancel()
+            self._wake()  # whoever came later may need less
+        return has_room
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiter:
+    """So many bytes that somebody waits for, and until how many in all there is room for them."""
+
+    n_bytes: int
+    most: int
+    ready: "asyncio.Future[None]"
+
+
+class Share:
+    """The bytes of one request. What it takes it holds until it gives it back or is closed."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.held = 0
+
+    def __enter__(self) -> Self:
+        """Nothing is held yet."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give all of it back."""
+        self.give(self.held)
+
+    async def take(self, n_bytes: int, *, is_upload: bool = False) -> None:
+        """Hold so many bytes more, as soon as others have given back enough.
+
+        Uploads leave a part of the budget to what comes after them, and wait behind it.
+
+        Raises:
+            Problem: there is never or not soon enough room for them.
+        """
+        self.check(n_bytes)
+        budget = self.budget
+        most = int(UPLOADS * budget.total) if is_upload else budget.total
+        queue = budget._uploads if is_upload else budget._growing
+        may_try = not (is_upload and (budget._growing or budget._uploads))
+        if not (may_try and budget._try(n_bytes, most)) and not await budget._wait(
+            n_bytes, most, queue
+        ):
+            raise self._full(n_bytes)
+        self.held += n_bytes
+
+    def take_now(self, n_bytes: int) -> None:
+        """Hold so many bytes more; may be called in a thread, while the request waits for it.
+
+        Raises:
+            Problem: there is no room for them.
+        """
+        if not self.try_now(n_bytes):
+            raise self._full(n_bytes)
+
+    def try_now(self, n_bytes: int) -> bool:
+        """As `take_now`, but tells whether there was room.
+
+        Raises:
+            Problem: there is never room for them.
+        """
+        self.check(n_bytes)
+        fits = self.budget._try(n_bytes, self.budget.total)
+        self.held += n_bytes if fits else 0
+        return fits
+
+    def give(self, n_bytes: int) -> None:
+        """Hold so many bytes less; on the event loop."""
+        self.held -= n_bytes
+        self.budget._give(n_bytes)
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Give back at the end of the block what was taken in it."""
+        before = self.held
+        try:
+            yield
+        finally:
+            self.give(max(0, self.held - before))
+
+    def check(self, n_bytes: int) -> None:
+        """Refuse what would not fit if there were no other request.
+
+        Raises:
+            Problem: this request can never be served.
+        """
+        wanted, total = self.held + n_bytes, self.budget.total
+        if wanted > total:
+            raise Problem(
+                "too-much-memory",
+                f"The request would hold {wanted} bytes in memory; all requests together have "
+                f"{total}: send less audio at once, ask for fewer windows, or use stream=true.",
+                limit=total,
+                observed=wanted,
+                unit="bytes",
+            )
+
+    def _full(self, n_bytes: int) -> Problem:
+        used, total = self.budget.used, self.budget.total
+        return Problem(
+            "overloaded",
+            f"Requests in hand hold {used} of {total} bytes of memory; this one needs {n_bytes} "
+            "more.",
+            limit=total,
+            observed=used + n_bytes,
+            unit="bytes",
+            headers={"Retry-After": str(RETRY_AFTER_S)},
+        )
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Where the work for one request is counted.
+
+    Attributes:
+        share: the bytes that it holds.
+        spend: is told the seconds of audio that were decoded, whatever became of them.
+    """
+
+    share: Share
+    spend: Callable[[float], None]
+
+
+def free() -> Costs:
+    """For work of the service's own, which nobody pays."""
+    return Costs(Budget(sys.maxsize).share(), lambda seconds: None)

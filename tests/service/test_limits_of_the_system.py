@@ -1,0 +1,65 @@
+"""The service in a process whose limits are lowered while it runs, and raised again."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.service.conftest import encoded, tone, until
+from tests.service.test_lifecycle import URL, Running, running
+
+LINES = {"stream": "true"}
+
+pytestmark = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
+
+
+@contextmanager
+def limited(pid: int, which: int, soft: int) -> Iterator[None]:
+    before = resource.prlimit(pid, which)
+    resource.prlimit(pid, which, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, which, before)
+
+
+def shortages(it: Running, n: int) -> list[str]:
+    until(lambda: len(it.events("out of resources")) >= n)
+    return [line["problem"] for line in it.events("out of resources")]
+
+
+@pytest.mark.parametrize("is_form", [False, True])
+def test_a_file_that_may_not_grow_is_a_full_store(
+    model_file: Path, port: int, is_form: bool
+) -> None:
+    wav = encoded(tone(60.0))
+    sent: dict[str, Any] = {"files": {"file": wav}} if is_form else {"content": wav}
+    with running(port, models=model_file) as it:
+        with limited(it.process.pid, resource.RLIMIT_FSIZE, 64 << 10):
+            answer = it.client.post(URL, params=LINES, **sent)
+            assert it.client.post(URL, content=wav).status_code == 200  # needs no disk
+        assert (answer.status_code, answer.json()["type"]) == (507, "/problems/storage-full")
+        assert answer.headers["Retry-After"]
+        assert shortages(it, 1) == ["storage-full"]
+        assert it.client.post(URL, params=LINES, **sent).status_code == 200
+
+
+def test_a_process_that_may_open_no_more_files_says_so(model_file: Path, port: int) -> None:
+    wav = encoded(tone(5.0))
+    with running(port, models=model_file) as it:
+        assert it.client.post(URL, params=LINES, content=wav).status_code == 200
+        highest = max(int(fd.name) for fd in Path(f"/proc/{it.process.pid}/fd").iterdir())
+        n_open = len(list(Path(f"/proc/{it.process.pid}/fd").iterdir()))
+        with limited(it.process.pid, resource.RLIMIT_NOFILE, min(n_open, highest + 1)):
+            answer = it.client.post(URL, params=LINES, content=wav)
+            assert it.client.post(URL, content=wav).status_code == 200  # opens nothing
+        assert (answer.status_code, answer.json()["type"]) == (
+            503,
+            "/problems/resources-exhausted",
+        )
+        assert answer.headers["Retry-After"]
+        assert shortages(it, 1) == ["resources-exhausted"]
+        assert it.client.post(URL, params=LINES, content=wav).status_code == 200

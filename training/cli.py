@@ -151,6 +151,10 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")
     ] = False,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="Begin with the networks of this checkpoint, as step 0 of a new run."),
+    ] = None,
     other_store: Annotated[
         bool,
         typer.Option(
@@ -170,6 +174,8 @@ def train(
     Ctrl-C ends the step under way, saves a checkpoint and writes the report. Several GPUs:
     torchrun --nproc-per-node N -m viola train ..., the batch is shared out among them.
     """
+    if init is not None and resume:
+        raise typer.BadParameter("choose --init or --resume, not both")
     if out is None and not dry_run:
         raise typer.BadParameter("--out FOLDER is needed, unless with --dry-run")
     # Read when torch loads OpenMP: threads that spin while they wait take a processor from those
@@ -197,6 +203,7 @@ def train(
             world=world,
             resume=resume,
             other_store=other_store,
+            init=init,
             keep=keep,
             console=shown,
         )
@@ -219,6 +226,23 @@ def report_(
 
     with clear_errors():
         console.print(f"report: {report.write(folder)}", highlight=False)
+
+
+def weights(
+    path: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A run's checkpoint.pt.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The file, NAME.pt.")],
+    force: Force = False,
+) -> None:
+    """Keep the networks of a checkpoint alone, in half precision, to begin other runs with.
+
+    A tenth of the size; viola train --init and viola export take it.
+    """
+    from training import checkpoint
+
+    keep_existing(out, force=force)
+    with clear_errors():
+        checkpoint.write(checkpoint.weights_alone(checkpoint.load(path)), out)
+    console.print(f"{out}: {out.stat().st_size / 1e6:.1f} MB", markup=False)
 
 
 def export_(
@@ -391,4 +415,4 @@ def _report(out: Path, card: "Card", difference: float) -> None:
         console.print("its card says that the licence is unknown; --licence states it")
 
 
-COMMANDS = (corpus, prepare, train, report_, evaluate, export_, import_, quantize_)
+COMMANDS = (corpus, prepare, train, report_, evaluate, export_, import_, quantize_, weights)

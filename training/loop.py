@@ -44,6 +44,7 @@ def train(
     world: World = World(),
     resume: bool = False,
     other_store: bool = False,
+    init: Path | None = None,
     keep: int = 0,
     console: Console,
 ) -> bool:
@@ -65,6 +66,8 @@ def train(
         if resume:
             run.restore(checkpoint.load(last), other_store=other_store)
             console.print(f"resumed at step {run.step} of {run.total_steps}")
+        elif init is not None:
+            run.begin_with(checkpoint.load(init))
         else:
             run.start()
         if not world.is_main:

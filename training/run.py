@@ -246,6 +246,21 @@ class Run:
             optimizer=self.optimizer.state_dict(),
         )
 
+    def begin_with(self, saved: Checkpoint) -> None:
+        """Start with the networks of another run, whose recipe has the same ones.
+
+        Raises:
+            TrainingError: its networks are of other sizes, or the store is silent.
+        """
+        self.start()
+        try:
+            self.objective.load_state_dict(saved.objective)
+        except RuntimeError as error:
+            raise TrainingError(
+                "the checkpoint has other networks than the recipe: encoder and objective must be "
+                f"those of {saved.recipe.get('name', 'its run')}"
+            ) from error
+
     def restore(self, saved: Checkpoint, *, other_store: bool = False) -> None:
         """Go on from a checkpoint of the same recipe and store, made by any number of processes.
 
@@ -266,6 +281,11 @@ class Run:
         changed = _changes(
             before.model_dump(mode="json"), self.recipe.model_dump(mode="json"), free
         )
+        if not saved.optimizer:
+            raise TrainingError(
+                "the checkpoint holds weights alone, and no run can be resumed from it: begin a "
+                "new one with --init"
+            )
         if changed:
             raise TrainingError(
                 "the checkpoint was made with other settings: "

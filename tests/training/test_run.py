@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -222,3 +224,27 @@ def test_a_device_that_is_not_there_is_named() -> None:
     for name in ("abacus", "meta"):
         with pytest.raises(DeviceError, match=f"device '{name}' cannot be used"):
             choose_device(name)
+
+
+def test_a_run_begins_with_the_weights_of_another_but_cannot_be_resumed_from_them(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    first = Run(tiny(), corpus, CPU)
+    first.start()
+    first.train_step()
+    path = tmp_path / "weights.pt"
+    checkpoint.write(checkpoint.weights_alone(first.checkpoint()), path)
+    saved = checkpoint.load(path)
+    begun = Run(tiny("optimizer.lr=0.5"), corpus, CPU)
+    begun.begin_with(saved)
+    assert begun.step == 0
+    for mine, theirs in zip(
+        begun.objective.parameters(), first.objective.parameters(), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=1e-3)
+    begun.train_step()
+    assert checkpoint.encoder(saved).encoder.embed_dim == 16
+    with pytest.raises(TrainingError, match="begin a new one with --init"):
+        Run(tiny(), corpus, CPU).restore(saved)
+    with pytest.raises(TrainingError, match="other networks than the recipe"):
+        Run(tiny("objective.hidden_dim=24"), corpus, CPU).begin_with(saved)

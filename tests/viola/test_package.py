@@ -25,6 +25,7 @@ COMMANDS = {
     "export": (["export", "c.pt", "-o", "x.onnx"], "train"),
     "import": (["import", "w.pth", "--mean", "0", "--std", "1", "-o", "x.onnx"], "train"),
     "quantize": (["quantize", "m.onnx", "--audio", "a", "-o", "x.onnx"], "train"),
+    "weights": (["weights", "c.pt", "-o", "x.pt"], "train"),
 }
 BARE = """
 import sys

@@ -92,7 +92,9 @@ def main(
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file_name", "label", "fold", "group"])
-        writer.writerows([f"sound/{c.file_name}", KINDS[c.label], fold, c.source] for c, fold in rows)
+        writer.writerows(
+            [f"sound/{c.file_name}", KINDS[c.label], fold, c.source] for c, fold in rows
+        )
     typer.echo(f"{path}: {len(rows)} clips of {len({KINDS[c.label] for c, _ in rows})} kinds")
 
 

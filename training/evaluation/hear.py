@@ -46,7 +46,7 @@ def get_timestamp_embeddings(audio: Tensor, model: Model) -> tuple[Tensor, Tenso
     """Frame features and the middle of each frame in ms: (B, S) -> (B, T, F) and (B, T).
 
     The middle is that of the samples which a frame sees, so that times do not drift: one frame
-    every 40 ms for AudioNTT2022, every 80 ms for AudioNTT2020.
+    every 40 ms for AudioNTT2022, every 80 ms for the others.
     """
     card = model.encoder.card
     rows = audio.detach().cpu().float().numpy()

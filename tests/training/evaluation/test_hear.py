@@ -64,3 +64,8 @@ def test_the_scene_is_pooled_from_the_frames(model: hear.Model) -> None:
         pool = model.encoder.pool()
         pool.add(row.numpy())
         torch.testing.assert_close(scene, torch.from_numpy(pool.embedding()), atol=1e-4, rtol=0)
+
+
+def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="no model file"):
+        hear.load_model(tmp_path / "gone.onnx")

@@ -93,6 +93,7 @@ def test_large_files_leave_a_child_to_the_small_ones(make: Make, monkeypatch) ->
         done.append(name)
 
     async def all_of_them() -> None:
+        await asyncio.gather(decoder.read(small), decoder.read(small))  # both have started
         files = [("large", large)] * 3 + [("small", small)]
         await asyncio.gather(*(one(*file) for file in files))
 

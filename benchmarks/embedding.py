@@ -27,7 +27,7 @@ from timing import interleaved, spread
 from models import audio
 from models.audio import SAMPLE_RATE
 from models.modelfile import DEFAULT_MODEL
-from models.nn.encoder import ENCODERS
+from models.nn.encoder import AudioNTT2022
 from models.nn.frontend import EPS, HOP_LENGTH, N_FFT, mel_filters
 from models.nn.pooling import MaxMeanPool
 from models.runtime import Encoder, available_cpus
@@ -107,9 +107,9 @@ def throughput(encoder: Encoder, folder: Path, rounds: int) -> None:
 
 
 def authors_way(encoder: Encoder, folder: Path, rounds: int) -> None:
-    """The same network in PyTorch behind librosa's log-mel: weights do not change the time."""
+    """AudioNTT2022 in PyTorch behind librosa's log-mel: weights do not change the time."""
     card = encoder.card
-    network, pool = ENCODERS[card.encoder](embed_dim=card.embed_dim).eval(), MaxMeanPool()
+    network, pool = AudioNTT2022().eval(), MaxMeanPool()
     filters = mel_filters()
 
     def theirs(path: Path) -> np.ndarray:

@@ -2,7 +2,7 @@
 
     python benchmarks/exactness.py [--checkpoint runs/NAME/checkpoint.pt] [--audio FILE ...]
 
-Without a checkpoint: AudioNTT2020 and AudioNTT2022 with random weights and batch-norm statistics.
+Without a checkpoint: the three encoders with random weights and batch-norm statistics.
 """
 
 import argparse
@@ -17,18 +17,19 @@ from torch import nn
 
 from models import audio
 from models.modelfile import Training
-from models.nn.encoder import AudioNTT2020, AudioNTT2022
+from models.nn.encoder import AudioNTT2020, AudioNTT2022, ConvEncoder, StridedConv
 from models.nn.export import export
 from models.nn.frontend import EPS, HOP_LENGTH, N_FFT, LogMel, mel_filters
 from models.nn.model import WaveformEncoder, one_pass
 from models.runtime import Encoder
 from training import checkpoint
+from training.readout import with_layers
 
 SECONDS = (0.025, 0.95, 2.37, 61.0, 600.0)
 SAMPLES = Path(__file__).parent.parent / "samples"
 
 
-def random_network(encoder: AudioNTT2020 | AudioNTT2022) -> WaveformEncoder:
+def random_network(encoder: ConvEncoder) -> WaveformEncoder:
     """Batch norm with statistics as after training."""
     for layer in encoder.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -94,6 +95,7 @@ def main() -> None:
     else:
         compare("v1", random_network(AudioNTT2020(512)))
         compare("v2", random_network(AudioNTT2022()))
+        compare("light, layers", with_layers(random_network(StridedConv())))
     compare_log_mel(arguments.audio)
 
 

@@ -129,7 +129,7 @@ def test_a_change_of_method_leaves_the_old_ones_options_behind(tmp_path: Path) -
         ),
         (["objective.name=closed_form", "objective.version=B"], "option of tribyol"),
         (["objective.predictor=stiefel"], r"objective\.predictor: Input should be 'mlp' or"),
-        (["objective.colour=red"], r"objective\.colour: Extra inputs"),
+        (["objective.colour=red"], r"objective\.colour: there is no such setting"),
         (["objective.name=simclr"], "'byol', 'closed_form', 'self_labeling', 'tribyol'"),
         (["objective.name=[1]"], "objective"),
         (["objective=3"], "objective"),

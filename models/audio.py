@@ -123,6 +123,9 @@ class Selection:
     end_s: float | None = None
 
     def __post_init__(self) -> None:
+        if self.channel != "mix" and type(self.channel) is not int:
+            what = f"channel = {self.channel!r} is none: expected mix, or 0 to {MAX_CHANNEL}"
+            raise AudioError("selection", what)
         if self.channel != "mix" and not 0 <= self.channel <= MAX_CHANNEL:
             what = f"channel = {self.channel} is none: expected mix, or 0 to {MAX_CHANNEL}"
             raise AudioError("selection", what, MAX_CHANNEL, self.channel, "channels")
@@ -192,19 +195,19 @@ def stream(
         AudioError: for anything that is wrong with the source.
     """
     with _opened(source) as file:
-        listener = _Listener(limits, meter, selection)
+        selector = _Selector(limits, meter, selection)
         n_samples = 0
         for sound in open_sounds(file):
-            if listener.is_done:
+            if selector.is_done:
                 break
-            listener.check(sound)
-            for block in _at_16_khz(listener.mono(sound), sound.rate):
+            selector.check(sound)
+            for block in _at_16_khz(selector.mono(sound), sound.rate):
                 if len(block):
                     n_samples += len(block)
                     yield block
         if not n_samples:
-            raise listener.nothing()
-        for sentence in (*file.warnings, *listener.mixdown.warnings):
+            raise selector.nothing()
+        for sentence in (*file.warnings, *selector.mixdown.warnings):
             warn(sentence)
 
 
@@ -231,26 +234,26 @@ def read_header(
     with _opened(source) as file:
         sounds = list(open_sounds(file))
     first, is_known = sounds[0], all(sound.frames is not None for sound in sounds)
-    listener = _Listener(limits, None, selection)
-    error = _header_error(sounds, listener, is_known=is_known)
+    selector = _Selector(limits, None, selection)
+    error = _header_error(sounds, selector, is_known=is_known)
     return Header(
         container=first.container,
         codec=first.codec,
         sample_rate=first.rate,
         channels=first.channels,
-        duration_s=listener.seconds if is_known else None,
+        duration_s=selector.seconds if is_known else None,
         error=error,
         warnings=file.warnings,
     )
 
 
 def _header_error(
-    sounds: list[Sound], listener: "_Listener", *, is_known: bool
+    sounds: list[Sound], selector: "_Selector", *, is_known: bool
 ) -> AudioError | None:
     error = None
     for sound in sounds:
         try:
-            listener.claim(sound)
+            selector.claim(sound)
         except AudioError as found:
             error = error or found
     if error is not None:
@@ -258,7 +261,7 @@ def _header_error(
     if any(sound.is_cut for sound in sounds):
         message = "the file ends before what its headers promise; copy or encode the file again"
         return AudioError("truncated", message)
-    return listener.nothing() if is_known and not listener.seconds else None
+    return selector.nothing() if is_known and not selector.seconds else None
 
 
 @contextmanager
@@ -278,6 +281,11 @@ def _open(source: AudioFile, stack: ExitStack) -> BinaryIO:
     """A file that can be read anywhere: what comes through a pipe is kept until it has ended."""
     if isinstance(source, bytes):
         return io.BytesIO(source)
+    if isinstance(source, io.TextIOBase):
+        message = "the file is open for reading text; open it with mode 'rb'"
+        raise AudioError("unreadable", message)
+    if "\0" in str(source):
+        raise AudioError("unreadable", "the file cannot be read: its name holds NUL")
     if isinstance(source, str | Path):
         source = Path(source).open("rb")  # noqa: SIM115
         stack.enter_context(source)
@@ -311,14 +319,14 @@ def _check_header(sound: Sound, limits: Limits) -> None:
 
 
 class _Tally:
-    """What the selected parts of a file come to, held against the limits."""
+    """Counts the selected parts of a file and compares them with the limits."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.seconds, self.n_bytes = 0.0, 0
 
     def add(self, sound: Sound, frames: int) -> AudioError | None:
-        """Count frames of a sound; what is wrong if that is too much."""
+        """Count frames of a sound; returns the error if that is too much."""
         error = self._error(sound, frames)
         self.seconds += frames / max(1, sound.rate)
         self.n_bytes += frames * sound.channels * 4
@@ -354,8 +362,8 @@ class _Tally:
         return None
 
 
-class _Listener:
-    """Takes the sounds of a file one after the other, and gives the selected part of them."""
+class _Selector:
+    """Takes the sounds of a file one after the other and returns the selected part of them."""
 
     def __init__(self, limits: Limits, meter: Meter | None, selection: Selection) -> None:
         self.selection, self.meter = selection, meter
@@ -413,7 +421,7 @@ class _Listener:
             raise AudioError("selection", message, sound.channels - 1, channel, "channels")
 
     def nothing(self) -> AudioError:
-        """Why no samples came."""
+        """The error of a file that gave no samples."""
         start_s = self.selection.start_s
         if 0 < self._passed_s <= start_s:
             message = (

@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from models import modelfile, shipped
@@ -34,7 +34,7 @@ class Method(Part):
 
 
 class Calibration(Part):
-    """How logits became honest probabilities, and the expected calibration error it left."""
+    """How logits are calibrated, and the expected calibration error before and after."""
 
     method: Literal["temperature", "platt", "none"]
     """`temperature` divides all logits by one number, `platt` scales and shifts each label's;
@@ -100,7 +100,7 @@ class TrainingData(Part):
 
 
 class GoldenScores(Part):
-    """What the reference embedding gives, little-endian float32 in base64.
+    """The scores of the reference embedding, little-endian float32 in base64.
 
     The embedding is `offset + scale * w`, with `w` of `reference_embedding`: made, not stored.
     """
@@ -186,11 +186,19 @@ class Classifier:
             WrongKindError: it is an encoder.
             ModelFileError: the file is missing, broken or not a classifier.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1  # too small to share out; more would take the encoder's
-        options.log_severity_level = 3
         file = shipped.find(path)
-        return cls(*modelfile.open_as(ClassifierCard, "classifier", INPUTS, OUTPUTS, file, options))
+        kind = (ClassifierCard, "classifier", INPUTS, OUTPUTS)
+        return cls(*modelfile.open_as(*kind, file, _options()))
+
+    @classmethod
+    def of_bytes(cls, content: bytes, name: str) -> Self:
+        """Open the content of a classifier file, as a classifier of this name.
+
+        Raises:
+            ModelFileError: it is broken or not a classifier.
+        """
+        kind = (ClassifierCard, "classifier", INPUTS, OUTPUTS)
+        return cls(*modelfile.open_bytes(*kind, content, name, _options()))
 
     def check_space(self, space_id: str, encoder: str) -> None:
         """Refuse embeddings of another space.
@@ -206,12 +214,13 @@ class Classifier:
                 "again on this one with viola fit"
             )
 
-    def predict(self, embeddings: Floats) -> Predictions:
-        """Scores of embeddings (N, D).
+    def predict(self, embeddings: ArrayLike) -> Predictions:
+        """Scores of embeddings (N, D), as an array or as lists.
 
         Raises:
-            ValueError: embeddings of another size.
+            ValueError: embeddings of another size, or what is no finite number.
         """
+        embeddings = _numbers(embeddings)
         if embeddings.ndim != 2 or embeddings.shape[1] != self.card.embed_dim:
             raise ValueError(
                 f"embeddings of shape {embeddings.shape}; expected (N, {self.card.embed_dim})"
@@ -247,6 +256,13 @@ class Classifier:
         return error
 
 
+def _options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # too small to share out; more would take the encoder's
+    options.log_severity_level = 3
+    return options
+
+
 def reference_embedding(embed_dim: int, offset: float, scale: float) -> Floats:
     """An embedding (D,) that any machine makes alike: a Weyl sequence of mean 0 and variance 1."""
     fraction = np.arange(1, embed_dim + 1) * 0.618033988749895 % 1.0
@@ -269,3 +285,19 @@ def _difference(found: Floats, golden: Floats, name: str) -> float:
     if found.shape != golden.shape:
         raise ModelFileError(f"{name} gives {found.shape} scores, its card holds {golden.shape}")
     return float(np.abs(found - golden).max() / max(float(np.abs(golden).max()), 1e-6))
+
+
+def _numbers(embeddings: ArrayLike) -> Floats:
+    """What is given as float32.
+
+    Raises:
+        ValueError: it holds something else than finite numbers.
+    """
+    try:
+        found = np.asarray(embeddings, np.float32)
+    except (TypeError, ValueError):
+        kind = type(embeddings).__name__
+        raise ValueError(f"a {kind} is no table of embeddings; expected (N, D) numbers") from None
+    if not np.isfinite(found).all():
+        raise ValueError("the embeddings are not all finite numbers")
+    return found

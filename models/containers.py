@@ -103,7 +103,7 @@ def open_sounds(file: File) -> Iterator[Sound]:
 
 
 def _next(file: File, stop: int) -> tuple[int, Kind | None]:
-    """Where the next recording begins behind another one, and what it is, if there is one."""
+    """The offset and the format of the recording that follows another one; no format at the end."""
     offset = after_padding(file, stop)
     if kind := kind_at(file, offset) or lone_frame(file, offset):
         return offset, kind
@@ -115,7 +115,7 @@ def _next(file: File, stop: int) -> tuple[int, Kind | None]:
 
 
 def _beginning(file: File) -> tuple[int, Kind]:
-    """Where the first recording begins, and what it is."""
+    """The offset and the format of the first recording."""
     offset = after_padding(file, 0)
     for begin in dict.fromkeys((0, offset)):
         if kind := kind_at(file, begin):

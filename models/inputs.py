@@ -1,4 +1,4 @@
-"""What people hand to an encoder -> a file to decode, samples (S,), or blocks of samples.
+"""Whatever an encoder is given -> a file to decode, samples (S,), or blocks of samples.
 
 Letters: `S` samples at 16 kHz.
 """
@@ -22,6 +22,7 @@ Source = Any
 iterable of blocks of floats, as `models.audio.stream` gives."""
 
 _FULL_SCALE = {"int16": (0, 2**15), "int32": (0, 2**31), "uint8": (128, 2**7)}  # and zero
+_SOURCES = "a path, a file's bytes, an open file, samples or blocks of them"
 _EXPECTED = "floats in [-1, 1], int16, int32 or uint8"
 
 
@@ -45,6 +46,9 @@ def blocks(
     if selection != WHOLE:
         message = "a part can be selected of a file or an array, not of blocks; cut them yourself"
         raise AudioError("selection", message)
+    if not isinstance(source, Iterable) or isinstance(source, dict | set):
+        message = f"a {type(source).__name__} is no recording; expected {_SOURCES}"
+        raise AudioError("unsupported", message)
     return map(checked, source)
 
 
@@ -76,7 +80,8 @@ def floats(array: NDArray[Any]) -> Floats:
     """
     name = array.dtype.name
     if array.dtype.kind == "f":
-        return array.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # what is too large is refused by name
+            return array.astype(np.float32, copy=False)
     if name in _FULL_SCALE:
         zero, scale = _FULL_SCALE[name]
         scaled: Floats = ((array.astype(np.float64) - zero) / scale).astype(np.float32)

@@ -41,6 +41,10 @@ PROJECTION = ("readout.center", "readout.projection")
 """Outputs of a file with a readout that do not depend on its inputs: (P,) and (P, D). They finish
 what was pooled from tiles."""
 
+LOG_MEL = "log_mel"
+"""Output with the log-mel that the encoder sees, before it is normalised: [batch, bands, frames].
+Files that were written before it was given lack it."""
+
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 CUDA_OPTIONS = {
@@ -98,6 +102,9 @@ class Training(Part):
 
     sources: list[TrainingSource] = []
     commit: str = ""
+    initial: "Training | None" = None
+    """Of the weights that it began with, if those were not random; what stands above is of what
+    came after."""
 
 
 class Golden(Part):
@@ -305,28 +312,57 @@ def open_as(
     """
     if not Path(path).is_file():
         raise ModelFileError(f"no model file at {path}")
+    opened = _opened(card_type, kind, inputs, outputs, str(path), str(path), options, providers)
+    session, card = opened
+    return session, card.model_copy(update={"name": Path(path).stem})  # a file renamed is too
+
+
+def open_bytes(
+    card_type: type[C],
+    kind: str,
+    inputs: list[str],
+    outputs: list[str],
+    content: bytes,
+    name: str,
+    options: ort.SessionOptions | None = None,
+) -> tuple[ort.InferenceSession, C]:
+    """`open_as` for the content of a file, of a model that is called `name`."""
+    where = f"the model {name}"
+    session, card = _opened(card_type, kind, inputs, outputs, content, where, options, (CPU,))
+    return session, card.model_copy(update={"name": name})
+
+
+def _opened(
+    card_type: type[C],
+    kind: str,
+    inputs: list[str],
+    outputs: list[str],
+    source: str | bytes,
+    where: str,
+    options: ort.SessionOptions | None,
+    providers: Sequence[Provider],
+) -> tuple[ort.InferenceSession, C]:
     try:
-        session = ort.InferenceSession(str(path), options, providers=list(providers))
+        session = ort.InferenceSession(source, options, providers=list(providers))
     except Exception as error:  # onnxruntime's own exceptions share no base class but Exception
-        raise ModelFileError(f"{path} is not an ONNX file that this runtime can open") from error
-    content = _read_card(session.get_modelmeta().custom_metadata_map, path)
+        raise ModelFileError(f"{where} is not an ONNX file that this runtime can open") from error
+    content = _read_card(session.get_modelmeta().custom_metadata_map, where)
     if content.get("kind") != kind:
         found = str(content.get("kind"))
-        raise WrongKindError(f"{path} is a file of kind {found}; expected kind {kind}", found)
+        raise WrongKindError(f"{where} is a file of kind {found}; expected kind {kind}", found)
     try:
         card = card_type.model_validate(content)
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
-        raise ModelFileError(f"the card of {path} is not valid: {fields}") from error
-    named = card.model_copy(update={"name": Path(path).stem})  # a file that is renamed is too
+        raise ModelFileError(f"the card of {where} is not valid: {fields}") from error
     found_in = {tensor.name for tensor in session.get_inputs()}
     found_out = {tensor.name for tensor in session.get_outputs()}
     if found_in != set(inputs) or not set(outputs) <= found_out:
         raise ModelFileError(
-            f"{path} has inputs {sorted(found_in)} and outputs {sorted(found_out)}; "
+            f"{where} has inputs {sorted(found_in)} and outputs {sorted(found_out)}; "
             f"of kind {kind}, it has inputs {sorted(inputs)} and outputs {sorted(outputs)}"
         )
-    return session, named
+    return session, card
 
 
 def packed(values: NDArray[np.float32]) -> str:
@@ -377,13 +413,20 @@ def golden_error(card: Card, embedding: NDArray[np.float32]) -> float:
 
 def write(proto: Any, card: BaseModel, path: Path) -> None:
     """Put the card into an ONNX ModelProto and write it."""
+    content = serialized(proto, card)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def serialized(proto: Any, card: BaseModel) -> bytes:
+    """An ONNX ModelProto with the card in it, as a file holds it."""
     kept = [entry for entry in proto.metadata_props if entry.key != CARD_KEY]
     del proto.metadata_props[:]
     proto.metadata_props.extend(kept)
     proto.metadata_props.add(key=CARD_KEY, value=card.model_dump_json())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(proto.SerializeToString(deterministic=True))
+    content: bytes = proto.SerializeToString(deterministic=True)
+    return content
 
 
 def _read_card(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:

@@ -162,7 +162,7 @@ class Meter:
         return _together([*self._parts, *([self._report()] if self._n_samples else [])])
 
     def _report(self) -> Quality:
-        """Of the part that was begun last."""
+        """The quality of the part that was begun last."""
         if not self._n_frames:  # shorter than one frame
             self._add_frames(self._rest[:, None], np.hanning(self._n_samples + 2)[1:-1])
         sound, n_values = self.sound, self._n_samples * self.sound.channels

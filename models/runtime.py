@@ -13,6 +13,8 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from numbers import Real
 from pathlib import Path
 from typing import Literal, Self
 
@@ -21,15 +23,16 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models import inputs, modelfile, shipped
-from models.audio import SAMPLE_RATE, WHOLE, Limits, Selection
+from models.audio import MAX_TIME_S, SAMPLE_RATE, WHOLE, Limits, Selection
 from models.inputs import Source
 from models.modelfile import DEFAULT_MODEL, PROJECTION, Card
-from models.tiles import Tiling, checked, groups
+from models.tiles import Tile, Tiling, checked, groups
 from models.windows import Pool, Pooling, Timed, Timeline, shortened
 
 Floats = NDArray[np.float32]
-Output = Literal["embedding", "frames"]
-"""What a batch gives: vectors (N, D), or frames (N, T, F), those beyond a row's end included."""
+Output = Literal["embedding", "frames", "log_mel"]
+"""What a batch gives: vectors (N, D), frames (N, T, F), or log-mel (N, bands, T), the frames beyond
+a row's end included."""
 
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -89,6 +92,11 @@ class Encoder:
         return cls(session, card)
 
     @property
+    def gives_log_mel(self) -> bool:
+        """Whether the file has the output `log_mel`."""
+        return any(tensor.name == modelfile.LOG_MEL for tensor in self._session.get_outputs())
+
+    @property
     def device(self) -> Literal["cpu", "cuda"]:
         """Where it computes; a runtime for GPUs goes to the CPU where it finds none."""
         return "cuda" if self._session.get_providers()[0] == modelfile.CUDA else "cpu"
@@ -113,27 +121,27 @@ class Encoder:
             AudioError: the recording is empty or cannot be decoded.
             ValueError: more dimensions than the model has.
         """
-        clip = inputs.samples(source)
-        if clip is not None:
-            source = inputs.selected(checked(clip), selection)
-            selection = WHOLE
-            if len(source) <= self.tiling.tile_samples:
-                return shortened(self.embed_batch([source])[0], dimensions)
+        tiles = self.tiling.cut(inputs.blocks(source, limits, selection))
+        first = next(tiles)
+        if first.stop is None:  # all of the recording: the graph pools it
+            return shortened(self.embed_batch([first.samples])[0], dimensions)
         pool = self.pool()
-        for frames in self.stream_frames(source, limits, selection):
-            pool.add(frames)
+        for tile in chain([first], tiles):
+            pool.add(self._frames(tile))
         return shortened(pool.embedding(), dimensions)
 
     def embed_batch(self, clips: Sequence[Floats]) -> Floats:
         """One vector a clip, of any mixture of lengths: N times (S,) at 16 kHz -> (N, D)."""
-        clips = [clip if (found := inputs.samples(clip)) is None else found for clip in clips]
+        clips = [
+            checked(clip if (found := inputs.samples(clip)) is None else found) for clip in clips
+        ]
         embeddings = np.empty((len(clips), self.card.embed_dim), np.float32)
         buckets: dict[int, list[int]] = defaultdict(list)
         for index, clip in enumerate(clips):
             if len(clip) > self.tiling.tile_samples:
                 embeddings[index] = self.embed(clip)
             else:
-                buckets[self.tiling.bucket(len(checked(clip)))].append(index)
+                buckets[self.tiling.bucket(len(clip))].append(index)
         for bucket, indices in buckets.items():
             for group in groups(indices, self.tiling.max_rows(bucket)):
                 batch = [clips[index] for index in group]
@@ -150,10 +158,12 @@ class Encoder:
         self, source: Source, limits: Limits = Limits(), selection: Selection = WHOLE
     ) -> Iterator[Floats]:
         """`frames` in parts (T, F) of bounded size, as they are computed."""
-        for tile in self.tiling.cut(inputs.blocks(source, limits, selection)):
-            bucket = self.tiling.bucket(len(tile.samples))
-            frames = self.run_batch("frames", [tile.samples], bucket)[0]
-            yield self.tiling.own_frames(tile, frames)
+        yield from map(self._frames, self.tiling.cut(inputs.blocks(source, limits, selection)))
+
+    def _frames(self, tile: Tile) -> Floats:
+        """The frames (T, F) that a tile adds to its recording."""
+        bucket = self.tiling.bucket(len(tile.samples))
+        return self.tiling.own_frames(tile, self.run_batch("frames", [tile.samples], bucket)[0])
 
     def windows(
         self,
@@ -203,11 +213,13 @@ class Encoder:
             ValueError: a window or hop that is not above 0, or a hop longer than the window.
         """
         hop_s = window_s if hop_s is None else hop_s
-        if not 0 < hop_s <= window_s < math.inf:
-            raise ValueError(
-                f"window_s={window_s:g}, hop_s={hop_s:g}: expected 0 < hop_s <= window_s"
-            )
         frame_s = self.card.frame_hop / SAMPLE_RATE
+        are_numbers = isinstance(window_s, Real) and isinstance(hop_s, Real)
+        if not (are_numbers and 0 < hop_s <= window_s <= MAX_TIME_S):
+            raise ValueError(
+                f"window_s={window_s!r}, hop_s={hop_s!r}: expected 0 < hop_s <= window_s <= "
+                f"{MAX_TIME_S:g}"
+            )
         window, hop = max(1, round(window_s / frame_s)), max(1, round(hop_s / frame_s))
         return Timeline(window, hop, frame_s, self.pooling)
 
@@ -216,7 +228,7 @@ class Encoder:
         return Pool(self.pooling)
 
     def run_batch(self, output: Output, clips: Sequence[Floats], bucket: int) -> Floats:
-        """Infer clips of at most `bucket` samples as one batch: -> (N, D) or (N, T, F)."""
+        """Infer clips of at most `bucket` samples as one batch; see `Output`."""
         waveform = np.zeros((len(clips), bucket), np.float32)
         for row, clip in zip(waveform, clips, strict=True):
             row[: len(clip)] = clip

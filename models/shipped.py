@@ -6,7 +6,7 @@ from models.modelfile import PRETRAINED, ModelFileError
 
 
 def find(name: str | Path) -> Path:
-    """A file as it is named, or the one of that name that ships: `default`, `sounds-10`.
+    """The path of a model file: as given, or of one that ships by its name (`default`).
 
     Raises:
         ModelFileError: there is neither.

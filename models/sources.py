@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +41,11 @@ class Item(NamedTuple):
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
+
+
+def normal(name: str) -> str:
+    """A name in the form in which names are compared: macOS writes letters with accents as two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def source_name(path: Path) -> str:

@@ -13,13 +13,34 @@ console = Console(stderr=True, soft_wrap=True)
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
 """The option of commands that write files."""
 
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, max=1024, help="Threads; what this process may use if not given."),
+]
+"""The option of commands that compute vectors."""
+
+# Options of commands that read labelled clips
+Root = Annotated[
+    Path | None, typer.Option(help="Folder that file names start from, if not the table's.")
+]
+Separator = Annotated[
+    str | None,
+    typer.Option(help="Joins the labels of one clip, if it is none of , ; |; '' for none."),
+]
+AllowLeakage = Annotated[
+    bool, typer.Option("--allow-leakage", help="Warn of clips on both sides, do not refuse.")
+]
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave out clips that cannot be decoded.")
+]
+
 
 @contextmanager
 def clear_errors(*expected: type[Exception]) -> Iterator[None]:
-    """What a person can put right is one line, not a traceback; then the command ends with 1.
+    """Show errors that a person can mend as one line, without a traceback, and end with 1.
 
     Args:
-        expected: kinds of errors that are such; an `OSError`, as of a full disk, always is.
+        expected: the kinds of errors; an `OSError`, as of a full disk, is always one.
     """
     mendable: tuple[type[Exception], ...] = (OSError, *expected)
     try:
@@ -27,6 +48,17 @@ def clear_errors(*expected: type[Exception]) -> Iterator[None]:
     except mendable as error:
         console.print(f"error: {error}", markup=False, style="red")
         raise typer.Exit(1) from error
+
+
+@contextmanager
+def busy(what: str, shown: Console = console) -> Iterator[None]:
+    """Say what is being done that takes a while: beside a spinner, or as a line in a log."""
+    if shown.is_terminal:
+        with shown.status(what):
+            yield
+    else:
+        shown.print(what, markup=False)
+        yield
 
 
 def keep_existing(path: Path, *, force: bool) -> None:

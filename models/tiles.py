@@ -21,6 +21,7 @@ C = TypeVar("C")
 
 TILE_S = 10.24  # longest tile, and the audio in one batch
 SHORTEST_TILE_S = 0.32
+FLOATS = "floats in [-1, 1]"
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Cutter:
 
 
 def groups(items: Sequence[C], most: int) -> Iterator[Sequence[C]]:
-    """Batches of powers of two, at most `most`: few shapes, and no row computed in vain."""
+    """Split a row of things into batches of 1, 2, 4, ... at most `most`: few shapes, all full."""
     first = 0
     while first < len(items):
         size = batch_size(len(items) - first, most)
@@ -136,7 +137,7 @@ def groups(items: Sequence[C], most: int) -> Iterator[Sequence[C]]:
 
 
 def batch_size(n_waiting: int, most: int) -> int:
-    """How many of those that wait make the next batch."""
+    """The size of the next batch: the largest power of two that `n_waiting` and `most` allow."""
     return 1 << (min(most, n_waiting).bit_length() - 1)
 
 
@@ -146,10 +147,14 @@ def checked(samples: Floats) -> Floats:
     Raises:
         AudioError: for what is not (S,), not floats, empty, not finite or far out of range.
     """
+    if not isinstance(samples, np.ndarray):
+        kind = type(samples).__name__
+        message = f"samples are a {kind}; expected an array of {FLOATS}: a file goes to embed"
+        raise AudioError("unsupported", message)
     if samples.ndim != 1:
         raise AudioError("channels", f"samples of shape {samples.shape}; expected (S,), mono")
     if samples.dtype.kind != "f":
-        raise AudioError("unsupported", f"samples are {samples.dtype}; expected floats in [-1, 1]")
+        raise AudioError("unsupported", f"samples are {samples.dtype}; expected {FLOATS}")
     if len(samples) == 0:
         raise AudioError("empty", "the recording holds no samples", limit=1, observed=0)
     peak = np.abs(samples).max()

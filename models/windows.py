@@ -37,7 +37,7 @@ class Pooling:
     unit_length: bool = False
 
     def embedding(self, pooled: Floats) -> Floats:
-        """The finished vector: (P,) -> (D,)."""
+        """The finished vectors: (..., P) -> (..., D)."""
         if self.center is None or self.projection is None:
             return pooled
         embedding: Floats = np.matmul(pooled - self.center, self.projection)
@@ -47,8 +47,8 @@ class Pooling:
 def unit(embedding: Floats) -> Floats:
     """Vectors (..., D) divided by their length; zeros stay."""
     length = np.linalg.norm(embedding, axis=-1, keepdims=True)
-    scaled: Floats = (embedding / np.maximum(length, np.finfo(np.float32).tiny)).astype(np.float32)
-    return scaled
+    scaled: Floats = embedding / np.maximum(length, np.finfo(np.float32).tiny)
+    return scaled.astype(np.float32, copy=False)
 
 
 def shortened(embedding: Floats, dimensions: int | None) -> Floats:
@@ -63,8 +63,8 @@ def shortened(embedding: Floats, dimensions: int | None) -> Floats:
     n = embedding.shape[-1]
     if dimensions is None or dimensions == n:
         return embedding
-    if not 1 <= dimensions < n:
-        raise ValueError(f"dimensions is {dimensions}; expected 1 to {n}")
+    if not isinstance(dimensions, int | np.integer) or not 1 <= dimensions < n:
+        raise ValueError(f"dimensions is {dimensions!r}; expected 1 to {n}")
     return unit(embedding[..., :dimensions])
 
 
@@ -111,9 +111,13 @@ class Pool:
 
     def embedding(self) -> Floats:
         """The finished vector, (D,)."""
+        return self._pooling.embedding(self.pooled())
+
+    def pooled(self) -> Floats:
+        """The statistics one after the other, before the readout: (P,)."""
         deviations = iter(self._scatter)
         parts = [self._part(statistic, deviations) for statistic in self._pooling.statistics]
-        return self._pooling.embedding(np.concatenate(parts).astype(np.float32))
+        return np.concatenate(parts).astype(np.float32)
 
     def _part(self, statistic: Statistic, scatters: Iterator[Doubles]) -> NDArray[np.floating]:
         columns = statistic.columns
@@ -203,5 +207,12 @@ class Timeline:
         return self._timed(self._pools.rest())
 
     def _timed(self, windows: Iterable[tuple[int, int, Pool]]) -> list[Timed]:
-        frame_s = self._frame_s
-        return [(first * frame_s, end * frame_s, pool.embedding()) for first, end, pool in windows]
+        """Windows that are complete together are projected together, which is far cheaper."""
+        spans, pools = [], []
+        for first, end, pool in windows:
+            spans.append((first * self._frame_s, end * self._frame_s))
+            pools.append(pool.pooled())
+        if not pools:
+            return []
+        vectors = self._pools.pooling.embedding(np.stack(pools))
+        return [(start, end, vector) for (start, end), vector in zip(spans, vectors, strict=True)]

@@ -114,7 +114,7 @@ def log_loss(logits: Array, labels: Labels) -> float:
 
 
 def helps(before: Array, after: Array, labels: Labels) -> bool:
-    """Whether probabilities (N, K) of held-out clips were made more honest, or stayed as they were.
+    """Whether calibration made the probabilities (N, K) of held-out clips no worse.
 
     Neither the calibration error nor the log loss may rise: of few, easy clips a temperature is
     learnt that makes things worse.
@@ -125,7 +125,7 @@ def helps(before: Array, after: Array, labels: Labels) -> bool:
 
 
 def _surprise(probabilities: Array, labels: Labels) -> float:
-    """Mean negative log of the probability that was given to what holds."""
+    """Mean negative log of the probability that was given to the true labels."""
     if labels.ndim == 2:
         given = np.where(labels, probabilities, 1 - probabilities)
     else:

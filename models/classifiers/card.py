@@ -34,11 +34,27 @@ class Notes:
     licence: str
     description: str = ""
     sources: tuple[Source, ...] = ()
+    protocol: str = ""
+    """How it was tested, where the splits do not say it all."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where the vectors lie that a classifier takes, and what computes them."""
+
+    encoder: str
+    space_id: str
+    embed_dim: int
+
+    @classmethod
+    def of(cls, card: Card) -> "Space":
+        """That of an encoder."""
+        return cls(card.name, card.space_id, card.embed_dim)
 
 
 def describe(
     task: Task,
-    encoder: Card,
+    space: Space,
     held: HeldOut,
     judged: Judged,
     *,
@@ -63,17 +79,17 @@ def describe(
         licence=notes.licence,
         labels=list(task.classes),
         multi_label=task.is_multilabel,
-        thresholds=_thresholds(scaling, held, labels),
-        encoder=encoder.name,
-        space_id=encoder.space_id,
-        embed_dim=encoder.embed_dim,
+        thresholds=thresholds(scaling, held, labels),
+        encoder=space.encoder,
+        space_id=space.space_id,
+        embed_dim=space.embed_dim,
         method=Method(
             estimator="multi-layer perceptron" if kind is estimators.MLP else "logistic regression",
             regularisation=f"{kind.parameter} = {held.regularisation:g}",
             seed=seed,
         ),
         calibration=_calibration(scaling, judged, labels),
-        scores=_scores(task, kind, held, judged),
+        scores=_scores(task, kind, held, judged, notes.protocol),
         novelty=Novelty(
             method=f"one minus the cosine to the nearest of {n_references} training clips",
             threshold=novelty.threshold(held.distance),
@@ -91,7 +107,8 @@ def describe(
     )
 
 
-def _thresholds(scaling: Scaling | None, held: HeldOut, labels: Labels) -> list[float]:
+def thresholds(scaling: Scaling | None, held: HeldOut, labels: Labels) -> list[float]:
+    """From which probability on each label holds; none where exactly one does."""
     if labels.ndim == 1:
         return []
     logits = held.logits if scaling is None else scaling(held.logits)
@@ -110,7 +127,7 @@ def _calibration(scaling: Scaling | None, judged: Judged, labels: Labels) -> Cal
     )
 
 
-def _scores(task: Task, kind: Kind, held: HeldOut, judged: Judged) -> Scores:
+def _scores(task: Task, kind: Kind, held: HeldOut, judged: Judged, protocol: str) -> Scores:
     labels = task.labels[held.index]
     folds = crossfit.round_scores(held, judged, labels)
     how, kept = f"{len(task.rounds)} parts of {task.name}, each held out once", "all clips"
@@ -122,7 +139,8 @@ def _scores(task: Task, kind: Kind, held: HeldOut, judged: Judged) -> Scores:
         mean=float(np.mean(folds)),
         deviation=float(np.std(folds)),
         folds=folds,
-        protocol=f"{how}; {kind.parameter} chosen by cross-validation on the other clips, "
+        protocol=f"{how}{protocol and ', ' + protocol}; {kind.parameter} chosen by "
+        "cross-validation on the other clips, "
         f"calibration and thresholds by the other parts; the file is trained on {kept}",
         classes=crossfit.class_scores(judged, labels, task.one_hot[held.index], task.classes),
     )

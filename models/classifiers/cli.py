@@ -7,7 +7,16 @@ import typer
 
 from models import shipped
 from models.modelfile import DEFAULT_MODEL
-from models.terminal import Force, clear_errors, console, keep_existing
+from models.terminal import (
+    AllowLeakage,
+    Force,
+    Root,
+    Separator,
+    SkipBroken,
+    clear_errors,
+    console,
+    keep_existing,
+)
 
 if TYPE_CHECKING:
     from models.classifier import ClassifierCard, Source
@@ -26,19 +35,11 @@ def fit(
     mlp: Annotated[
         bool, typer.Option("--mlp", help="A multi-layer perceptron, not logistic regression.")
     ] = False,
-    root: Annotated[
-        Path | None, typer.Option(help="Folder that file names start from, if not the table's.")
-    ] = None,
-    separator: Annotated[
-        str | None, typer.Option(help="Joins the labels of one clip, if it is none of , ; |.")
-    ] = None,
+    root: Root = None,
+    separator: Separator = None,
     seed: Annotated[int, typer.Option(min=0, help="Of splits, samples and first weights.")] = 0,
-    allow_leakage: Annotated[
-        bool, typer.Option("--allow-leakage", help="Warn of clips on both sides, do not refuse.")
-    ] = False,
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out clips that cannot be decoded.")
-    ] = False,
+    allow_leakage: AllowLeakage = False,
+    skip_broken: SkipBroken = False,
     licence: Annotated[str, typer.Option(help="Of the classifier, for its card.")] = "unknown",
     description: Annotated[str, typer.Option(help="A sentence for the card.")] = "",
     sources: Annotated[

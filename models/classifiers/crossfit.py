@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+from sklearn.metrics import average_precision_score
 
 from models.classifier import ClassScores
 from models.classifiers import calibration, estimators, novelty
@@ -44,7 +44,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Judged:
-    """The same answers, each calibrated, decided and called novel by what the other parts say.
+    """Answers of held-out clips after calibration, thresholds and novelty, which others set.
 
     Attributes:
         raw: (M, K) probabilities before calibration.
@@ -134,10 +134,10 @@ def _validate(
 
 
 def judge(held: HeldOut, labels: Labels, *, calibrated: bool = True) -> Judged:
-    """Calibrate, decide and call novel the clips of each part by the others': labels are (M, ...).
+    """Judge the clips of each part by calibration, thresholds and novelty of the other parts.
 
-    So that no figure in a card is of clips that it was fitted to. Not `calibrated`: probabilities
-    stay as they are.
+    So no figure in a card comes from clips that it was fitted to. The labels are (M, ...); with
+    `calibrated` False the probabilities stay as they are.
     """
     multi_label = labels.ndim == 2
     answers = np.empty_like(held.logits)
@@ -161,10 +161,12 @@ def judge(held: HeldOut, labels: Labels, *, calibrated: bool = True) -> Judged:
 
 
 def round_scores(held: HeldOut, judged: Judged, labels: Labels) -> list[float]:
-    """Accuracy or mAP of each part."""
+    """Accuracy or mAP of each part; none of a part in which no label holds at all."""
+    parts = [held.part == part for part in np.unique(held.part)]
     return [
-        _score(judged.probabilities[held.part == part], labels[held.part == part])
-        for part in np.unique(held.part)
+        _score(judged.probabilities[part], labels[part])
+        for part in parts
+        if labels.ndim == 1 or labels[part].any()
     ]
 
 
@@ -172,27 +174,31 @@ def class_scores(
     judged: Judged, labels: Labels, classes: NDArray[np.bool_], names: tuple[str, ...]
 ) -> dict[str, ClassScores]:
     """Precision, recall, F1 and average precision of each class over all that was held out."""
-    shown = np.arange(len(names))  # also of a class that was never predicted
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, judged.predicted, labels=shown, average=None, zero_division=0
-    )
+    said = judged.predicted
+    if said.ndim == 1:
+        said = said[:, None] == np.arange(len(names))
     return {
-        name: ClassScores(
-            precision=float(precision[k]),
-            recall=float(recall[k]),
-            f1=float(f1[k]),
-            average_precision=float(
-                average_precision_score(classes[:, k], judged.probabilities[:, k])
-            ),
-            clips=int(classes[:, k].sum()),
-        )
+        name: _of_class(judged.probabilities[:, k], said[:, k].astype(bool), classes[:, k])
         for k, name in enumerate(names)
     }
 
 
+def _of_class(answers: Array, said: NDArray[np.bool_], holds: NDArray[np.bool_]) -> ClassScores:
+    """What was answered of one class (M,), said of it (M,), and is so (M,)."""
+    hits, n_said, n_held = int((said & holds).sum()), int(said.sum()), int(holds.sum())
+    return ClassScores(
+        precision=hits / max(1, n_said),  # 0 for a class that was never predicted
+        recall=hits / max(1, n_held),
+        f1=2 * hits / max(1, n_said + n_held),
+        average_precision=float(average_precision_score(holds, answers)) if n_held else 0.0,
+        clips=n_held,
+    )
+
+
 def _score(answers: Array, labels: Labels) -> float:
-    """Accuracy, or the mean average precision over the labels that hold at all."""
+    """Accuracy, or the mean average precision over the labels that hold at all; 0 if none does."""
     if labels.ndim == 1:
         return float((answers.argmax(axis=1) == labels).mean())
     held = [k for k in range(labels.shape[1]) if labels[:, k].any()]
-    return float(np.mean([average_precision_score(labels[:, k], answers[:, k]) for k in held]))
+    scores = [average_precision_score(labels[:, k], answers[:, k]) for k in held]
+    return float(np.mean(scores)) if scores else 0.0

@@ -81,6 +81,33 @@ def fit(kind: Kind, regularisation: float, x: Floats, labels: Labels, seed: int)
         return _fit(kind, regularisation, scaler, scaler.transform(x), labels, seed)
 
 
+def fit_known(
+    regularisations: Sequence[float],
+    x: Floats,
+    holds: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+) -> Fitted:
+    """A logistic regression a label, of those embeddings (N, D) that say whether it holds.
+
+    Args:
+        regularisations: one a label.
+        x: the embeddings; all of them are scaled alike.
+        holds: (N, K).
+        known: (N, K).
+    """
+    scaler = StandardScaler().fit(x)
+    scaled = scaler.transform(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fits = [
+            _logistic(regularisation, scaled[known[:, k]], holds[known[:, k], k])
+            for k, regularisation in enumerate(regularisations)
+        ]
+    weights = np.concatenate([one.coef_ for one in fits])  # (K, D)
+    shift = np.concatenate([one.intercept_ for one in fits])
+    return Fitted(scaler, tuple(fits), _layers([weights.T], [shift], holds), is_split=True)
+
+
 def _fit(
     kind: Kind, regularisation: float, scaler: StandardScaler, x: Floats, labels: Labels, seed: int
 ) -> Fitted:

@@ -11,20 +11,20 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 from threadpoolctl import threadpool_limits
 
 from models import classifier, modelfile
 from models.audio import SAMPLE_RATE
-from models.classifier import ClassifierCard, Predictions
+from models.classifier import ClassifierCard, GoldenScores, Predictions
 from models.classifiers import calibration, crossfit, estimators, graph, novelty, tested
 from models.classifiers.calibration import Scaling
-from models.classifiers.card import Notes, describe
+from models.classifiers.card import Notes, Space, describe
 from models.classifiers.crossfit import HeldOut, Judged
 from models.classifiers.estimators import Fitted, Floats, Kind
 from models.classifiers.novelty import References
 from models.classifiers.tested import Tested
 from models.labelled.tasks import Task, TaskError
+from models.progress import tracked
 from models.runtime import Encoder
 
 MIN_CLIPS = 5  # of each class; with fewer there is nothing to hold out
@@ -75,6 +75,19 @@ class Head:
         return Predictions(*(part.astype(np.float32) for part in parts))
 
 
+@dataclass(frozen=True)
+class Proved:
+    """What cross-validation says; no `scaling`: it is left uncalibrated.
+
+    `errors` of calibration are those before and after it, by which it was decided.
+    """
+
+    held: HeldOut
+    judged: Judged
+    scaling: Scaling | None
+    errors: tuple[float, float]
+
+
 def fit(
     task: Task,
     encoder: Encoder,
@@ -110,47 +123,94 @@ def fit_embedded(
     console: Console,
 ) -> Made:
     """`fit` for a task whose vectors are known."""
+    proto, made = compose(
+        embedded,
+        Space.of(encoder.card),
+        out.stem,
+        notes=notes,
+        kind=kind,
+        seed=seed,
+        console=console,
+    )
+    modelfile.write(proto, made.card, out)
+    return made
+
+
+def compose(
+    embedded: Embedded,
+    space: Space,
+    name: str,
+    *,
+    notes: Notes,
+    kind: Kind = estimators.LOGISTIC,
+    seed: int = 0,
+    console: Console,
+) -> tuple[Any, Made]:
+    """The graph of a classifier called `name`, and what goes with it; nothing is written.
+
+    Raises:
+        FitError: the graph computes something else than what was learnt.
+    """
     task, x = embedded.task, embedded.vectors
     learnt = _learnt(task)
     with threadpool_limits(1):  # small problems: several threads would wait for each other
-        held = hold_out(embedded, kind, seed, console)
+        proved = cross_validate(embedded, kind, seed, console)
+        held = proved.held
         fitted = estimators.fit(kind, held.regularisation, x[learnt], task.labels[learnt], seed)
-    labels = task.labels[held.index]
-    calibrated = crossfit.judge(held, labels)
-    keeps = calibration.helps(calibrated.raw, calibrated.probabilities, labels)
-    judged = calibrated if keeps else crossfit.judge(held, labels, calibrated=False)
-    scaling = calibration.fit(held.logits, labels) if keeps else None
     head = Head(
         fitted=fitted,
-        scaling=scaling or calibration.unchanged(held.logits.shape[1]),
+        scaling=proved.scaling or calibration.unchanged(held.logits.shape[1]),
         references=novelty.choose(x[learnt], task.one_hot[learnt], seed),
         multi_label=task.is_multilabel,
     )
-    proto = graph.build(head.fitted, head.scaling, head.references, multi_label=head.multi_label)
-    _check_parity(proto.SerializeToString(), head, x[learnt])
-    offset, scale = float(x[learnt].mean()), float(x[learnt].std())
-    reference = classifier.reference_embedding(x.shape[1], offset, scale)
+    proto, golden = checked_graph(head, x[learnt])
     card = describe(
         task,
-        encoder.card,
+        space,
         held,
-        judged,
-        name=out.stem,
+        proved.judged,
+        name=name,
         kind=kind,
-        scaling=scaling,
+        scaling=proved.scaling,
         n_references=len(head.references.vectors),
         learnt=learnt,
         unit_s=float(np.median(embedded.seconds[learnt])),
         seed=seed,
         notes=notes,
-        golden=classifier.golden_scores(offset, scale, head.expected(reference[None])),
+        golden=golden,
     )
-    modelfile.write(proto, card, out)
-    errors = (
+    return proto, Made(card, _tested(name, task, held, proved.judged), *proved.errors)
+
+
+def cross_validate(embedded: Embedded, kind: Kind, seed: int, console: Console) -> Proved:
+    """Answers to clips held out, calibrated where that makes them more honest."""
+    held = hold_out(embedded, kind, seed, console)
+    labels = embedded.task.labels[held.index]
+    calibrated = crossfit.judge(held, labels)
+    keeps = calibration.helps(calibrated.raw, calibrated.probabilities, labels)
+    errors = [
         calibration.calibration_error(found, labels)
         for found in (calibrated.raw, calibrated.probabilities)
+    ]
+    return Proved(
+        held=held,
+        judged=calibrated if keeps else crossfit.judge(held, labels, calibrated=False),
+        scaling=calibration.fit(held.logits, labels) if keeps else None,
+        errors=(errors[0], errors[1]),
     )
-    return Made(card, _tested(out.stem, task, held, judged), *errors)
+
+
+def checked_graph(head: Head, embeddings: Floats) -> tuple[Any, GoldenScores]:
+    """The graph of a head, which computes the same; and its scores for the reference embedding.
+
+    Raises:
+        FitError: it computes something else.
+    """
+    proto = graph.build(head.fitted, head.scaling, head.references, multi_label=head.multi_label)
+    _check_parity(proto.SerializeToString(), head, embeddings)
+    offset, scale = float(embeddings.mean()), float(embeddings.std())
+    reference = classifier.reference_embedding(embeddings.shape[1], offset, scale)
+    return proto, classifier.golden_scores(offset, scale, head.expected(reference[None]))
 
 
 def _tested(name: str, task: Task, held: HeldOut, judged: Judged) -> Tested:
@@ -208,9 +268,7 @@ def embed(task: Task, encoder: Encoder, console: Console, *, skip_broken: bool =
     broken: dict[int, str] = {}
     held: dict[int, Floats] = {}
     decoded = task.decode(broken if skip_broken else None)
-    for index, samples in track(
-        decoded, "embedding", task.n_clips, console=console, transient=True
-    ):
+    for index, samples in tracked(decoded, "embedding", console, task.n_clips):
         held[index] = samples
         seconds[index] = len(samples) / SAMPLE_RATE
         if len(held) == BATCH:
@@ -225,7 +283,7 @@ def embed(task: Task, encoder: Encoder, console: Console, *, skip_broken: bool =
 
 def hold_out(embedded: Embedded, kind: Kind, seed: int, console: Console) -> HeldOut:
     """Answers to clips that were held out, in all of the task's rounds."""
-    rounds = track(embedded.task.rounds, "cross-validation", console=console, transient=True)
+    rounds = tracked(embedded.task.rounds, "cross-validation", console)
     return crossfit.hold_out(kind, embedded.vectors, embedded.task, rounds, seed)
 
 

@@ -54,7 +54,7 @@ class Tested:
 
     @property
     def is_right(self) -> NDArray[np.bool_]:
-        """Whether all that was said of a clip holds, and nothing else: (N,)."""
+        """Whether a clip got all of its labels and no other: (N,)."""
         right: NDArray[np.bool_] = (self.truth == self.predicted).all(axis=1)
         return right
 
@@ -123,7 +123,7 @@ class Tested:
 
 
 def verdict(tested: Tested) -> list[str]:
-    """What a person wants to know first, in sentences."""
+    """How good the classifier is, in sentences."""
     if tested.multi_label:
         precision = _percent(tested.mean_average_precision)
         first = (

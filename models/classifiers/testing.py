@@ -1,4 +1,4 @@
-"""A classifier file put to labelled clips: `viola evaluate CLASSIFIER TASK`."""
+"""Tests a classifier file on labelled clips: `viola evaluate CLASSIFIER TASK`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from models.modelfile import ModelFileError, WrongKindError
 from models.runtime import Encoder
 
 
-def put_to(
+def answers_to(
     classifier: Classifier,
     encoder: Encoder,
     task: Task,

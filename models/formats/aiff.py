@@ -32,7 +32,7 @@ def is_aiff(head: bytes) -> bool:
     return head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC")
 
 
-_RULES = Rules(chunk_rule(">"), b"FORM", is_aiff)
+_RULES = Rules(chunk_rule(">"), b"SSND", b"FORM", is_aiff)
 
 
 def read_aiff(file: File, start: int) -> Part:
@@ -58,7 +58,7 @@ def read_aiff(file: File, start: int) -> Part:
         header_bytes=begin - start,
         is_whole=outer + 8 == file.size - start,
     )
-    end = behind(file, extent.stop, _RULES.next_chunk)
+    end = behind(file, extent.stop, _RULES, "AIFF")
 
     def opened() -> Sound:
         if kind != b"ima4":

@@ -20,7 +20,7 @@ _ENCODINGS = {
     7: ("DOUBLE", 8),
     27: ("ALAW", 1),
 }
-_RULES = Rules(lambda file, offset: None, b".snd", is_au)
+_RULES = Rules(lambda file, offset: None, b"", b".snd", is_au)
 
 
 def read_au(file: File, start: int) -> Part:

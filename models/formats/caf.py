@@ -30,7 +30,7 @@ def _next_chunk(file: File, offset: int) -> int | None:
     return offset + 12 + n_bytes if fits and is_name else None
 
 
-_RULES = Rules(_next_chunk, CAF, lambda head: True, wraps=False)
+_RULES = Rules(_next_chunk, b"data", CAF, lambda head: True, wraps=False)
 
 
 def read_caf(file: File, start: int) -> Part:
@@ -45,7 +45,7 @@ def read_caf(file: File, start: int) -> Part:
     offset, n_bytes = data
     claimed = None if n_bytes < 0 else max(0, n_bytes - 4)  # 4: how often it was edited
     extent = find_samples(file, unit, offset + 4, claimed, _RULES)
-    end = behind(file, extent.stop, _RULES.next_chunk)
+    end = behind(file, extent.stop, _RULES, "CAF")
 
     def opened() -> Sound:
         if kind not in _CODECS:

@@ -131,9 +131,8 @@ def _end_of_frame(file: File, start: int, stop: int) -> int:
         if crc == 0:  # as it is now and then inside a block, and there a zero may follow
             behind = after_padding(file, place)
             if behind >= file.size or kind_at(file, behind) is not None:
-                # A zero or two are the last bytes of the checksum, more of them padding
-                zeros = after_zeros(file, place, _CHECKSUM_BYTES + 1) - place
-                return place + zeros if zeros <= _CHECKSUM_BYTES else place
+                # A zero or two may be the checksum's; those that are not are not read
+                return min(place + _CHECKSUM_BYTES, after_zeros(file, place, _CHECKSUM_BYTES))
     return stop
 
 

@@ -21,6 +21,7 @@ _BEGINS, _ENDS = 2, 4  # flags
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # zlib counts bits backwards
 _CODECS = {b"\x01vorbis": "Vorbis", b"OpusHead": "Opus", b"\x7fFLAC": "FLAC"}
 _SLACK_S = 0.1  # pre-skip and the first block, which granules do not tell apart
+_LOOSE_END_S = 0.25  # encoders that state an end behind their last packet: music of games has it
 _OPUS_RATE = 48_000
 
 
@@ -83,9 +84,20 @@ class _Stream:
         return _OPUS_RATE
 
     @property
+    def is_whole(self) -> bool:
+        """Whether every page from the first to the one marked as the last is there and intact."""
+        return self.has_end and self.broken_at is None
+
+    @property
+    def slack_s(self) -> float:
+        """Seconds that it may end before what its last page states."""
+        return _LOOSE_END_S if self.is_whole else 0.0
+
+    @property
     def least_s(self) -> float:
-        """Seconds that there must be."""
-        return max(0.0, (self.last - (self.first or 0)) / self.rate - _SLACK_S)
+        """The least number of seconds that the stream must have."""
+        stated = (self.last - (self.first or 0)) / self.rate
+        return max(0.0, stated - _SLACK_S - self.slack_s)
 
 
 def read_ogg(file: File, start: int) -> Part:
@@ -175,7 +187,7 @@ def _sound(file: File, stream: _Stream, is_cut: bool, *, is_last: bool) -> Sound
     if stream.codec == "FLAC":
         sound = open_media(view, "Ogg", "ogg", {"flac"}, promised_s=stream.last / stream.rate)
     else:
-        sound = open_sndfile(view, "OGG", stream.least_s)
+        sound = open_sndfile(view, "OGG", stream.least_s, stream.slack_s)
     if is_cut:
         return replace(sound, is_cut=True, blocks=_broken(stream, "truncated", stream.last))
     if stream.broken_at is not None:
@@ -189,7 +201,7 @@ def _sound(file: File, stream: _Stream, is_cut: bool, *, is_last: bool) -> Sound
 
 
 def _broken(stream: _Stream, reason: Literal["corrupt", "truncated"], granule: int) -> Blocks:
-    """In the place of blocks, what is wrong with them: no need to decode what is there."""
+    """The blocks of a broken stream: raises its error at once instead of decoding."""
 
     def blocks(first: int) -> Iterator[Floats]:
         total = stream.last if reason == "corrupt" else None

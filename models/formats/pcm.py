@@ -16,13 +16,14 @@ import soundfile as sf
 
 from models.formats.file import File
 from models.formats.magic import kind_at
-from models.formats.sound import Blocks, Floats, Sound, block_frames, stop
+from models.formats.sound import Blocks, ContainerError, Floats, Sound, block_frames, stop
 from models.formats.tags import MAX_ZEROS, after_tags, after_zeros
 
 STREAMED = 0xFFFF_FFFF
 PLACEHOLDER = 0x7FFF_F000  # sizes from here on that exceed the file tell nothing: sox, arecord, ...
 _USUAL = ((PLACEHOLDER, 0x8000_1000), (0xFFFF_0000, STREAMED))  # what those writers leave
 _WRAP = 1 << 32
+MAX_HEAD_BYTES = 24  # of a chunk, before its content
 
 NextChunk = Callable[[File, int], int | None]
 """The offset behind the chunk at an offset, None where there is no chunk that makes sense."""
@@ -75,15 +76,19 @@ class Rules:
 
     Attributes:
         next_chunk: what may follow the samples.
+        samples: name of the chunk that holds them.
         magic: what another recording of this kind begins with.
         is_header: whether bytes with the magic do begin one.
         wraps: whether sizes have 32 bits.
+        align: chunks begin at multiples of this; what `next_chunk` skips by itself.
     """
 
     next_chunk: NextChunk
+    samples: bytes
     magic: bytes
     is_header: IsHeader
     wraps: bool = True
+    align: int = 1
 
 
 def find_samples(
@@ -152,13 +157,24 @@ def ends_here(file: File, offset: int, next_chunk: NextChunk) -> bool:
     return rest >= file.size or kind_at(file, rest) is not None or after_tags(file, rest) > rest
 
 
-def behind(file: File, offset: int, next_chunk: NextChunk) -> int:
-    """The offset behind the chunks that follow the samples."""
+def behind(file: File, offset: int, rules: Rules, container: str) -> int:
+    """The offset behind the chunks that follow the samples.
+
+    Raises:
+        ContainerError: one of them holds samples as well; no container allows a second.
+    """
     for begin in (offset + offset % 2, offset):
-        if next_chunk(file, begin) is not None:
+        if rules.next_chunk(file, begin) is not None:
             offset = begin
             break
-    while (after := next_chunk(file, offset)) is not None:
+    while (after := rules.next_chunk(file, offset)) is not None:
+        name = file.at(offset + -offset % rules.align, len(rules.samples))
+        if name == rules.samples and after - offset > MAX_HEAD_BYTES:
+            raise ContainerError(
+                "corrupt",
+                f"the {container} file has more than one chunk of samples, which readers take for "
+                "its end; export it again",
+            )
         offset = after
     return min(offset, file.size)
 

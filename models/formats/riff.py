@@ -130,7 +130,7 @@ class _Chunks:
 
     @property
     def for_words(self) -> Layout:
-        """The layout; that of compressed blocks is only good for telling seconds."""
+        """The layout; of compressed blocks, one that turns bytes into seconds for a message."""
         if self.format is None:
             message = f"the {self.container} file has no format chunk before its data"
             raise ContainerError("corrupt", message + "; export it again")
@@ -142,7 +142,7 @@ class _Chunks:
 
 
 def _part(file: File, found: _Chunks, extent: Extent, rules: Rules) -> Part:
-    stop = behind(file, extent.stop, rules.next_chunk)
+    stop = behind(file, extent.stop, rules, found.container)
     layout = found.format
 
     def opened() -> Sound:
@@ -284,5 +284,7 @@ def _next_w64(file: File, offset: int) -> int | None:
     return min(offset + n_bytes + -n_bytes % 8, file.size) if fits else None
 
 
-_WAV_RULES = Rules(chunk_rule("<"), b"RIFF", is_wav)
-_W64_RULES = Rules(_next_w64, W64_RIFF, lambda head: True, wraps=False)
+_WAV_RULES = Rules(chunk_rule("<"), b"data", b"RIFF", is_wav)
+_W64_RULES = Rules(
+    _next_w64, b"data" + _W64_TAIL, W64_RIFF, lambda head: True, wraps=False, align=8
+)

@@ -23,10 +23,11 @@ class _Forward(sf.SoundFile):  # type: ignore[misc]
         return False
 
 
-def open_sndfile(view: View, name: str, least_s: float = 0.0) -> Sound:
+def open_sndfile(view: View, name: str, least_s: float = 0.0, slack_s: float = 0.0) -> Sound:
     """Open with libsndfile; `name` is the format that it has to find.
 
-    `least_s` is what a walk over the stream has found to be in it at the least.
+    `least_s` is what a walk over the stream has found to be in it at the least, `slack_s` how much
+    earlier than libsndfile expects it may end.
     """
     try:
         sound = _Forward(view)
@@ -37,28 +38,31 @@ def open_sndfile(view: View, name: str, least_s: float = 0.0) -> Sound:
         message = f"the {name} file is something else inside; encode it again"
         raise ContainerError("corrupt", message)
     frames = sound.frames if sound.frames < 2**62 else None  # an open length reads as 2**63 - 1
-    least = round(least_s * sound.samplerate)
+    least, slack = (round(seconds * sound.samplerate) for seconds in (least_s, slack_s))
+    enough = max((frames or 0) - slack, least)
     container = name.title() if name == "OGG" else name
 
     def blocks(first: int) -> Iterator[Floats]:
-        return _blocks(sound, container, frames, least)
+        return _blocks(sound, container, frames, enough)
 
     return Sound(sound.samplerate, sound.channels, frames, blocks, container, sound.subtype)
 
 
-def _blocks(sound: Any, name: str, promised: int | None, least: int) -> Iterator[Floats]:
+def _blocks(sound: Any, name: str, promised: int | None, enough: int) -> Iterator[Floats]:
     step = block_frames(sound.samplerate, sound.channels)
+    # A FLAC's walk knows its length; behind the last block a zero may be there that is none of it
+    most = promised if name == "FLAC" else None
     frames = 0
     with sound:
         while True:
+            wanted = step if most is None else min(step, most - frames)
             try:
-                block = sound.read(step, dtype="float32", always_2d=True)
+                block = sound.read(wanted, dtype="float32", always_2d=True)
             except sf.SoundFileError:
                 stop("corrupt", name, sound.samplerate, max(frames, sound.tell()), promised)
             if not len(block):
                 break
             frames += len(block)
             yield block
-    most = max(promised or 0, least)
-    if frames < most:
-        stop("truncated", name, sound.samplerate, frames, most)
+    if frames < enough:
+        stop("truncated", name, sound.samplerate, frames, max(promised or 0, enough))

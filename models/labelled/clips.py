@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import os
-import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from models import audio
 from models.audio import SAMPLE_RATE
 from models.runtime import available_cpus
-from models.sources import Item, items
+from models.sources import Item, items, normal
 
 Floats = NDArray[np.float32]
 AHEAD = 64  # clips that are decoded before they are asked for
@@ -47,11 +46,6 @@ def locate(root: Path, names: Sequence[str]) -> list[Item | None]:
         path = path if path.is_file() else _in_another_form(root, name, folders)
         found.append(Item(root.name, name, str(path), 0, -1) if path.is_file() else None)
     return found
-
-
-def normal(name: str) -> str:
-    """A name in the form in which names are compared."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _in_another_form(root: Path, name: str, folders: dict[Path, dict[str, str]]) -> Path:

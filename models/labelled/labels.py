@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sources import SourceError, items
+from models.sources import SourceError, items, normal
 
 SEPARATORS = re.compile(r"[,;|](?!\s)")
 """What joins several labels; with a space behind it, it is part of a name: "Violin, fiddle"."""
@@ -53,6 +53,7 @@ def of_table(path: Path) -> list[Row]:
         )
     fields = [field for field in Row._fields if field in columns]
     rows = [Row(**{field: (line[field] or "").strip() for field in fields}) for line in table]
+    rows = [row._replace(label=normal(row.label)) for row in rows]
     return [row for row in rows if any(row)]  # spreadsheets leave rows of commas
 
 
@@ -72,7 +73,7 @@ def of_folder(folder: Path) -> list[Row]:
             f"{folder} holds {len(loose)} files outside of a class folder: {some(loose)}; give a "
             "folder of class folders, or a CSV of file_name,label"
         )
-    return [Row(name, name.split("/")[0]) for name in names]
+    return [Row(name, normal(name.split("/")[0])) for name in names]
 
 
 def are_joined(rows: Iterable[Row], separator: str | None) -> bool:
@@ -104,7 +105,10 @@ def one_hot(
         lists = [[row.label] for row in rows]
     classes = tuple(sorted({label for labels in lists for label in labels}))
     if len(classes) < 2:
-        raise LabelError(f"{len(rows)} clips of {len(classes)} classes; at least 2 are needed")
+        only = f", and {classes[0]!r} is the only one" if classes else ""
+        raise LabelError(
+            f"{len(rows)} clips of {len(classes)} classes; at least 2 classes are needed{only}"
+        )
     column = {label: index for index, label in enumerate(classes)}
     table = np.zeros((len(rows), len(classes)), np.bool_)
     for has, labels in zip(table, lists, strict=True):

@@ -16,7 +16,7 @@ import onnxruntime as ort
 import torch
 
 from models.audio import SAMPLE_RATE
-from models.modelfile import PROJECTION, Card, Golden, Training, reference_signal, write
+from models.modelfile import LOG_MEL, PROJECTION, Card, Golden, Training, reference_signal, write
 from models.modelfile import Readout as ReadoutCard
 from models.nn import frontend
 from models.nn.model import WaveformEncoder, one_pass
@@ -137,7 +137,25 @@ def _trace(model: WaveformEncoder) -> Any:
         _give_projection(proto)
     frames = next(output for output in proto.graph.output if output.name == "frames")
     frames.type.tensor_type.shape.dim[1].dim_param = "n_frames"
+    give_log_mel(proto)
     return proto
+
+
+def give_log_mel(proto: Any) -> None:
+    """Make the log-mel that the encoder sees an output: (B, F, T), one frame every 10 ms.
+
+    It is there anyway, before it is normalised.
+    """
+    graph = proto.graph
+    (log,) = (node for node in graph.node if node.op_type == "Log")
+    (before,) = log.output
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name == before:
+                    names[index] = LOG_MEL
+    shape = ["batch", frontend.N_MELS, "n_mel_frames"]
+    graph.output.append(onnx.helper.make_tensor_value_info(LOG_MEL, onnx.TensorProto.FLOAT, shape))
 
 
 def _give_projection(proto: Any) -> None:

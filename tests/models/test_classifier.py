@@ -112,3 +112,12 @@ def test_a_card_that_contradicts_itself_is_refused(head: Classifier, change: dic
 
 def test_a_card_survives_its_json(head: Classifier) -> None:
     assert ClassifierCard.model_validate_json(head.card.model_dump_json()) == head.card
+
+
+def test_whatever_holds_numbers_is_classified_and_nothing_else(head: Classifier) -> None:
+    expected = head.predict(embeddings(2)).probabilities
+    for given in (embeddings(2).tolist(), embeddings(2).astype(float)):
+        np.testing.assert_allclose(head.predict(given).probabilities, expected, atol=1e-6)
+    for wrong in (None, "a", [[1.0], [1.0, 2.0]], np.full((1, 4), np.nan), [1.0] * 4):
+        with pytest.raises(ValueError, match="embeddings"):
+            head.predict(wrong)  # type: ignore[arg-type]

@@ -68,3 +68,15 @@ def test_normalize_shifts_and_scales() -> None:
 def test_normalize_refuses_a_deviation_of_zero() -> None:
     with pytest.raises(ValueError, match="std is 0"):
         Normalize(0.0, 0.0)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_both_ways_are_those_of_a_cpu() -> None:
+    """The way of training, by cuFFT, and the exported one, by products of matrices."""
+    waveform = 0.1 * torch.randn(4, 15_200, generator=torch.Generator().manual_seed(0))
+    length = torch.full((4,), 15_200)
+    expected, frontend = LogMel()(waveform), LogMel().cuda()
+    trained = frontend(waveform.cuda()).cpu()
+    served = frontend(waveform.cuda(), length.cuda()).cpu()
+    torch.testing.assert_close(trained, expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(served, expected, atol=1e-3, rtol=1e-3)

@@ -132,3 +132,41 @@ def test_parts_that_cannot_be_are_refused(encoder: Encoder) -> None:
         with pytest.raises(AudioError) as caught:
             encoder.embed(source, selection=part)
         assert caught.value.reason == "selection"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [None, 5, True, {}, {"a"}, object(), [None], ["a.wav"], iter(["a"]), io.StringIO("a"), "a\0b"],
+)
+def test_what_is_no_recording_is_refused_in_words(encoder: Encoder, given: object) -> None:
+    with pytest.raises(AudioError):
+        encoder.embed(given)
+
+
+@pytest.mark.parametrize("clip", ["a.wav", b"RIFF", Path("a.wav"), None, 5, np.zeros((4, 2))])
+def test_a_batch_is_of_samples(encoder: Encoder, clip: object) -> None:
+    with pytest.raises(AudioError):
+        encoder.embed_batch([SAMPLES, clip])  # type: ignore[list-item]
+
+
+def test_a_number_too_large_for_float32_makes_no_noise(encoder: Encoder) -> None:
+    with pytest.raises(AudioError, match="not all finite"):
+        encoder.embed(np.full(16_000, 1e300))
+
+
+@pytest.mark.parametrize("channel", ["left", 1.5, True, None, -1])
+def test_a_channel_is_a_number_or_mix(channel: object) -> None:
+    with pytest.raises(AudioError, match="channel"):
+        Selection(channel=channel)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dimensions", ["2", 1.5, 0, -1, 5])
+def test_dimensions_are_a_number_that_the_model_has(encoder: Encoder, dimensions: object) -> None:
+    with pytest.raises(ValueError, match="dimensions"):
+        encoder.embed(SAMPLES, dimensions=dimensions)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("window_s", ["1", None, 0, float("nan")])
+def test_a_window_is_a_time(encoder: Encoder, window_s: object) -> None:
+    with pytest.raises(ValueError, match="window_s"):
+        encoder.windows(SAMPLES, window_s)  # type: ignore[arg-type]

@@ -120,6 +120,38 @@ def test_an_ogg_without_an_end_is_said_to_be_perhaps_cut() -> None:
     assert "no end mark" in noticed[0]
 
 
+def ogg_checksum(page: bytes) -> int:
+    """CRC-32 of an Ogg page, bit by bit (RFC 3533, section 6)."""
+    register = 0
+    for byte in page[:22] + bytes(4) + page[26:]:
+        register ^= byte << 24
+        for _ in range(8):
+            register = (register << 1 ^ (0x04C11DB7 if register >> 31 else 0)) & 0xFFFFFFFF
+    return register
+
+
+@pytest.mark.parametrize("kind", ["vorbis", "opus"])
+def test_an_ogg_whose_end_is_stated_a_little_late_is_read_to_its_last_packet(kind: str) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (48_000 * 5, 1)).astype(np.float32)
+    data = encoded(kind, noise, 48_000)
+    last = data.rindex(b"OggS")
+    (granule,) = struct.unpack_from("<q", data, last + 6)
+
+    def ending_later(seconds: float) -> bytes:
+        page = bytearray(data[last:])
+        struct.pack_into("<q", page, 6, granule + round(48_000 * seconds))
+        struct.pack_into("<I", page, 22, ogg_checksum(bytes(page)))
+        return data[:last] + bytes(page)
+
+    assert ending_later(0) == data
+    for seconds in (0.0002, 0.13):
+        samples = audio.decode(ending_later(seconds))
+        np.testing.assert_array_equal(samples[:79_000], audio.decode(data)[:79_000])
+    with pytest.raises(AudioError) as caught:
+        audio.decode(ending_later(1.0))
+    assert caught.value.reason == "truncated"
+
+
 def test_two_soundtracks_side_by_side_in_ogg_are_refused() -> None:
     one, other = ([b"OggS" + p for p in data.split(b"OggS")[1:]] for data in parts("vorbis")[:2])
     serial = bytes(3) + b"\x09"
@@ -206,6 +238,7 @@ def test_a_checksum_that_ends_in_zeros_is_no_end_before_them(seed: int) -> None:
     samples = np.cumsum(generator.normal(0, 0.002, n)) * np.hanning(n)
     file = io.BytesIO()
     sf.write(file, samples, 8_000, format="FLAC", subtype="PCM_16")
-    once, twice = file.getvalue(), 2 * file.getvalue()
-    assert len(audio.decode(once)) == pytest.approx(2 * n, abs=4)
-    assert len(audio.decode(twice)) == pytest.approx(4 * n, abs=8)
+    once = file.getvalue()
+    for padding in (b"", bytes(1), bytes(2), bytes(5_000)):
+        assert len(audio.decode(once + padding)) == pytest.approx(2 * n, abs=4)
+        assert len(audio.decode(2 * (once + padding))) == pytest.approx(4 * n, abs=8)

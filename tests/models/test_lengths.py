@@ -137,6 +137,35 @@ def test_an_empty_wav_with_chunks_behind_is_empty() -> None:
     assert caught.value.reason == "empty"
 
 
+def chunk(name: bytes, content: bytes, order: str = "<") -> bytes:
+    return name + struct.pack(f"{order}I", len(content)) + content
+
+
+SECOND = {
+    "wav": wav(PCM) + chunk(b"data", PCM),
+    "wav, something between": wav(PCM) + chunk(b"junk", bytes(10)) + chunk(b"data", PCM[:200]),
+    "wav, an empty one first": wav(b"") + chunk(b"data", PCM),
+    "rf64": encoded("rf64", tone(1.0, 16_000), 16_000) + chunk(b"data", PCM),
+    "aiff": encoded("aiff", tone(1.0, 16_000), 16_000) + chunk(b"SSND", bytes(8) + PCM, ">"),
+    "caf": encoded("caf", tone(1.0, 16_000), 16_000)
+    + b"data"
+    + struct.pack(">q", len(PCM) + 4)
+    + bytes(4)
+    + PCM,
+}
+
+
+@pytest.mark.parametrize("kind", SECOND)
+def test_samples_in_a_second_chunk_are_not_left_out_in_silence(kind: str) -> None:
+    with pytest.raises(AudioError, match="more than one chunk of samples") as caught:
+        audio.decode(SECOND[kind])
+    assert caught.value.reason == "corrupt"
+
+
+def test_a_second_chunk_without_samples_does_not_matter() -> None:
+    assert read(wav(PCM) + chunk(b"data", b""))[0].shape == (16_000,)
+
+
 def test_libsndfile_writes_what_is_read(tmp_path) -> None:
     for kind in ("wav-16", "aiff", "w64"):
         data = encoded(kind, tone(1.0, 16_000), 16_000)

@@ -124,3 +124,14 @@ def test_a_graph_with_other_outputs_is_refused(model_path: Path, tmp_path: Path)
 def test_a_card_survives_its_json(model_path: Path) -> None:
     _, card = modelfile.open_session(model_path)
     assert Card.model_validate_json(card.model_dump_json()) == card
+
+
+def test_the_file_gives_the_log_mel_of_its_front_end(
+    model_path: Path, network: WaveformEncoder
+) -> None:
+    encoder = Encoder.open(model_path, threads=1)
+    clip = noise(1.3)
+    assert encoder.gives_log_mel
+    drawn = encoder.run_batch("log_mel", [clip], 32_000)[0]
+    expected = network.frontend(torch.from_numpy(clip)[None])[0].numpy()
+    np.testing.assert_allclose(drawn[:, : expected.shape[1]], expected, atol=1e-4)

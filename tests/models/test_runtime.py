@@ -167,7 +167,7 @@ def test_windows_pool_their_own_frames_and_cover_the_recording(
 
 
 @pytest.mark.parametrize(
-    ("window_s", "hop_s"), [(0, None), (-1, None), (1, 0), (1, 2), (np.nan, 1)]
+    ("window_s", "hop_s"), [(0, None), (-1, None), (1, 0), (1, 2), (np.nan, 1), (1e308, None)]
 )
 def test_an_impossible_window_is_refused(encoder: Encoder, window_s: float, hop_s: float) -> None:
     with pytest.raises(ValueError, match="expected 0 < hop_s <= window_s"):

@@ -36,6 +36,12 @@ def test_rows_of_commas_are_no_clips(tmp_path: Path) -> None:
     assert [row.file_name for row in labels.of_table(path)] == ["a.wav", "b.wav"]
 
 
+def test_labels_are_compared_in_one_form(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("file_name,label\na.wav,u\u0308ben\nb.wav,\u00fcben\n")
+    assert {row.label for row in labels.of_table(path)} == {"\u00fcben"}
+
+
 def test_a_row_that_lacks_its_label_is_still_an_error(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("file_name,label\na.wav,dog\nb.wav,\n")

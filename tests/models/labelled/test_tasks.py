@@ -131,7 +131,11 @@ def test_a_broken_file_is_named_or_left_out(tmp_path: Path) -> None:
     [
         ("file,label", ["a.wav,low"], "file_name and label are needed"),
         ("file_name,label", [], "0 classes; at least 2"),
-        ("file_name,label", ["a.wav,low"], "1 classes; at least 2"),
+        (
+            "file_name,label",
+            ["a.wav,low"],
+            "1 classes; at least 2 classes are needed, and 'low' is the only one",
+        ),
         ("file_name,label", ["a.wav,low", "a.wav,high"], r"listed twice: a\.wav"),
         ("file_name,label", ["a.wav,", "b.wav,high"], r"1 clips have no label: a\.wav"),
         ("file_name,label,fold", ["a.wav,low,1", "b.wav,high,1"], "at least 2 folds"),

@@ -101,32 +101,30 @@ class RandomResizeCrop(nn.Module):
     """Crop a random box of a wider canvas, resize it to the input's size: (B, F, T) kept.
 
     The input lies centred in time on a canvas of zeros (the mean level of a normalised input),
-    `canvas_time` times as long. Box sides are `scale` times the input's, clipped to the canvas. The
-    bicubic resize (`align_corners=True`) is separable, so that crop and resize of a sample are two
-    matrix products: rows @ x @ columns^T.
+    `canvas_time` times as long. Box sides are `scale` times the input's, that of the bands
+    `scale_frequency` times if it is given, clipped to the canvas. The bicubic resize
+    (`align_corners=True`) is separable, so that crop and resize of a sample are two matrix
+    products: rows @ x @ columns^T.
     """
 
-    def __init__(self, scale: tuple[float, float] = (0.6, 1.5), canvas_time: float = 1.5) -> None:
+    def __init__(
+        self,
+        scale: tuple[float, float] = (0.6, 1.5),
+        scale_frequency: tuple[float, float] | None = None,
+        canvas_time: float = 1.5,
+    ) -> None:
         super().__init__()
         self.scale = scale
+        self.scale_frequency = scale_frequency or scale
         self.canvas_time = canvas_time
 
     def forward(self, x: Tensor, draw: Draw) -> Tensor:
         """Draw a box for each sample, then crop and resize."""
         _, n_mels, n_frames = x.shape
         canvas_frames = int(n_frames * self.canvas_time)
-        height, top = self._box(n_mels, n_mels, len(x), draw)
-        width, left = self._box(n_frames, canvas_frames, len(x), draw)
+        height, top = draw_boxes(self.scale_frequency, n_mels, n_mels, len(x), draw)
+        width, left = draw_boxes(self.scale, n_frames, canvas_frames, len(x), draw)
         return crop_and_resize(x, top, height, left - (canvas_frames - n_frames) // 2, width)
-
-    def _box(self, side: int, canvas: int, n: int, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Sizes and first positions of `n` boxes along one side of the canvas."""
-        low, high = self.scale
-        size = (low + (high - low) * draw.uniform(n)) * side
-        size = size.floor().clamp(1, canvas)
-        start = (draw.uniform(n) * (canvas - size + 1)).floor()
-        # a product that rounds up must not leave the canvas
-        return size, start.minimum(canvas - size)
 
 
 class RandomLinearFader(nn.Module):
@@ -141,6 +139,18 @@ class RandomLinearFader(nn.Module):
         head, tail = (self.gain * (2 * draw.uniform(len(x))[:, None] - 1) for _ in range(2))
         line = torch.lerp(head, tail, torch.linspace(0, 1, x.shape[2], device=x.device))
         return x + line[:, None, :]
+
+
+def draw_boxes(
+    scale: tuple[float, float], side: int, canvas: int, n: int, draw: Draw
+) -> tuple[Tensor, Tensor]:
+    """Sizes and first positions of `n` boxes along one side of the canvas."""
+    low, high = scale
+    size = (low + (high - low) * draw.uniform(n)) * side
+    size = size.floor().clamp(1, canvas)
+    start = (draw.uniform(n) * (canvas - size + 1)).floor()
+    # a product that rounds up must not leave the canvas
+    return size, start.minimum(canvas - size)
 
 
 def crop_and_resize(x: Tensor, top: Tensor, height: Tensor, left: Tensor, width: Tensor) -> Tensor:

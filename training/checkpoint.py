@@ -5,12 +5,12 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from models.atomic import publish, replacing
 from models.modelfile import Training, TrainingSource
@@ -18,7 +18,7 @@ from models.nn.model import WaveformEncoder
 from training.recipe import Recipe
 
 FORMAT = 2
-LAST, BEST = "checkpoint.pt", "best.pt"
+LAST, BEST, CANDIDATE = "checkpoint.pt", "best.pt", "candidate.pt"
 
 
 class CheckpointError(ValueError):
@@ -49,6 +49,11 @@ class Checkpoint:
     """The mixup bank."""
 
     optimizer: Mapping[str, Any]
+    scaler: Mapping[str, Any] = field(default_factory=dict)
+    """Of the loss in float16; empty in other precisions."""
+
+    initial: Mapping[str, Any] | None = None
+    """The card's `Training` of the weights that the run began with; None: they were random."""
 
 
 class Saver:
@@ -63,11 +68,19 @@ class Saver:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
-    def save(self, checkpoint: Checkpoint, *, best: bool = False) -> None:
-        """Copy the state now and write it soon; waits for the one before, and raises its error."""
+    def save(self, checkpoint: Checkpoint, *, best: bool = False, candidate: bool = False) -> None:
+        """Copy the state now and write it soon; waits for the one before, and raises its error.
+
+        `candidate`: keep it aside, for `promote`.
+        """
         self.wait()
-        copied = tree_map_only(torch.Tensor, _to_host, _content(checkpoint))
-        self._pending = self._writer.submit(self._write, copied, best)
+        copied = HostCopy(_content(checkpoint))
+        self._pending = self._writer.submit(self._write, copied, best, candidate)
+
+    def promote(self) -> None:
+        """The last candidate is the best one."""
+        self.wait()
+        self._pending = self._writer.submit(_duplicate, self.folder / CANDIDATE, self.folder / BEST)
 
     def wait(self) -> None:
         """Until everything is on disk.
@@ -80,28 +93,66 @@ class Saver:
             pending.result()
 
     def close(self) -> None:
-        """Finish what is being written."""
+        """Finish what is being written; a candidate is of no use any more."""
         self._writer.shutdown()
+        (self.folder / CANDIDATE).unlink(missing_ok=True)
 
-    def _write(self, content: dict[str, Any], best: bool) -> None:
-        last = self.folder / LAST
+    def _write(self, copied: "HostCopy", best: bool, candidate: bool) -> None:
+        last, content = self.folder / LAST, copied.content()
         with replacing(last) as temporary:
             torch.save(content, temporary)
-        if best:
-            _duplicate(last, self.folder / BEST)
+        for wanted, name in ((best, BEST), (candidate, CANDIDATE)):
+            if wanted:
+                _duplicate(last, self.folder / name)
         if self.keep:
             _duplicate(last, self.folder / f"step-{content['step']:08d}.pt")
             for old in sorted(self.folder.glob("step-*.pt"))[: -self.keep]:
                 old.unlink()
 
 
+class HostCopy:
+    """A copy in host memory of what holds tensors, as they are now.
+
+    Of tensors on a GPU it is made there first, in a moment, and then goes to pinned memory in a
+    stream of its own: the next step neither waits for it nor changes it.
+    """
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        found = [t for t in tree_leaves(content) if isinstance(t, torch.Tensor) and t.is_cuda]
+        self._device = found[0].device if found else None
+        self._event: torch.cuda.Event | None = None
+        self._kept: Any = None
+        if self._device is None:
+            self._content = tree_map_only(torch.Tensor, _to_host, content)
+            return
+        self._kept = tree_map_only(torch.Tensor, lambda t: t.detach().clone(), content)
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            self._content = tree_map_only(torch.Tensor, _to_pinned, self._kept)
+            self._event = stream.record_event()
+
+    def content(self) -> dict[str, Any]:
+        """What was copied, once all of it is there."""
+        if self._event is not None:
+            self._event.synchronize()
+            self._kept = None
+        copied: dict[str, Any] = self._content
+        return copied
+
+
 def _content(checkpoint: Checkpoint) -> dict[str, Any]:
-    values = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+    values = {each.name: getattr(checkpoint, each.name) for each in fields(checkpoint)}
     return {"format": FORMAT, **values}
 
 
 def _to_host(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to("cpu", copy=True)
+
+
+def _to_pinned(tensor: torch.Tensor) -> torch.Tensor:
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return pinned.copy_(tensor, non_blocking=True)
 
 
 def _duplicate(path: Path, name: Path) -> None:
@@ -112,6 +163,15 @@ def _duplicate(path: Path, name: Path) -> None:
     except OSError:
         shutil.copyfile(path, temporary)
     publish(temporary, name)
+
+
+def is_one(path: Path) -> bool:
+    """Whether a file holds a checkpoint of ours, rather than weights in another layout."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # `load` says what is wrong with it
+        return True
+    return isinstance(content, dict) and "format" in content
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
@@ -176,9 +236,8 @@ def provenance(saved: Checkpoint, hardware: str = "", manifests: Sequence[Path] 
     Raises:
         CheckpointError: a CSV has other columns.
     """
-    licences = _licences(manifests)
     recipe = Recipe.model_validate(saved.recipe)
-    return Training(
+    training = Training(
         method=f"{recipe.objective.method}, recipe {recipe.name}",
         recipe=dict(saved.recipe),
         steps=saved.step,
@@ -187,13 +246,25 @@ def provenance(saved: Checkpoint, hardware: str = "", manifests: Sequence[Path] 
         hardware=hardware,
         hours=round(saved.corpus["hours"], 3),
         sources=[
-            TrainingSource(
-                name=name, hours=round(hours, 3), licences=sorted(licences.get(name, ()))
-            )
+            TrainingSource(name=name, hours=round(hours, 3))
             for name, hours in saved.corpus["sources"].items()
         ],
         commit=saved.commit,
+        initial=Training.model_validate(saved.initial) if saved.initial else None,
     )
+    return _with_licences(training, _licences(manifests))
+
+
+def _with_licences(training: Training, licences: Mapping[str, set[str]]) -> Training:
+    """Licences for the sources that have none yet, also for those of the weights it began with."""
+    sources = [
+        source.model_copy(
+            update={"licences": source.licences or sorted(licences.get(source.name, ()))}
+        )
+        for source in training.sources
+    ]
+    initial = training.initial and _with_licences(training.initial, licences)
+    return training.model_copy(update={"sources": sources, "initial": initial})
 
 
 def _licences(manifests: Sequence[Path]) -> dict[str, set[str]]:

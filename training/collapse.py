@@ -45,15 +45,19 @@ def effective_rank(projection: Tensor) -> float:
     return math.exp(torch.special.entr(share).sum().item())
 
 
-def alarms(values: Mapping[str, float]) -> list[str]:
-    """What looks like a collapse among the values of `measure` and a method's logs, in words."""
+def alarms(values: Mapping[str, float], n_rows: int | None = None) -> list[str]:
+    """What looks like a collapse among the values of `measure` and a method's logs, in words.
+
+    `n_rows`: that were measured; few of them have no rank to speak of.
+    """
+    ranked = n_rows is None or n_rows > 2 * MIN_RANK
     found = []
     if values["projection_std"] < MIN_STD:
         found.append(
             f"the projections' deviation is {values['projection_std']:.3f}, below {MIN_STD:g}: all "
             "inputs get nearly the same vector"
         )
-    elif values["effective_rank"] < MIN_RANK:
+    elif ranked and values["effective_rank"] < MIN_RANK:
         found.append(
             f"the projections' effective rank is {values['effective_rank']:.1f}, below "
             f"{MIN_RANK:g}: they fill a line or a plane"

@@ -1,15 +1,13 @@
-"""The training loop: batch, views, loss, step, log, probe, checkpoint; what a run leaves behind."""
+"""The training loop: step, log, picture, probe, checkpoint; what a run leaves behind."""
 
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
+from threading import Event
 from typing import Any
 
 import torch
@@ -17,19 +15,27 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
+from torch.profiler import profile as profile_
 
 from models.atomic import replacing
 from models.labelled import tasks
-from training import checkpoint, collapse, report
+from models.progress import tracked
+from training import checkpoint, collapse, profiling, report, warm_start
+from training.agenda import Agenda, Due
 from training.checkpoint import Saver
 from training.data.corpus import Corpus
 from training.distributed import World
 from training.evaluation.probe import Probe
 from training.objectives.objective import Outcome
 from training.plan import plan
+from training.probing import Prober
 from training.recipe import Recipe
 from training.record import Record, environment, read_metrics
 from training.run import Run, TrainingError, describe
+from training.signals import stop_on_signal
+from training.speed import Meter, flops_per_segment
+from training.step import Result
+from training.trackers import open_tracker
 from training.verdict import PROBE, untrained_score
 
 N_PICTURED = 6  # segments in a picture of the views
@@ -46,12 +52,14 @@ def train(
     other_store: bool = False,
     init: Path | None = None,
     keep: int = 0,
+    profile: int = 0,
     console: Console,
 ) -> bool:
     """Run `recipe` into `folder` until its last step, Ctrl-C or SIGTERM; False if it was stopped.
 
     The folder gets the last checkpoint, the best by the probe, the `keep` latest of those in
-    between, and the record of the run; a report is written however the run ends.
+    between, a trace of `profile` steps, and the record of the run; a report is written however the
+    run ends.
 
     Raises:
         TrainingError: the folder holds a run already, a checkpoint does not fit, the run diverged,
@@ -59,35 +67,28 @@ def train(
         TaskError: a task of the probe cannot be used.
     """
     last = folder / checkpoint.LAST
-    if last.exists() and not resume:
+    if not resume and world.from_main(last.exists):
         raise TrainingError(f"{folder} holds a run already; pass --resume, or name another folder")
-    with _clear_memory_error(recipe):
-        run = Run(recipe, corpus, device, world)
+    with _clear_memory_error(recipe), stop_on_signal() as stop:
+        run = Run(recipe, corpus, device, world, _progress_of(console))
         if resume:
-            run.restore(checkpoint.load(last), other_store=other_store)
+            saved = world.from_main(lambda: checkpoint.load(last))
+            run.restore(saved, other_store=other_store)
             console.print(f"resumed at step {run.step} of {run.total_steps}")
         elif init is not None:
-            run.begin_with(checkpoint.load(init))
+            warm_start.begin(run, world.from_main(lambda: warm_start.read(init)))
         else:
             run.start()
+        if run.recipe.run.batch_size != recipe.run.batch_size:
+            console.print(f"batches of {run.recipe.run.batch_size} for {world.size} processes")
+        flops = flops_per_segment(run)
+        run.settle()
         if not world.is_main:
-            with _stop_on_signal() as stop:
-                _follow(run, stop)
-            return run.step >= run.total_steps
-        probe = _probe(recipe, console)
-        _describe_folder(run, folder)
-        console.print(_opening(run), highlight=False)
-        saver = Saver(folder, keep)
-        with _stop_on_signal() as stop, Record(folder, run.step) as record:
-            leader = _Leader(run, record, saver, probe, console)
-            try:
-                leader.go(stop)
-            except BaseException as error:
-                leader.end("failed", str(error) or type(error).__name__)
-                raise
-            finished = run.step >= run.total_steps
-            leader.end("finished" if finished else "stopped")
-    return finished
+            _other_process(run, stop)
+        else:
+            _main_process(run, folder, flops, keep, profile, stop, console)
+        world.wait()  # with leaving: the first one still writes
+    return run.step >= run.total_steps
 
 
 def dry_run(recipe: Recipe, corpus: Corpus, device: torch.device, world: World) -> Table:
@@ -100,49 +101,93 @@ def dry_run(recipe: Recipe, corpus: Corpus, device: torch.device, world: World) 
         return plan(Run(recipe, corpus, device, world))
 
 
+def _steps(run: Run, stop: Event) -> Iterator[tuple[Result, Due]]:
+    """Steps until the last one or a stop, each with what is due after it, in all processes.
+
+    Where the first process has work of its own to do, the others wait for it.
+    """
+    agenda = Agenda(run.recipe, run.step, run.total_steps, run.world, run.device)
+    while run.step < run.total_steps:
+        result = run.train_step()
+        due = agenda.after(run.step, stop.is_set())
+        asked = time.monotonic()
+        yield result, due
+        if due.alone:
+            run.world.wait()
+        agenda.paused(time.monotonic() - asked)
+        if due.stop:
+            return
+
+
+def _other_process(run: Run, stop: Event) -> None:
+    """What the processes beside the first one do: the same steps."""
+    run.world.wait()
+    for (outcome, _), due in _steps(run, stop):
+        if due.log:
+            run.check_finite()
+            run.values(outcome)
+    run.batches.close()
+
+
+def _main_process(
+    run: Run, folder: Path, flops: float, keep: int, profile: int, stop: Event, console: Console
+) -> None:
+    """What the first process does."""
+    probe = _probe(run.recipe, console)
+    _describe_folder(run, folder)
+    console.print(_opening(run), highlight=False)
+    for mode, reason in run.modes.why_not.items():
+        console.print(f"not {mode}: {reason}", highlight=False, markup=False)
+    saver, prober = Saver(folder, keep), Prober(probe, run.device) if probe else None
+    with (
+        Record(folder, run.step, open_tracker(run.recipe, folder)) as record,
+        profiling.profiled(folder, profile, run.device) as trace,
+    ):
+        main = _MainProcess(run, record, saver, prober, Meter(run, flops), console)
+        try:
+            main.go(stop, trace)
+        except BaseException as error:
+            main.end("failed", str(error) or type(error).__name__)
+            raise
+        finished = run.step >= run.total_steps
+        main.end("finished" if finished else "stopped")
+
+
 @dataclass
-class _Leader:
+class _MainProcess:
     """The process that logs, probes, saves and shows how far it is."""
 
     run: Run
     record: Record
     saver: Saver
-    probe: Probe | None
+    prober: Prober | None
+    meter: Meter
     console: Console
     alarmed: set[str] = field(default_factory=set)
     saved_step: int = -1
 
-    def go(self, stop: threading.Event) -> None:
+    def go(self, stop: Event, trace: profile_ | None = None) -> None:
         """Take steps until the last one or a signal, then save."""
-        run, settings = self.run, self.run.recipe.run
-        if self.probe and run.step == 0:
-            self._ask(self.probe)  # of the untrained encoder: what training has to beat
-        last_logged, logged_at, stopping = run.step, time.monotonic(), False
+        run = self.run
+        if run.step == 0:
+            self._ask()  # of the untrained encoder: what training has to beat
+        run.world.wait()
+        self.meter = Meter(run, self.meter.flops)
         with _progress(self.console) as progress:
             task = progress.add_task("train", total=run.total_steps, completed=run.step, status="")
-            while run.step < run.total_steps and not stopping:
-                outcome, norm = run.train_step()
-                logs = run.step % settings.log_every == 0 or run.step == run.total_steps
-                if logs:
-                    values = self._measure(outcome, norm)
-                    now = time.monotonic()
-                    run.seconds += now - logged_at
-                    rate = (run.step - last_logged) * settings.batch_size / (now - logged_at)
-                    last_logged = run.step
-                    self._log({**values, "segments_per_s": rate, "seconds": run.seconds})
-                    status = _status(values, rate)
-                    progress.update(task, status=status)
-                    if not self.console.is_terminal:
-                        self.console.print(f"step {run.step}/{run.total_steps}  {status}")
-                    logged_at = now
+            for (outcome, norm), due in _steps(run, stop):
+                if due.log:
+                    values = {**self._measure(outcome, norm), **self.meter.read()}
+                    self._log(run.step, values)
+                    self._show(progress, task, values)
                 progress.update(task, completed=run.step)
                 paused_at = time.monotonic()
-                self._occasions(logs)
-                if run.step % settings.checkpoint_every == 0:
-                    self.save()
-                logged_at += time.monotonic() - paused_at  # those are no training
-                stopping = _all_stop(run, stop, logs)
+                self._do_what_is_due(due)
+                self.meter.paused(time.monotonic() - paused_at)  # those are no training
+                if trace:
+                    trace.step()
         self.save()
+        self._take_answers(wait=True)
 
     def _measure(self, outcome: Outcome, norm: Tensor) -> dict[str, float]:
         """The values of a logged step; reading them waits for the device."""
@@ -150,18 +195,22 @@ class _Leader:
         run.check_finite()
         values = run.values(outcome)
         values |= collapse.measure(outcome.projection, outcome.prediction, outcome.target)
-        for message in collapse.alarms(values):
+        for message in collapse.alarms(values, len(outcome.projection)):
             self._alarm(message)
         at = run.step - 1
-        return {
-            **values,
-            "lr": run.learning_rate(at),
-            **run.objective.schedule(at, run.total_steps),
-            "grad_norm": norm.item(),
-        }
+        values |= {"lr": run.learning_rate(at), **run.objective.schedule(at, run.total_steps)}
+        values |= {"grad_norm": norm.item()}
+        return {name: value for name, value in values.items() if math.isfinite(value)}
 
-    def _log(self, values: dict[str, float]) -> None:
-        self.record.scalars(self.run.step, values)
+    def _show(self, progress: Progress, task: Any, values: dict[str, float]) -> None:
+        """A line of how it goes, in the bar or, where there is no terminal, one below another."""
+        status = _status(values)
+        progress.update(task, status=status)
+        if not self.console.is_terminal:
+            self.console.print(f"step {self.run.step}/{self.run.total_steps}  {status}")
+
+    def _log(self, step: int, values: dict[str, float]) -> None:
+        self.record.scalars(step, values)
 
     def _alarm(self, message: str) -> None:
         """Say it when it begins; the record keeps it once a kind, too."""
@@ -171,26 +220,48 @@ class _Leader:
             self.record.alarm(self.run.step, message)
             self.console.print(f"alarm at step {self.run.step}: {message}", style="red")
 
-    def _occasions(self, logs: bool) -> None:
-        """Pictures of the views and the probe, when their step has come."""
-        run, settings = self.run, self.run.recipe
-        first_log = logs and run.step <= settings.run.log_every
-        if first_log or run.step % settings.run.views_every == 0:
+    def _do_what_is_due(self, due: Due) -> None:
+        """Pictures of the views, the probe and the checkpoint, when they are due."""
+        run = self.run
+        if due.views:
             self.record.views(run.step, run.view_stages(N_PICTURED))
-        if self.probe and (run.step % settings.probe.every == 0 or run.step == run.total_steps):
-            mean = self._ask(self.probe)
-            self._compare(mean)
-            if run.best is None or mean > run.best:
-                run.best = mean
-                self.save(best=True)
+        if due.probe:
+            self._ask()
+        elif due.log:
+            self._take_answers()
+        if due.save:
+            self.save()
 
-    def _ask(self, probe: Probe) -> float:
-        """The probe's accuracies of the encoder as it is, noted and shown; their mean."""
-        scores = probe(self.run.encoder())
-        self._log({f"{PROBE}{task}": score for task, score in scores.items()})
-        told = ", ".join(f"{task} {100 * score:.1f} %" for task, score in scores.items())
-        self.console.print(f"step {self.run.step}: probe {told}", highlight=False)
-        return math.fsum(scores.values()) / len(scores)
+    def _ask(self) -> None:
+        """Ask the probe about the encoder as it is; its checkpoint is kept until it answers."""
+        if self.prober is None:
+            return
+        self._take_answers(wait=True)  # whose candidate the next one replaces
+        if self.run.step and self.prober.is_beside:
+            self.save(candidate=True)
+        self.prober.ask(self.run.step, self.run.encoder())
+        self._take_answers()
+
+    def _take_answers(self, *, wait: bool = False) -> None:
+        """Note and show what the probe has answered; the best encoder so far is kept."""
+        for answer in self.prober.answers(wait=wait) if self.prober else ():
+            self._log(answer.step, {f"{PROBE}{task}": s for task, s in answer.scores.items()})
+            told = ", ".join(f"{task} {100 * score:.1f} %" for task, score in answer.scores.items())
+            self.console.print(f"step {answer.step}: probe {told}", highlight=False)
+            mean = math.fsum(answer.scores.values()) / len(answer.scores)
+            if answer.step:
+                self._compare(mean)
+                self._keep_best(answer.step, mean)
+
+    def _keep_best(self, step: int, mean: float) -> None:
+        """`best.pt` is the state that the probe was asked about."""
+        if self.run.best is not None and mean <= self.run.best:
+            return
+        self.run.best = mean
+        if self.prober is not None and self.prober.is_beside:
+            self.saver.promote()
+        else:
+            self.save(best=True)
 
     def _compare(self, mean: float) -> None:
         """Say so where training has not made the encoder better than its first weights."""
@@ -204,17 +275,19 @@ class _Leader:
                 highlight=False,
             )
 
-    def save(self, *, best: bool = False) -> None:
+    def save(self, *, best: bool = False, candidate: bool = False) -> None:
         """A checkpoint of the state after the last step, unless the run has diverged."""
-        if best or self.saved_step != self.run.step:
+        if best or candidate or self.saved_step != self.run.step:
             self.run.check_finite()
-            self.saver.save(self.run.checkpoint(), best=best)
+            self.saver.save(self.run.checkpoint(), best=best, candidate=candidate)
             self.saved_step = self.run.step
 
     def end(self, state: str, message: str = "") -> None:
         """Wait for the checkpoint, then tell the record how the run ended."""
         run, folder = self.run, self.record.folder
         run.batches.close()
+        if self.prober:
+            self.prober.close()
         self.saver.wait()
         self.saver.close()
         ending = {"state": state, "step": run.step, "total_steps": run.total_steps}
@@ -222,26 +295,6 @@ class _Leader:
         self.record.close()
         path = report.write(folder)
         self.console.print(f"report: {path}", highlight=False)
-
-
-def _follow(run: Run, stop: threading.Event) -> None:
-    """What the processes beside the first one do: the same steps."""
-    settings, stopping = run.recipe.run, False
-    while run.step < run.total_steps and not stopping:
-        outcome, _ = run.train_step()
-        logs = run.step % settings.log_every == 0 or run.step == run.total_steps
-        if logs:
-            run.check_finite()
-            run.values(outcome)
-        stopping = _all_stop(run, stop, logs)
-    run.batches.close()
-
-
-def _all_stop(run: Run, stop: threading.Event, logs: bool) -> bool:
-    """Whether this is the last step; several processes agree on it where they log."""
-    if run.world.size == 1:
-        return stop.is_set()
-    return logs and run.world.any(stop.is_set(), run.device)
 
 
 def _probe(recipe: Recipe, console: Console) -> Probe | None:
@@ -258,7 +311,7 @@ def _describe_folder(run: Run, folder: Path) -> None:
     """What the run is, before its first step."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "recipe.json", run.recipe.model_dump(mode="json"))
-    _write_json(folder / "environment.json", environment())
+    _write_json(folder / "environment.json", {**environment(), "modes": run.modes.for_record()})
     _write_json(folder / "data.json", describe(run.corpus))
 
 
@@ -269,22 +322,18 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 def _opening(run: Run) -> str:
     corpus, normalize = run.corpus, run.views.normalize
-    precision = str(run.precision).removeprefix("torch.")
-    how = [precision, f"on {run.device}"]
-    how += ["compiled"] if run.compiles else []
-    how += ["as a CUDA graph"] if run.captures else []
-    how += [f"in {run.world.size} processes"] if run.world.size > 1 else []
     return (
         f"{corpus.n_clips} clips, {corpus.hours:.2f} h; log-mel mean {normalize.mean:.4f}, std "
         f"{normalize.std:.4f}; {run.total_steps} steps of {run.recipe.run.batch_size} segments, "
-        f"{', '.join(how)}"
+        f"{run.modes.words()}"
     )
 
 
-def _status(values: dict[str, float], rate: float) -> str:
+def _status(values: dict[str, float]) -> str:
     return (
         f"loss {values['loss']:.3f}  std {values['projection_std']:.2f}  rank "
-        f"{values['effective_rank']:.0f}  {rate:.0f} segments/s"
+        f"{values['effective_rank']:.0f}  {values['segments_per_s']:.0f} segments/s  "
+        f"MFU {100 * values['mfu']:.0f} %  waiting {100 * values['data_wait']:.0f} %"
     )
 
 
@@ -301,6 +350,11 @@ def _progress(console: Console) -> Progress:
     )
 
 
+def _progress_of(console: Console) -> Any:
+    """Shows how far something is that goes through the clips of the store."""
+    return lambda clips, title: tracked(clips, title, console)
+
+
 @contextmanager
 def _clear_memory_error(recipe: Recipe) -> Iterator[None]:
     """Running out of memory says what to lower."""
@@ -312,29 +366,7 @@ def _clear_memory_error(recipe: Recipe) -> Iterator[None]:
             raise
         raise TrainingError(
             f"out of memory with run.batch_size {recipe.run.batch_size} and encoder.embed_dim "
-            f"{recipe.encoder.embed_dim}: lower run.batch_size first; data.resident=host keeps the "
-            "store out of device memory; objective.hidden_dim and encoder.embed_dim come last"
+            f"{recipe.encoder.embed_dim}: lower run.batch_size first, or take it in parts with "
+            "run.accumulate; data.resident=host keeps the store out of device memory; "
+            "objective.hidden_dim and encoder.embed_dim come last"
         ) from error
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; the step under way ends first.
-
-    A second signal acts as usual.
-    """
-    stop = threading.Event()
-    previous: dict[signal.Signals, Any] = {}
-
-    def request_stop(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, previous[signal.Signals(number)])
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, request_stop)
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.nn.frontend import LogMel
 from training.data.corpus import Corpus, Sampler
+from training.data.pcm import pcm_to_float
 from training.distributed import World
 
 N_STATISTICS = 10_000
@@ -39,11 +40,6 @@ def statistics(
         total += torch.stack([log_mel.mean(), log_mel.square().mean()]).cpu()
     mean, square = (total / n_batches).tolist()
     return mean, (square - mean**2) ** 0.5
-
-
-def pcm_to_float(pcm: Tensor) -> Tensor:
-    """Int16 samples -> float32 in [-1, 1), shape kept."""
-    return pcm.float() / 32768
 
 
 def post_normalize(views: list[Tensor], world: World = World()) -> list[Tensor]:

@@ -75,7 +75,8 @@ class LARS(torch.optim.Optimizer):
             if group["adapt"]:
                 gradients = _adapted(parameters, gradients, group["weight_decay"])
             for p in parameters:
-                self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                if not self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
             buffers = [self.state[p]["momentum_buffer"] for p in parameters]
             torch._foreach_mul_(buffers, group["momentum"])
             torch._foreach_add_(buffers, gradients)

@@ -1,8 +1,6 @@
 """What a run would be: data, steps, parameters, memory, and the time it takes, from real steps."""
 
-import resource
 import statistics
-import sys
 import time
 
 import torch
@@ -10,6 +8,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from training.run import Run
+from training.speed import peak_memory_mib
 
 WARM_UP = 3
 MEASURED = 20
@@ -30,8 +29,7 @@ def plan(run: Run) -> Table:
         "steps": f"{total:,} of {settings.batch_size} segments of {run.recipe.data.segment_s:g} s",
         "segments": f"{segments:,}: {segments / run.corpus.n_clips:,.1f} of each clip",
         "parameters": _parameters(run),
-        "device": f"{_device_name(run.device)}, {str(run.precision).removeprefix('torch.')}"
-        + (f", {run.world.size} processes" if run.world.size > 1 else ""),
+        "device": f"{_device_name(run.device)}, {run.modes.words()}",
         "memory": _memory(run),
         "a checkpoint": f"{_mib(_checkpoint_bytes(run)):,.0f} MiB",
         "a step": f"{1000 * step_s:.1f} ms: {settings.batch_size / step_s:,.0f} segments/s, median "
@@ -68,12 +66,10 @@ def _count(network: nn.Module) -> int:
 
 def _memory(run: Run) -> str:
     """Peak of the measured steps: of the device, and of this process on the host."""
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    host = f"host {_mib(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit):,.0f} MiB"
+    host = f"host {peak_memory_mib(torch.device('cpu')):,.0f} MiB"
     if run.device.type != "cuda":
         return host
-    peak = torch.cuda.max_memory_reserved(run.device)
-    return f"device {_mib(peak):,.0f} MiB, {host}"
+    return f"device {peak_memory_mib(run.device):,.0f} MiB, {host}"
 
 
 def _checkpoint_bytes(run: Run) -> int:

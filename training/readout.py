@@ -20,7 +20,7 @@ from models.nn.frontend import n_frames
 from models.nn.model import WaveformEncoder
 from models.nn.readout import LayeredReadout, Projection
 from training.data.corpus import Corpus, Sampler
-from training.normalize import pcm_to_float
+from training.data.pcm import pcm_to_float
 
 SECONDS = {1.0: 3000, 3.0: 2000, 8.0: 600}
 """Segments of each length that the statistics are taken from: vectors of short clips and of long

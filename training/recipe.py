@@ -19,6 +19,11 @@ from training.objectives.methods import DEFAULT, METHODS, Method, without_option
 from training.schedules import RateSchedule
 from training.section import Section, settings_of
 
+BY_HARDWARE = "default"
+"""Stands for the recipe that this machine is best at."""
+
+OLD_NAMES = {"light": "cpu"}
+
 
 class RecipeError(ValueError):
     """A recipe that does not exist or does not validate."""
@@ -125,13 +130,19 @@ class Augment(Section):
 
     resize_crop: bool = True
     crop_scale: tuple[float, float] = (0.6, 1.5)
+    """Least and greatest side of the crop, times the segment's."""
+
+    crop_scale_frequency: tuple[float, float] | None = None
+    """The same for the mel bands, where it is not that of the time; near 1 it keeps the pitch."""
+
     canvas_time: float = Field(1.5, ge=1)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        low, high = self.crop_scale
-        if not 0 < low <= high:
-            raise ValueError(f"crop_scale is {low:g}, {high:g}; expected 0 < low <= high")
+        for name in ("crop_scale", "crop_scale_frequency"):
+            low, high = getattr(self, name) or self.crop_scale
+            if not 0 < low <= high:
+                raise ValueError(f"{name} is {low:g}, {high:g}; expected 0 < low <= high")
         return self
 
     fader_gain: float = Field(1.0, ge=0)
@@ -170,6 +181,9 @@ class Probe(Section):
     """CSV files with columns file_name, label and fold or split; paths from the working folder."""
 
     every: int = Field(5000, gt=0)
+    every_s: float | None = Field(None, gt=0)
+    """Seconds between probes instead of steps; on a GPU they are asked while training goes on."""
+
     kind: Literal["knn", "linear"] = "knn"
     seconds: float | None = Field(None, gt=0)
     """Length that clips are padded or cut to; the task's mean if not given."""
@@ -179,6 +193,17 @@ class Run(Section):
     """How long, how large and how often."""
 
     batch_size: int = Field(256, gt=1)
+    """Segments of a step, of all processes together; made up to a multiple of them."""
+
+    batch_per_gpu: int | None = Field(None, gt=1)
+    """Segments of a GPU instead: `batch_size` is then as many times that as there are processes."""
+
+    accumulate: int = Field(1, gt=0)
+    """Parts that a process takes its rows in, for batches that memory does not hold.
+
+    Their gradients are averaged; batch statistics, and what a method compares, are those of a part.
+    """
+
     base_batch_size: int | None = Field(None, gt=1)
     """The batch that `optimizer.lr` and `objective.ema_decay` are meant for; None: any.
 
@@ -194,27 +219,54 @@ class Run(Section):
     steps: int | None = Field(None, gt=0)
     """Length of the run in steps instead of epochs."""
 
+    segments: int | None = Field(None, gt=0)
+    """Length of the run in segments instead of either, whatever the batch."""
+
     seed: int = Field(42, ge=0)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 where the processor computes in it."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """`auto`: bfloat16 where the processor computes in it, float16 on a GPU that does not.
+
+    With float16 the loss is scaled up, and steps whose gradient overflows are left out.
+    """
 
     compile: Literal["auto", "on", "off"] = "auto"
-    """`torch.compile` for the networks; `auto`: on a GPU."""
+    """`torch.compile` for the networks; `auto`: on a GPU. What fails is left out, and said."""
 
     capture: Literal["auto", "on", "off"] = "auto"
-    """Replay the whole step as one CUDA graph; `auto`: on one GPU."""
+    """Replay the whole step as one CUDA graph; `auto`: on one GPU. Likewise."""
+
+    deterministic: bool = True
+    """On a GPU only algorithms whose sums have one order: a resumed run repeats every bit.
+
+    False: the fastest for these shapes; a resumed run is then the same up to rounding.
+    """
 
     sync_batch_norm: bool = False
     """With several processes: batch statistics over all of them."""
 
     log_every: int = Field(50, gt=0)
+    log_every_s: float | None = Field(None, gt=0)
+    """Seconds between logs instead of steps; so for checkpoints and pictures, when a log is due."""
+
     checkpoint_every: int = Field(2000, gt=0)
+    checkpoint_every_s: float | None = Field(None, gt=0)
     views_every: int = Field(10_000, gt=0)
     """Steps between pictures of the augmented views."""
 
+    views_every_s: float | None = Field(None, gt=0)
+    tracker: Literal["none", "wandb", "mlflow"] = "none"
+    """Where the values go besides the run's folder and TensorBoard, by the extra of that name."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps and self.segments:
+            raise ValueError("steps and segments are both given; leave one of them out")
+        return self
+
     def n_steps(self, epoch_segments: float) -> int:
         """Optimiser steps of the run, for so many segments an epoch."""
-        return self.steps or max(1, round(self.epochs * epoch_segments / self.batch_size))
+        segments = self.segments or self.epochs * epoch_segments
+        return self.steps or max(1, round(segments / self.batch_size))
 
 
 class Recipe(Section):
@@ -228,6 +280,13 @@ class Recipe(Section):
     optimizer: Optimizer = Optimizer()
     probe: Probe = Probe()
     run: Run = Run()
+
+    def for_processes(self, n: int) -> "Recipe":
+        """This recipe with the batch that so many processes share, in whole parts of it."""
+        wanted = (self.run.batch_per_gpu or 0) * n or self.run.batch_size
+        parts = n * self.run.accumulate
+        batch = {"batch_size": -(-wanted // parts) * parts}
+        return self.model_copy(update={"run": self.run.model_copy(update=batch)})
 
     def scaled(self) -> "Recipe":
         """This recipe with the rates that its batch size asks for; see `Run.base_batch_size`."""
@@ -252,12 +311,18 @@ def named_recipes() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir())
 
 
+def for_device(kind: str) -> str:
+    """The name of the recipe for a kind of device, "cuda" or "cpu"."""
+    return "gpu" if kind == "cuda" else "cpu"
+
+
 def load(name_or_path: str, settings: list[str] | None = None) -> Recipe:
     """A named recipe or a TOML file, with `section.key=value` settings laid over it.
 
     Raises:
         RecipeError: unknown name, unreadable file, unknown key or a value outside its bounds.
     """
+    name_or_path = OLD_NAMES.get(name_or_path, name_or_path)
     document = _read(name_or_path)
     document.setdefault("name", Path(name_or_path).stem)
     changes: dict[str, Any] = {}
@@ -280,8 +345,9 @@ def _read(name_or_path: str) -> dict[str, Any]:
         text = Path(name_or_path).read_text(errors="replace")
     else:
         known = ", ".join(named_recipes())
+        names = [*named_recipes(), BY_HARDWARE]
         raise RecipeError(
-            f"no recipe {name_or_path!r}{did_you_mean(name_or_path, named_recipes())}; give a TOML "
+            f"no recipe {name_or_path!r}{did_you_mean(name_or_path, names)}; give a TOML "
             f"file, a run's recipe.json, or one of: {known}"
         )
     is_json = name_or_path.endswith(".json")  # as a run's folder holds it

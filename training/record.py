@@ -4,9 +4,9 @@ import json
 import platform
 import sys
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from models.atomic import replacing
 from models.commit import git_commit
 from training import pictures
+from training.trackers import Tracker
 
 METRICS_NAME = "metrics.jsonl"
 VIEWS_NAME = "views"
@@ -29,21 +30,18 @@ class Record:
     What an earlier process wrote of later steps is taken back: those steps are taken again.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, step: int, tracker: Tracker | None = None) -> None:
+        self.folder, self._tracker = folder, tracker
         _take_back(folder, step)
         self._metrics = (folder / METRICS_NAME).open("a", buffering=1)  # a line at a time
         self._board = SummaryWriter(str(folder), purge_step=step + 1)
+        self._drawer = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._drawing: list[Future[None]] = []
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -51,6 +49,8 @@ class Record:
         self._write({"step": step, **values})
         for name, value in values.items():
             self._board.add_scalar(name if "/" in name else f"train/{name}", value, step)
+        if self._tracker:
+            self._tracker.scalars(step, values)
 
     def alarm(self, step: int, message: str) -> None:
         """Note that something looks wrong."""
@@ -58,7 +58,15 @@ class Record:
         self._board.add_text("alarm", message, step)
 
     def views(self, step: int, stages: Mapping[str, NDArray[np.float32]]) -> None:
-        """Draw what each augmentation made of some segments: name -> (n, F, T)."""
+        """Draw what each augmentation made of some segments, while the run goes on.
+
+        Args:
+            step: after which they were made.
+            stages: name -> (n, F, T).
+        """
+        self._drawing.append(self._drawer.submit(self._draw, step, stages))
+
+    def _draw(self, step: int, stages: Mapping[str, NDArray[np.float32]]) -> None:
         picture = pictures.views(stages)
         path = self.folder / VIEWS_NAME / f"step-{step:08d}.png"
         path.parent.mkdir(exist_ok=True)
@@ -67,9 +75,16 @@ class Record:
         self._board.add_image("views", pictures.pixels(picture), step, dataformats="HWC")
 
     def close(self) -> None:
-        """Write what is buffered."""
+        """Write what is buffered, and the pictures that are being drawn."""
+        self._drawer.shutdown()
+        drawing, self._drawing = self._drawing, []
         self._metrics.close()
         self._board.close()
+        if self._tracker:
+            self._tracker.close()
+            self._tracker = None
+        for drawn in drawing:
+            drawn.result()
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._metrics.write(json.dumps(line) + "\n")

@@ -39,6 +39,16 @@ _TITLES = {
     "ema_decay": ("Inertia of the target network", "Share of itself that it keeps each step."),
     "grad_norm": ("Size of the gradient", "Jumps mean unsteady training."),
     "segments_per_s": ("Speed", "Segments of sound a second."),
+    "mfu": (
+        "Use of the device",
+        "MFU: arithmetic of the networks over what the device can do; what is left goes to data, "
+        "augmentation, the optimiser and memory.",
+    ),
+    "data_wait": (
+        "Waiting for data",
+        "Share of the time; above 0.1: more `data.workers`, or a store that fits into the device.",
+    ),
+    "peak_memory_mib": ("Most memory so far, MiB", "Of the GPU, or of the process on a CPU."),
 }
 Points = list[tuple[float, float]]
 
@@ -96,9 +106,21 @@ def _summary(
             summary[name] = f"{100 * last:.1f} %, best {100 * best:.1f} % at step {step:,.0f}"
     if environment:
         gpus = ", ".join(environment["gpus"]) or "none"
+        summary |= _modes(environment.get("modes", {}))
         summary["machine"] = f"{environment['host']}, GPUs: {gpus}"
         summary["commit"] = environment["commit"]
     return summary
+
+
+def _modes(modes: dict[str, Any]) -> dict[str, object]:
+    """How the run computes, and why not otherwise; older records do not tell."""
+    if not modes:
+        return {}
+    computes = [modes["precision"], f"on {modes['device']}"]
+    computes += [name for name in ("compiled", "captured") if modes[name]]
+    computes += [f"{modes['processes']} processes"] if modes["processes"] > 1 else []
+    told: dict[str, object] = {"computes in": ", ".join(computes)}
+    return told | {f"not {name}": reason for name, reason in modes["why_not"].items()}
 
 
 def _points(metrics: Sequence[dict[str, Any]]) -> dict[str, Points]:

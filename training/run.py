@@ -1,36 +1,37 @@
-"""A training run: its networks, its place in the schedule, one step of it, its state.
+"""A training run: its networks, its place in the schedule, its steps, its state.
 
-Letters: `B` batch (this process's rows), `S` samples, `F` mel bands, `T` frames.
+What one step does stands in `step.py`. Letters: `B` batch (this process's rows), `S` samples, `F`
+mel bands, `T` frames.
 """
 
 import copy
+import time
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from models.commit import git_commit
+from models.modelfile import Training
 from models.nn.frontend import Normalize
 from models.nn.model import WaveformEncoder
-from training import optimizers, schedules
-from training.capture import Captured, Inputs
-from training.checkpoint import Checkpoint
+from training import optimizers, resuming, schedules
+from training.capture import Captured, Inputs, Kept, recover
+from training.checkpoint import Checkpoint, provenance
 from training.data.batches import crops_of, open_batches
 from training.data.corpus import Corpus, Sampler
-from training.device import choose_precision, prepare_backends
+from training.data.log_mels import Follow, compute
+from training.device import prepare_backends
 from training.distributed import World, sync_batch_norm
+from training.modes import CAPTURED, COMPILED, Modes, choose
 from training.normalize import statistics
 from training.objectives.objective import Outcome
 from training.recipe import Recipe
+from training.step import Result, Step
 from training.views import Views
-
-# Settings that may change when a run goes on, because no step depends on them
-FREE = {"name", "data.resident", "data.workers", "run.log_every", "run.checkpoint_every"}
-FREE |= {"run.views_every", "probe.tasks", "probe.every", "probe.kind", "probe.seconds"}
-# And those that no step so far depended on, where the rate has not begun to fall
-MOVES_END = {"run.epochs", "run.steps", "optimizer.schedule", "optimizer.decay_steps"}
 
 MIN_DEVIATION = 1e-3  # log units; less is a store of silence
 
@@ -39,71 +40,88 @@ class TrainingError(RuntimeError):
     """A run that cannot start or cannot go on."""
 
 
+def in_silence(clips: Iterable[int], title: str) -> Iterable[int]:
+    """Go through clips without showing how far it is."""
+    return clips
+
+
 class Run:
     """Everything that one step reads and changes; `start` or `restore` comes first."""
 
     def __init__(
-        self, recipe: Recipe, corpus: Corpus, device: torch.device, world: World = World()
+        self,
+        recipe: Recipe,
+        corpus: Corpus,
+        device: torch.device,
+        world: World = World(),
+        follow: Follow = in_silence,
     ) -> None:
-        self.recipe, self.corpus, self.device, self.world = recipe, corpus, device, world
-        data = recipe.data
+        self.recipe = recipe = recipe.for_processes(world.size)
+        self.corpus, self.device, self.world = corpus, device, world
+        _check_store(corpus, world, device)
+        data, settings = recipe.data, recipe.run
         self.sampler = Sampler(
             corpus,
             data.weights,
-            recipe.run.seed,
+            settings.seed,
             data.balance,
             data.length_power,
             data.segment_samples,
         )
-        self.total_steps = recipe.run.n_steps(self.sampler.epoch_segments)
+        self.total_steps = settings.n_steps(self.sampler.epoch_segments)
         self.scaled = recipe.scaled()
-        _check(recipe, self.total_steps, world)
+        _check(recipe, self.total_steps)
         self.step = 0
         self.seconds = 0.0
+        self.waited = 0.0
+        """Seconds that steps have waited for their segments."""
+
         self.best: float | None = None
         self.commit = git_commit()
-        self.precision = choose_precision(recipe.run, device)
-        prepare_backends(device)
-        torch.manual_seed(recipe.run.seed)
+        self.initial: Training | None = None
+        """Of the weights that it began with, if they were not random."""
+
+        self.earlier_sources: dict[str, float] = {}
+        """Hours by source of stores before this one."""
+
+        prepare_backends(device, deterministic=settings.deterministic)
+        torch.manual_seed(settings.seed)
         self.objective = self.scaled.objective.build(recipe.encoder.build(), world)
         # channels_last: 1.4 times as fast on a CPU, and what tensor cores read
         self.objective.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if recipe.run.sync_batch_norm and world.size > 1:
+        if settings.sync_batch_norm and world.size > 1:
             sync_batch_norm(self.objective, device)
-        self.views = Views(recipe, self.objective.n_views, world).to(device)
+        method = self.objective
+        self.views = Views(recipe, method.n_views, world, method.n_local, method.local_share).to(
+            device
+        )
         self.optimizer = optimizers.build(self.objective, recipe.optimizer, device)
-        self.trained = [p for p in self.objective.parameters() if p.requires_grad]
-        self.network = self._wrapped()
-        self.generator = torch.Generator(device)
-        # Steps done, and the first of them whose loss was not finite: read when the loop logs, so
-        # that no step waits for the device
-        self.steps_done = torch.zeros((), dtype=torch.int64, device=device)
-        self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
-        rows = world.rows(recipe.run.batch_size)
-        draw = crops_of(corpus, self.sampler, data, recipe.run.batch_size, rows)
+        if data.log_mels:
+            world.from_main(lambda: compute(corpus, follow))
+        rows = world.rows(settings.batch_size)
+        draw = crops_of(corpus, self.sampler, data, settings.batch_size, rows)
         self.batches = open_batches(corpus, draw, data, device)
-        self._captured: Captured[tuple[Outcome, Tensor]] | None = None
+        chosen = choose(recipe, device, world)
+        self.one_step = Step(
+            modes=chosen,
+            cut=lambda inputs: self.batches.cut(inputs),
+            views=self.views,
+            objective=self.objective,
+            network=self.objective,
+            optimizer=self.optimizer,
+            scaler=torch.amp.GradScaler(device.type, enabled=chosen.precision == torch.float16),
+            generator=torch.Generator(device),
+            clip_norm=recipe.optimizer.clip_norm,
+            parts=settings.accumulate,
+        )
+        self.trained = self.one_step.trained
+        self._captured: Captured[Result] | None = None
+        self._settled = False
 
     @property
-    def captures(self) -> bool:
-        """Whether the step is replayed as a CUDA graph."""
-        wanted = self.recipe.run.capture
-        return self.device.type == "cuda" and self.world.size == 1 and wanted != "off"
-
-    @property
-    def compiles(self) -> bool:
-        """Whether the networks are compiled."""
-        wanted = self.recipe.run.compile
-        return wanted == "on" or (wanted == "auto" and self.device.type == "cuda")
-
-    def _wrapped(self) -> nn.Module:
-        network: nn.Module = self.objective
-        if self.world.size > 1:
-            ids = [self.device.index] if self.device.type == "cuda" else None
-            network = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
-        if self.compiles:
-            network = torch.compile(network)  # type: ignore[assignment]
-        return network
+    def modes(self) -> Modes:
+        """How it computes; final once it has settled."""
+        return self.one_step.modes
 
     def start(self) -> None:
         """Measure the pre-normalisation statistics of this store, once before the first step.
@@ -129,44 +147,92 @@ class Run:
         normalizes = self.recipe.augment.pre_norm or self.recipe.augment.post_norm
         self.views.normalize = Normalize(*both.tolist()) if normalizes else Normalize(0.0, 1.0)
 
-    def train_step(self) -> tuple[Outcome, Tensor]:
+    def settle(self) -> None:
+        """Compile the networks and record the step where that is wanted, before the first step.
+
+        What fails is left out, with the reason in `modes.why_not`; no step is taken, and nothing
+        that a step depends on changes.
+        """
+        if self._settled:
+            return
+        self._settled = True
+        inputs = self.batches.load(self.step)
+        if self.modes.compiled:
+            self._compile(inputs)
+        if self.world.size > 1:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            with warnings.catch_warnings():  # its successor is not in all versions of torch
+                warnings.simplefilter("ignore", FutureWarning)
+                self.one_step.network = DistributedDataParallel(
+                    self.one_step.network, device_ids=ids, broadcast_buffers=False
+                )
+        if self.modes.captured:
+            self._capture(inputs)
+
+    def _compile(self, inputs: Inputs) -> None:
+        """Compile, and prove it on a batch; all processes go the same way."""
+        step = self.one_step
+        kept, reason = Kept(step.state()), ""
+        self._seed()
+        views = step.views(step.cut(inputs), step.generator)
+        try:
+            step.network = torch.compile(self.objective)  # type: ignore[assignment]
+            part = [view[: len(view) // step.parts] for view in views]
+            step.scaler.scale(step.forward(part).loss).backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = _first_line(error)
+        step.optimizer.zero_grad(set_to_none=True)
+        kept.give_back(step.state())
+        if self.world.any(bool(reason), self.device):
+            step.network = self.objective
+            step.modes = self.modes.without(COMPILED, reason or "it failed in another process")
+
+    def _capture(self, inputs: Inputs) -> None:
+        """Record the step."""
+        step, kept = self.one_step, Kept(self.one_step.state())
+        self._seed()
+        try:
+            self._captured = Captured(step, inputs, step.state, step.generator)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            step.modes = self.modes.without(CAPTURED, _first_line(error))
+            step.optimizer.zero_grad(set_to_none=True)
+            step.generator = torch.Generator(self.device)
+            try:
+                recover(self.device)
+            except RuntimeError as lost:
+                raise TrainingError(
+                    f"recording the step failed ({_first_line(error)}) and the GPU no longer "
+                    "answers: start again with --set run.capture=off"
+                ) from lost
+            kept.give_back(step.state())
+
+    def train_step(self) -> Result:
         """The next optimiser step; the loss and the gradient's norm stay on the device.
 
         On a GPU the tensors are the same ones each time: read them before the next step.
         """
+        self.settle()
+        asked = time.perf_counter()
         inputs = self.batches.load(self.step)
-        if self.captures and self._captured is None:
-            self._seed()
-            self._captured = Captured(self._step, inputs, self._state, self.generator)
-        lr = self.learning_rate(self.step)
-        optimizers.set_learning_rate(self.optimizer, lr)
-        self.objective.before_step(self.step, self.total_steps)
-        self._seed()
-        result = self._captured(inputs) if self._captured else self._step(inputs)
+        self.waited += time.perf_counter() - asked
+        self._before_step()
+        result = (self._captured or self.one_step)(inputs)
         self.step += 1
         return result
+
+    def _before_step(self) -> None:
+        """What changes from step to step by plan, and the seeds of its random numbers."""
+        optimizers.set_learning_rate(self.optimizer, self.learning_rate(self.step))
+        self.objective.before_step(self.step, self.total_steps)
+        self._seed()
 
     def learning_rate(self, step: int) -> float:
         """The rate of a step, for this batch size."""
         return schedules.learning_rate(self.scaled.optimizer, step, self.total_steps)
-
-    def _step(self, inputs: Inputs) -> tuple[Outcome, Tensor]:
-        views = self.views(self.batches.cut(inputs), self.generator)
-        outcome = self.forward(views)
-        self.optimizer.zero_grad(set_to_none=True)
-        outcome.loss.backward()  # type: ignore[no-untyped-call]
-        norm = self._clip()
-        self.optimizer.step()
-        self.objective.after_step()  # EMA after the optimiser's step: BYOL, alg. 1
-        self._watch(outcome.loss.detach())
-        return outcome._replace(loss=outcome.loss.detach()), norm
-
-    def forward(self, views: list[Tensor]) -> Outcome:
-        """The objective in the run's precision."""
-        reduced = self.precision == torch.bfloat16
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
-            outcome: Outcome = self.network(views)
-        return outcome
 
     def values(self, outcome: Outcome) -> dict[str, float]:
         """Loss and logs of a step, means over the processes, all of which have to ask."""
@@ -174,20 +240,10 @@ class Run:
         means = self.world.mean(torch.stack([value.float() for value in values.values()]))
         return dict(zip(values, means.tolist(), strict=True))
 
-    def _clip(self) -> Tensor:
-        """The gradient's norm before it is cut down to the recipe's limit."""
-        limit = self.recipe.optimizer.clip_norm or float("inf")
-        return nn.utils.clip_grad_norm_(self.trained, limit, foreach=True)
-
-    def _watch(self, loss: Tensor) -> None:
-        self.steps_done += 1
-        bad = ~loss.isfinite() & (self.first_bad < 0)
-        self.first_bad.copy_(torch.where(bad, self.steps_done, self.first_bad))
-
     def _seed(self) -> None:
         """All random numbers of a step follow from the seed and the step alone."""
         seed = _seed(self.recipe.run.seed, self.step)
-        self.generator.manual_seed(seed)
+        self.one_step.generator.manual_seed(seed)
         torch.manual_seed(seed + 1 + self.world.rank)  # dropout's
 
     def check_finite(self) -> None:
@@ -196,7 +252,7 @@ class Run:
         Raises:
             TrainingError: a loss or a weight is not a finite number.
         """
-        first = int(self.first_bad.item())
+        first = int(self.one_step.first_bad.item())
         weights = [p.detach() for p in self.trained]
         if first >= 0:
             what = f"the loss of step {first} is not finite"
@@ -205,8 +261,9 @@ class Run:
         else:
             return
         raise TrainingError(
-            f"{what}; the checkpoint before it is kept. Lower optimizer.lr, or set "
-            "optimizer.clip_norm"
+            f"{what}; the checkpoint before it is kept. Lower optimizer.lr (or give it "
+            "optimizer.warmup_steps), set optimizer.clip_norm to ten times the usual grad_norm of "
+            "the record, or rule out the precision with run.precision=float32; then --resume"
         )
 
     def encoder(self) -> WaveformEncoder:
@@ -223,13 +280,6 @@ class Run:
         stages = views.stages(pcm, generator, n)
         return {name: stage.float().cpu().numpy() for name, stage in stages.items()}
 
-    def _state(self) -> list[Tensor]:
-        """Every tensor that a step changes."""
-        tensors = [*self.objective.parameters(), *self.objective.buffers(), *self.views.buffers()]
-        for moments in self.optimizer.state.values():
-            tensors += [value for value in moments.values() if isinstance(value, Tensor)]
-        return [*tensors, self.steps_done, self.first_bad]
-
     def checkpoint(self) -> Checkpoint:
         """The state after the last step; its tensors are those that the next step changes."""
         return Checkpoint(
@@ -239,11 +289,13 @@ class Run:
             step=self.step,
             seconds=self.seconds,
             best=self.best,
-            corpus=describe(self.corpus),
+            corpus=self._described(),
             commit=self.commit,
             objective=self.objective.state_dict(),
             views=self.views.state_dict(),
             optimizer=self.optimizer.state_dict(),
+            scaler=self.one_step.scaler.state_dict(),
+            initial=self.initial.model_dump(mode="json") if self.initial else None,
         )
 
     def begin_with(self, saved: Checkpoint) -> None:
@@ -260,6 +312,7 @@ class Run:
                 "the checkpoint has other networks than the recipe: encoder and objective must be "
                 f"those of {saved.recipe.get('name', 'its run')}"
             ) from error
+        self.initial = provenance(saved)
 
     def restore(self, saved: Checkpoint, *, other_store: bool = False) -> None:
         """Go on from a checkpoint of the same recipe and store, made by any number of processes.
@@ -272,26 +325,9 @@ class Run:
         Raises:
             TrainingError: another recipe, or another store without leave.
         """
-        # A recipe from before a setting existed has the setting's default
-        before = Recipe.model_validate(saved.recipe)
-        free = set(FREE)
-        falls_at = before.run.n_steps(self.sampler.epoch_segments) - _decay_steps(before)
-        if saved.step <= falls_at and not (_has_fixed_end(before) or _has_fixed_end(self.recipe)):
-            free |= MOVES_END
-        changed = _changes(
-            before.model_dump(mode="json"), self.recipe.model_dump(mode="json"), free
-        )
-        if not saved.optimizer:
-            raise TrainingError(
-                "the checkpoint holds weights alone, and no run can be resumed from it: begin a "
-                "new one with --init"
-            )
-        if changed:
-            raise TrainingError(
-                "the checkpoint was made with other settings: "
-                + "; ".join(changed)
-                + ". Resume with those, or start a new run in another folder"
-            )
+        if refused := resuming.refusal(saved, self.recipe, self.sampler.epoch_segments):
+            raise TrainingError(refused)
+        self.earlier_sources = dict(saved.corpus["sources"])
         if saved.corpus["fingerprint"] == self.corpus.fingerprint:
             self.views.normalize = Normalize(saved.mean, saved.std)
         elif other_store:
@@ -305,9 +341,17 @@ class Run:
         self.objective.load_state_dict(saved.objective)
         self.views.load_state_dict(saved.views)
         optimizers.restore(self.optimizer, saved.optimizer)
-        self.steps_done.fill_(saved.step)
+        if saved.scaler:
+            self.one_step.scaler.load_state_dict(dict(saved.scaler))
+        self.one_step.steps_done.fill_(saved.step)
         self.step, self.seconds = saved.step, saved.seconds
         self.best, self.commit = saved.best, saved.commit
+        self.initial = Training.model_validate(saved.initial) if saved.initial else None
+
+    def _described(self) -> dict[str, Any]:
+        """What a checkpoint tells of the store, and the sources that an earlier one had besides."""
+        told = describe(self.corpus)
+        return told | {"sources": self.earlier_sources | told["sources"]}
 
 
 def describe(corpus: Corpus) -> dict[str, Any]:
@@ -321,15 +365,28 @@ def describe(corpus: Corpus) -> dict[str, Any]:
     }
 
 
-def _check(recipe: Recipe, total_steps: int, world: World) -> None:
-    """Refuse what no batch or schedule can be made of."""
-    settings = recipe.run
-    if settings.batch_size % world.size:
-        raise TrainingError(
-            f"run.batch_size is {settings.batch_size}, for {world.size} processes; choose a "
-            "multiple of them"
-        )
-    warmup, decay = recipe.optimizer.warmup_steps, _decay_steps(recipe)
+def _check_store(corpus: Corpus, world: World, device: torch.device) -> None:
+    """Refuse processes that have opened different stores: each would draw from its own clips.
+
+    Raises:
+        TrainingError: in all of them, lest the others wait for those that end.
+    """
+    first = world.from_main(lambda: (corpus.fingerprint, corpus.n_clips, corpus.hours))
+    is_other = corpus.fingerprint != first[0]
+    if not world.any(is_other, device):
+        return
+    found = "the store of another process"
+    if is_other:
+        found = f"that of process {world.rank}, {corpus.n_clips} clips, {corpus.hours:.2f} h,"
+    raise TrainingError(
+        f"{corpus.folder}: {found} is not that of the first process, {first[1]} clips, "
+        f"{first[2]:.2f} h; every machine needs the same store, copied to its end"
+    )
+
+
+def _check(recipe: Recipe, total_steps: int) -> None:
+    """Refuse what no schedule can be made of."""
+    warmup, decay = recipe.optimizer.warmup_steps, resuming.decay_steps(recipe)
     if warmup and warmup >= total_steps:
         raise TrainingError(
             f"optimizer.warmup_steps is {warmup} of {total_steps} steps; lower it or train longer"
@@ -341,32 +398,13 @@ def _check(recipe: Recipe, total_steps: int, world: World) -> None:
         )
 
 
-def _decay_steps(recipe: Recipe) -> int:
-    """Steps at the end in which the rate falls; 0 where that is not a part of the run."""
-    settings = recipe.optimizer
-    return settings.decay_steps if settings.schedule == "stable-decay" else 0
-
-
 def _seed(seed: int, step: int) -> int:
     """A seed for each step, far from those of its neighbours."""
     state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(2))
 
 
-def _has_fixed_end(recipe: Recipe) -> bool:
-    """Whether every step depends on how many steps there are."""
-    return recipe.optimizer.schedule == "cosine" or recipe.objective.depends_on_length
-
-
-def _changes(
-    saved: dict[str, Any], mine: dict[str, Any], free: set[str], prefix: str = ""
-) -> list[str]:
-    """Settings that differ between two recipes, save those that are `free` to."""
-    changed = []
-    for key, value in mine.items():
-        name = prefix + key
-        if isinstance(value, dict) and isinstance(saved.get(key), dict) and name != "data.weights":
-            changed += _changes(saved[key], value, free, name + ".")
-        elif saved.get(key) != value and name not in free:
-            changed.append(f"{name} was {saved.get(key)}, is {value}")
-    return changed
+def _first_line(error: Exception) -> str:
+    """An error in one line; it may have a page."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"

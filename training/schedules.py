@@ -1,16 +1,37 @@
 """What changes from step to step by plan: the learning rate and the decay of a target's EMA."""
 
 import math
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:  # recipes hold schedules
-    from training.recipe import Optimizer
+from typing import Literal, Protocol
 
 Schedule = Literal["constant", "cosine"]
 RateSchedule = Literal["constant", "cosine", "stable-decay"]
 
 
-def learning_rate(settings: "Optimizer", step: int, total_steps: int) -> float:
+class RateSettings(Protocol):
+    """What a recipe's section of the optimiser says of its learning rate."""
+
+    @property
+    def lr(self) -> float:
+        """The highest rate."""
+        ...
+
+    @property
+    def schedule(self) -> RateSchedule:
+        """How it falls."""
+        ...
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps in which it rises."""
+        ...
+
+    @property
+    def decay_steps(self) -> int:
+        """Steps in which it falls at the end, of `stable-decay`."""
+        ...
+
+
+def learning_rate(settings: RateSettings, step: int, total_steps: int) -> float:
     """Linear warm-up to `lr`, then by the schedule.
 
     Constant; a half cosine down to 0 (arXiv 2006.07733, 3.3); or constant and, over the last steps,

@@ -13,12 +13,14 @@ def clear_errors() -> Iterator[None]:
     from models.modelfile import ModelFileError
     from models.nn.export import ExportError
     from models.nn.official import OfficialCheckpointError
+    from models.nn.weights import WeightsError
     from training.checkpoint import CheckpointError
     from training.data.corpus import CorpusError
     from training.device import DeviceError
     from training.quantization.quantize import QuantizationError
     from training.recipe import RecipeError
     from training.run import TrainingError
+    from training.trackers import TrackerError
 
     with terminal.clear_errors(
         CheckpointError,
@@ -30,6 +32,8 @@ def clear_errors() -> Iterator[None]:
         QuantizationError,
         RecipeError,
         TaskError,
+        TrackerError,
         TrainingError,
+        WeightsError,
     ):
         yield

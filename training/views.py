@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from models.nn.frontend import N_MELS, LogMel, Normalize
 from training.augment import Draw, GaussianNoise, Mixup, RandomLinearFader, RandomResizeCrop
+from training.data.pcm import pcm_to_float
 from training.distributed import World
-from training.normalize import pcm_to_float, post_normalize
+from training.normalize import post_normalize
 from training.recipe import Recipe
 
 
@@ -23,9 +24,18 @@ class Views(nn.Module):
     encoder's input, and the augmentations see raw log-mels.
     """
 
-    def __init__(self, recipe: Recipe, n_views: int, world: World) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        n_views: int,
+        world: World,
+        n_local: int = 0,
+        local_share: float = 0.5,
+    ) -> None:
         super().__init__()
         self.n_views, self.world = n_views, world
+        self.n_local = n_local
+        self.local_frames = round(local_share * recipe.data.segment_frames)
         self.frontend = LogMel()
         self.normalize = Normalize(0.0, 1.0)  # until the store's statistics are known
         settings = recipe.augment
@@ -37,7 +47,8 @@ class Views(nn.Module):
         if settings.noise_ratio > 0:
             self.steps.append(GaussianNoise(settings.noise_ratio))
         if settings.resize_crop:
-            self.steps.append(RandomResizeCrop(settings.crop_scale, settings.canvas_time))
+            scales = settings.crop_scale, settings.crop_scale_frequency
+            self.steps.append(RandomResizeCrop(*scales, settings.canvas_time))
         if settings.fader_gain > 0:
             self.steps.append(RandomLinearFader(settings.fader_gain))
 
@@ -60,11 +71,22 @@ class Views(nn.Module):
 
     @torch.no_grad()
     def forward(self, segments: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """The views of a batch."""
+        """The views of a batch, the shorter ones last."""
         draw = Draw(generator, self.world)
         x = self.log_mel(segments)
         views = [self.augment(x, draw) for _ in range(self.n_views)]
-        return post_normalize(views, self.world) if self.post_norm else views
+        shorter = [self.shorten(self.augment(x, draw), draw) for _ in range(self.n_local)]
+        if not self.post_norm:
+            return views + shorter
+        normalized = post_normalize(views, self.world)
+        return normalized + (post_normalize(shorter, self.world) if shorter else [])
+
+    def shorten(self, view: Tensor, draw: Draw) -> Tensor:
+        """`local_frames` of each row, from anywhere: (B, F, T) -> (B, F, local_frames)."""
+        n_starts = view.shape[2] - self.local_frames + 1
+        start = (draw.uniform(len(view)) * n_starts).long().clamp(max=n_starts - 1)
+        frames = start[:, None] + torch.arange(self.local_frames, device=view.device)
+        return view.gather(2, frames[:, None].expand(-1, view.shape[1], -1))
 
     @torch.no_grad()
     def stages(self, segments: Tensor, generator: torch.Generator, n: int) -> dict[str, Tensor]:

@@ -16,6 +16,9 @@ CLOSED_FORMS = get_args(closed_form.Settings.model_fields["predictor"].annotatio
 EVERY = {
     "byol": {},
     "byol, linear": {"predictor": "linear"},
+    "byol, multi-crop": {"local_views": 2, "local_share": 0.8},
+    "vicreg": {"name": "vicreg"},
+    "barlow twins": {"name": "barlow_twins"},
     "tribyol A": {"name": "tribyol"},
     "tribyol B": {"name": "tribyol", "version": "B"},
     **{name: {"name": "closed_form", "predictor": name} for name in CLOSED_FORMS},

@@ -10,9 +10,11 @@ from training.augment import (
     RandomLinearFader,
     RandomResizeCrop,
     crop_and_resize,
+    draw_boxes,
 )
+from training.data.pcm import pcm_to_float
 from training.distributed import World
-from training.normalize import pcm_to_float, post_normalize
+from training.normalize import post_normalize
 
 
 def seeded(seed: int) -> Draw:
@@ -44,14 +46,23 @@ def test_a_crop_equals_torchs_bicubic_resize_of_each_sample() -> None:
 
 
 def test_drawn_boxes_stay_on_the_canvas_and_within_the_scale(draw: Draw) -> None:
-    crop = RandomResizeCrop()
-    size, start = crop._box(96, 144, 10_000, draw)
+    size, start = draw_boxes((0.6, 1.5), 96, 144, 10_000, draw)
     assert (size.min(), size.max()) == (57, 143)
     assert start.min() == 0
     assert (start + size).max() == 144
-    height, _ = crop._box(64, 64, 10_000, draw)
+    height, _ = draw_boxes((0.6, 1.5), 64, 64, 10_000, draw)
     assert height.max() == 64
     assert (height == 64).float().mean() == pytest.approx(0.5 / 0.9, abs=0.03)
+
+
+def test_the_crop_of_the_bands_can_have_a_scale_of_its_own(draw: Draw) -> None:
+    bands = torch.linspace(-1, 1, 64)[:, None].expand(64, 96).repeat(200, 1, 1)
+    kept = RandomResizeCrop(scale_frequency=(1.0, 1.0), canvas_time=1.0)(bands, draw)
+    torch.testing.assert_close(kept, bands)
+    cut = RandomResizeCrop(scale_frequency=(0.9, 1.0), canvas_time=1.0)(bands, draw)
+    spans = cut[:, -1, 48] - cut[:, 0, 48]
+    assert spans.min() == pytest.approx(2 * 56 / 63, abs=1e-4)  # 57 of 64 bands
+    assert spans.max() == pytest.approx(2 * 62 / 63, abs=1e-4)  # sides are rounded down
 
 
 def test_an_empty_bank_leaves_the_batch_as_it_is(draw: Draw) -> None:

@@ -13,7 +13,7 @@ from models.modelfile import open_session
 from models.nn.encoder import AudioNTT2020
 from models.runtime import Encoder
 from tests.signals import noise
-from training.cli import _probe
+from training.commands.writing import _probe
 
 
 def run(*arguments: object) -> Result:
@@ -94,6 +94,25 @@ def test_what_a_person_can_put_right_is_one_line(arguments: tuple, message: str)
 def test_a_probe_that_is_no_accuracy_is_a_usage_error(probe: str) -> None:
     with pytest.raises(typer.BadParameter, match="expected TASK=ACCURACY"):
         _probe(probe)
+
+
+def test_without_a_recipe_the_hardware_chooses_and_a_run_that_goes_on_keeps_its_own(
+    store: Path, tmp_path: Path
+) -> None:
+    small = ["encoder.n_channels=4", "encoder.embed_dim=8", "objective.hidden_dim=16"]
+    small += ["run.steps=6", "run.batch_size=4", "optimizer.warmup_steps=1"]
+    small += ["optimizer.decay_steps=2", "augment.mixup_bank=8"]
+    settings = [part for setting in small for part in ("--set", setting)]
+    command = ("train", "--store", store, "--out", tmp_path / "run", "--device", "cpu")
+    for recipe in ([], ["default"]):
+        planned = run(*command, *recipe, "--dry-run", *settings)
+        assert planned.exit_code == 0, planned.output
+        assert "recipe: cpu" in planned.output
+    assert run(*command, "tiny").exit_code == 0
+    resumed = run(*command, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert "recipe.json" in resumed.output
+    assert "resumed at step 8 of 8" in resumed.output
 
 
 def test_preparing_nothing_is_a_usage_error(tmp_path: Path) -> None:

@@ -42,3 +42,9 @@ def test_the_cosine_is_between_predictions_and_targets() -> None:
     b = torch.tensor([[1.0, 1.0], [0.0, 3.0]])
     measured = collapse.measure(torch.randn(2, 2), a, b)
     assert measured["prediction_cosine"] == pytest.approx((math.sqrt(0.5) + 1) / 2)
+
+
+def test_few_rows_have_no_rank_to_speak_of() -> None:
+    values = {"projection_std": 0.8, "effective_rank": 1.0, "prediction_cosine": 0.2}
+    assert collapse.alarms(values, 64) == collapse.alarms(values) != []
+    assert collapse.alarms(values, 2) == []

@@ -1,11 +1,11 @@
 import json
-import os
 import re
 from pathlib import Path
 
 import pytest
 from pydantic.fields import FieldInfo
 
+from tests.pages import check_table
 from training import recipe
 from training.recipe import RecipeError
 from training.section import settings_of
@@ -52,6 +52,7 @@ def test_settings_lie_over_the_file() -> None:
         (["run.batch_size=0"], "run.batch_size"),
         (["encoder.name=AudioNTT2022", "encoder.embed_dim=512"], "above 1024"),
         (["augment.crop_scale=[1.5, 0.6]"], "crop_scale is 1.5, 0.6"),
+        (["augment.crop_scale_frequency=[0, 1]"], "crop_scale_frequency is 0, 1"),
         (["run.epochs=inf"], "run.epochs"),
         (["run.steps"], "expected section.key=value"),
         (["name.x=1"], "name is a value"),
@@ -64,6 +65,28 @@ def test_settings_lie_over_the_file() -> None:
 def test_a_setting_that_cannot_be_is_named(settings: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         recipe.load("tiny", settings)
+
+
+def test_the_recipes_of_the_hardware_are_v2_on_a_gpu_and_the_light_encoder_on_a_cpu() -> None:
+    gpu = recipe.load(recipe.for_device("cuda"))
+    assert (gpu.encoder.name, gpu.encoder.embed_dim) == ("AudioNTT2022", 3072)
+    for n, rate in ((1, 2), (3, 6), (8, 16)):  # times the 256 of the paper
+        several = gpu.for_processes(n)
+        assert several.run.batch_size == 512 * n
+        assert several.run.n_steps(1) == round(20_000_000 / (512 * n))
+        assert several.scaled().optimizer.lr == pytest.approx(1e-4 * rate**0.5)
+        assert several.scaled().objective.ema_decay == pytest.approx(0.99**rate)
+    run = gpu.run
+    assert None not in (run.log_every_s, run.checkpoint_every_s, run.views_every_s)
+    cpu = recipe.load(recipe.for_device("cpu"))
+    assert (cpu.encoder.name, cpu.encoder.embed_dim) == ("StridedConv", 512)
+    assert recipe.load("light") == cpu  # its name from before
+
+
+def test_a_length_is_given_in_one_way() -> None:
+    assert recipe.load("tiny", ["run.steps=9"]).run.n_steps(1) == 9
+    with pytest.raises(RecipeError, match="steps and segments are both given"):
+        recipe.load("tiny", ["run.segments=80"])
 
 
 def test_an_unknown_recipe_lists_those_that_ship() -> None:
@@ -136,9 +159,4 @@ def row(name: str, field: FieldInfo) -> str:
 def test_the_documentation_lists_every_setting_of_a_recipe() -> None:
     """After a change that is meant run `UPDATE_DOCS=1 pytest tests/training/test_recipe.py`."""
     table = "".join(row(name, field) for name, field in settings_of(recipe.Recipe).items())
-    text = PAGE.read_text()
-    if os.environ.get("UPDATE_DOCS"):
-        text = TABLE.sub(lambda _: table, text)
-        PAGE.write_text(text)
-    (found,) = TABLE.findall(text)
-    assert found == table
+    check_table(PAGE, TABLE, table)

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_without_pre_normalisation_the_blocks_see_raw_log_mels(corpus: Corpus) -
 def test_without_post_normalisation_the_views_keep_their_level(corpus: Corpus) -> None:
     run = Run(tiny("augment.post_norm=false", "augment.fader_gain=0"), corpus, CPU)
     run.start()
-    views = torch.stack(run.views(run.batches.cut(run.batches.load(0)), run.generator))
+    views = torch.stack(run.views(run.batches.cut(run.batches.load(0)), run.one_step.generator))
     assert abs(views.mean().item()) > 1e-3
     neither = Run(tiny("augment.post_norm=false", "augment.pre_norm=false"), corpus, CPU)
     neither.start()
@@ -200,12 +201,14 @@ def test_a_decay_longer_than_the_run_is_refused(corpus: Corpus) -> None:
 def test_resuming_on_another_store_is_refused(corpus: Corpus, run: Run) -> None:
     saved = run.checkpoint()
     saved.corpus["fingerprint"] = "of another"
+    saved.corpus["sources"]["gone"] = 1.5
     with pytest.raises(TrainingError, match="made on another store, of 10 clips"):
         Run(tiny(), corpus, CPU).restore(saved)
     resumed = Run(tiny(), corpus, CPU)
     resumed.restore(saved, other_store=True)
     assert resumed.step == saved.step
     assert resumed.views.normalize.std == pytest.approx(saved.std, rel=0.2)
+    assert resumed.checkpoint().corpus["sources"]["gone"] == 1.5  # what it learnt from stays told
 
 
 def test_a_warm_up_longer_than_the_run_is_refused(corpus: Corpus) -> None:
@@ -248,3 +251,24 @@ def test_a_run_begins_with_the_weights_of_another_but_cannot_be_resumed_from_the
         Run(tiny(), corpus, CPU).restore(saved)
     with pytest.raises(TrainingError, match="other networks than the recipe"):
         Run(tiny("objective.hidden_dim=24"), corpus, CPU).begin_with(saved)
+
+
+def test_a_run_of_the_light_recipe_from_before_goes_on_with_the_recipe_of_now() -> None:
+    """Its checkpoints lack the settings that came since; what ships was made by one."""
+    from training import resuming
+    from training.recipe import Recipe
+
+    path = Path(__file__).parent.parent.parent / "checkpoints" / "light.pt"
+    shipped = checkpoint.load(path)
+    before, now = Recipe.model_validate(shipped.recipe), load("light").for_processes(1)
+    since = {"batch_per_gpu", "accumulate", "segments", "deterministic", "tracker"}
+    assert not since & shipped.recipe["run"].keys()
+    assert before.for_processes(1).run.batch_size == now.run.batch_size
+    old = now.model_dump(mode="json")
+    old["name"] = "light"
+    for name in since | {"log_every_s", "checkpoint_every_s", "views_every_s"}:
+        del old["run"][name]
+    del old["probe"]["every_s"], old["objective"]["local_views"], old["objective"]["local_share"]
+    resumed = dataclasses.replace(shipped, recipe=old, optimizer={"state": {0: {}}}, step=100)
+    assert resuming.refusal(resumed, now, 1000.0) == ""
+    assert resuming.refusal(resumed, load("light", ["run.steps=50000"]), 1000.0) == ""

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
+from models.progress import TITLE, Bar
 from models.terminal import console
 from training.terminal import clear_errors
 
@@ -73,9 +74,9 @@ def _line(taken: "Taken") -> str:
     return f"{taken.package}: {len(taken.clips)} files, {taken.hours:.2f} h{left}"
 
 
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
+def _bar() -> Bar:
+    return Bar(
+        TITLE,
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[hours]:.2f} h"),

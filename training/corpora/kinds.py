@@ -1,101 +1,163 @@
-"""A task of the kinds of sound, from a corpus of Debian's packages: for a classifier of any upload.
+"""A task of the kinds of sound, from corpora with manifests: for a classifier of any upload.
 
-    python -m training.corpora.kinds DEST
+    python -m training.corpora.kinds OUT MANIFEST ...
 
-Writes DEST/kinds.csv with columns file_name, label, fold and group, for `viola fit`. No package is
-on both sides of a fold, so that a score is that of sounds from elsewhere.
+A manifest lies beside a folder `sound` (as `viola corpus` leaves it) or beside one tar a source.
+OUT gets FLAC copies of the chosen clips, 16 kHz mono, 10 s at most, and kinds.csv with columns
+file_name, label, fold and group, for `viola fit`. No source is on both sides of a fold, so that a
+score is that of sounds from elsewhere.
 """
 
 import csv
 import hashlib
+import tarfile
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import soundfile as sf
 import typer
+from rich.console import Console
 
+from models import audio
 from models.atomic import replacing
-from training.corpora.manifest import Clip, read
+from models.audio import Selection
+from models.pcm import pcm16
+from models.progress import tracked
+from training.corpora.packages import Package, kind_of, listed
 
-KINDS = {
-    "ambience": "ambience",
-    "drums": "single sounds",
-    "effects": "single sounds",
-    "music": "music",
-    "notes": "single sounds",
-    "speech": "speech",
-}
-"""Label of each kind of the manifest; what one package alone holds, or nobody has labelled, is left
-out. Drums, notes and effects are one: across packages nothing tells a struck pan from a drum."""
+KINDS = ("ambience", "drums", "effects", "music", "notes", "speech")
+"""Those of `packages.KINDS` that more than one source has; what nobody has labelled is left out."""
 
 N_FOLDS = 5
-SHORTEST_S, LONGEST_S = 0.15, 240.0
+SHORTEST_S, LONGEST_S = 0.15, 600.0
+TAKEN_S = 10.0  # of a longer clip, from its middle
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A clip that may be chosen.
+
+    Attributes:
+        kind: one of KINDS.
+        source: the package or collection that it comes from.
+        name: SOURCE/PATH.
+        folder: of its manifest.
+        seconds: its length.
+    """
+
+    kind: str
+    source: str
+    name: str
+    folder: Path
+    seconds: float = 1.0
+
+    def content(self) -> bytes:
+        """The file."""
+        path = self.folder / "sound" / self.name
+        if path.is_file():
+            return path.read_bytes()
+        with tarfile.open(self.folder / f"{self.source}.tar") as tar:
+            member = tar.extractfile(self.name)
+            assert member is not None, self.name
+            return member.read()
+
+    def middle(self) -> Selection:
+        """The stretch that is copied."""
+        start = max(0.0, (self.seconds - TAKEN_S) / 2)
+        return Selection(start_s=start, end_s=start + TAKEN_S)
+
+
+def sounds(manifest: Path) -> Iterator[Sound]:
+    """The clips of a manifest that have a kind and a length to learn from."""
+    with manifest.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            seconds = float(row["duration_s"])
+            package = listed().get(row["source"], Package(row["source"]))
+            kind = kind_of(package, row.get("origin") or row["label"], seconds)
+            if kind in KINDS and SHORTEST_S <= seconds <= LONGEST_S:
+                yield Sound(kind, row["source"], row["file_name"], manifest.parent, seconds)
 
 
 def choose(
-    clips: Sequence[Clip], per_kind: int, digest: Callable[[Clip], str], seed: int = 0
-) -> list[tuple[Clip, int]]:
-    """So many clips of each kind at most, packages in turn, and the fold of each.
+    given: Sequence[Sound], per_kind: int, per_source: int, seed: int = 0
+) -> list[tuple[Sound, bytes]]:
+    """So many clips of each kind and each source of it at most, sources in turn, with content.
 
-    `digest` tells contents apart: of several packages with the same file the first has it.
+    Of several sources with the same file the first has it.
     """
     rng = np.random.default_rng(seed)
-    by_kind: dict[str, dict[str, list[Clip]]] = defaultdict(lambda: defaultdict(list))
-    for clip in clips:
-        if clip.label in KINDS and SHORTEST_S <= float(clip.duration_s) <= LONGEST_S:
-            by_kind[KINDS[clip.label]][clip.source].append(clip)
-    chosen, seen = [], set[str]()
-    for kind in sorted(by_kind):
-        packages = {name: rng.permutation(len(c)) for name, c in sorted(by_kind[kind].items())}
-        taken: list[Clip] = []
-        for turn in range(max(map(len, packages.values()), default=0)):
-            for name, order in packages.items():
-                if turn >= len(order) or len(taken) >= per_kind:
+    by_kind: dict[str, dict[str, list[Sound]]] = defaultdict(lambda: defaultdict(list))
+    for sound in given:
+        by_kind[sound.kind][sound.source].append(sound)
+    chosen: list[tuple[Sound, bytes]] = []
+    seen: set[bytes] = set()
+    for _, sources in sorted(by_kind.items()):
+        waiting = {
+            name: [clips[i] for i in rng.permutation(len(clips))[:per_source]]
+            for name, clips in sorted(sources.items())
+        }
+        n_taken = 0
+        while n_taken < per_kind and any(waiting.values()):
+            for clips in waiting.values():
+                if not clips or n_taken == per_kind:
                     continue
-                clip = by_kind[kind][name][order[turn]]
-                if (content := digest(clip)) not in seen:
-                    seen.add(content)
-                    taken.append(clip)
-        chosen += taken
-    folds = _folds(chosen)
-    return [(clip, folds[clip.source]) for clip in chosen]
+                sound = clips.pop()
+                content = sound.content()
+                digest = hashlib.sha256(content).digest()
+                if digest not in seen:
+                    seen.add(digest)
+                    chosen.append((sound, content))
+                    n_taken += 1
+    return chosen
 
 
-def _folds(clips: Sequence[Clip]) -> dict[str, int]:
-    """A fold for each package: the one that has least of the package's kinds so far."""
+def folds(chosen: Sequence[Sound]) -> dict[str, int]:
+    """A fold for each source: the one that has least of the source's kinds so far."""
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for clip in clips:
-        counts[clip.source][KINDS[clip.label]] += 1
+    for sound in chosen:
+        counts[sound.source][sound.kind] += 1
     totals = [defaultdict[str, int](int) for _ in range(N_FOLDS)]
-    folds = {}
+    found = {}
     for name, kinds in sorted(counts.items(), key=lambda item: -sum(item[1].values())):
         loads = [sum(total[kind] for kind in kinds) for total in totals]
-        folds[name] = int(np.argmin(loads))
+        found[name] = int(np.argmin(loads))
         for kind, n in kinds.items():
-            totals[folds[name]][kind] += n
-    return folds
+            totals[found[name]][kind] += n
+    return found
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(metavar="DEST", help="Made by viola corpus.")],
-    per_kind: Annotated[int, typer.Option(min=10, help="Clips of a kind, at most.")] = 400,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
+    manifests: Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="manifest.csv")],
+    per_kind: Annotated[int, typer.Option(min=10, help="Clips of a kind, at most.")] = 500,
+    per_source: Annotated[int, typer.Option(min=1, help="Of a kind and source, at most.")] = 40,
 ) -> None:
-    """Write DEST/kinds.csv."""
-
-    def digest(clip: Clip) -> str:
-        return hashlib.sha256((folder / "sound" / clip.file_name).read_bytes()).hexdigest()
-
-    rows = choose(read(folder / "manifest.csv"), per_kind, digest)
-    path = folder / "kinds.csv"
+    """Copy clips of each kind to OUT and write OUT/kinds.csv."""
+    given = [sound for manifest in manifests for sound in sounds(manifest)]
+    chosen = choose(given, per_kind, per_source)
+    fold = folds([sound for sound, _ in chosen])
+    rows = []
+    for sound, content in tracked(chosen, "copying", Console(stderr=True)):
+        name = f"{sound.name}.flac"
+        try:
+            samples = audio.decode(content, selection=sound.middle(), warn=lambda _: None)
+        except audio.AudioError as error:
+            typer.echo(f"{sound.name} left out: {error}", err=True)
+            continue
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sf.write(path, pcm16(samples), audio.SAMPLE_RATE)
+        rows.append((name, sound.kind, fold[sound.source], sound.source))
+    path = out / "kinds.csv"
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file_name", "label", "fold", "group"])
-        writer.writerows(
-            [f"sound/{c.file_name}", KINDS[c.label], fold, c.source] for c, fold in rows
-        )
-    typer.echo(f"{path}: {len(rows)} clips of {len({KINDS[c.label] for c, _ in rows})} kinds")
+        writer.writerows(rows)
+    typer.echo(f"{path}: {len(rows)} clips of {len({row[1] for row in rows})} kinds")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The list of packages (packages.csv) and what kind of sound is where in them (paths.csv)."""
+"""The list of packages (packages.csv) and what kind of sound is where in them (paths.csv).
+
+Collections from elsewhere, whose clips have labels instead of paths, are in collections.csv.
+"""
 
 import csv
 from dataclasses import dataclass
@@ -63,7 +66,10 @@ def kind_of(package: Package, origin: str, duration_s: float) -> str:
 
 @cache
 def _paths() -> tuple[tuple[str, str, str], ...]:
-    return tuple((row["package"], row["pattern"], row["kind"]) for row in _rows("paths.csv"))
+    rows = [*_rows("collections.csv"), *_rows("paths.csv")]
+    return tuple(
+        (row.get("collection") or row["package"], row["pattern"], row["kind"]) for row in rows
+    )
 
 
 def _rows(name: str) -> list[dict[str, str]]:

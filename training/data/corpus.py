@@ -35,6 +35,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+PARTS_NAME = "parts"  # folder of the parts of a store (`training.data.parts`)
+MERGING_NAME = "merging"  # the same, once their merging has begun
 
 REMEDY = (
     "restore the shard's .pcm and .parquet files, or remove both and run `viola prepare` again "
@@ -53,6 +55,26 @@ def index_paths(store: Path) -> list[Path]:
         if path.name != f"shard-{number:05d}.parquet":
             raise CorpusError(f"{store} lacks shard {number:05d}; {REMEDY}")
     return paths
+
+
+def refuse_merging(store: Path) -> None:
+    """Refuse a store whose parts are being merged, or were until something stopped it.
+
+    Raises:
+        CorpusError: it is so.
+    """
+    if (store / MERGING_NAME).exists():
+        raise CorpusError(
+            f"the parts of {store} are being merged; `viola prepare --merge {store}` goes on where "
+            "it was stopped"
+        )
+
+
+def nothing_in(store: Path) -> str:
+    """Why a store without shards is refused."""
+    if (store / PARTS_NAME).exists():
+        return f"{store} holds parts of a store; `viola prepare --merge {store}` makes one of them"
+    return f"{store} is no store, or an empty one; run `viola prepare` first"
 
 
 def read_index(path: Path, columns: Sequence[str] = tuple(SCHEMA.names)) -> pa.Table:
@@ -109,9 +131,10 @@ class Corpus:
 
     def __init__(self, store: Path) -> None:
         self.folder = store
+        refuse_merging(store)
         paths = index_paths(store)
         if not paths:
-            raise CorpusError(f"{store} is no store, or an empty one; run `viola prepare` first")
+            raise CorpusError(nothing_in(store))
         fingerprint = _Fingerprint()
         codes: dict[str, int] = {}
         lengths: list[NDArray[np.int64]] = []
@@ -219,8 +242,8 @@ class _Fingerprint:
     def update(self, index: pa.Table) -> None:
         """Add the clips of a shard."""
         parts = (
-            *_text(index["source"]),
-            *_text(index["name"]),
+            *text_columns(index["source"]),
+            *text_columns(index["name"]),
             index["length"].to_numpy(),
             clip_digests(index),
         )
@@ -232,7 +255,7 @@ class _Fingerprint:
         return hashlib.sha256(b"".join(digest.digest() for digest in self._columns)).hexdigest()
 
 
-def _text(strings: pa.ChunkedArray) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+def text_columns(strings: pa.ChunkedArray) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """The length of each string, and the bytes of all of them."""
     column = strings.combine_chunks()
     _, offsets, content = column.buffers()

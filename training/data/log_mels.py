@@ -6,6 +6,7 @@ clip's own grid of 10 ms. Letters: `B` batch, `F` mel bands, `T` frames.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from models.atomic import replacing
 from models.nn.frontend import EPS, F_MAX, F_MIN, HOP_LENGTH, N_FFT, N_MELS, LogMel
 from training.data.corpus import Corpus, Crops
-from training.normalize import pcm_to_float
+from training.data.pcm import pcm_to_float
 
 BLOCK_FRAMES = 1024  # of a clip at a time
 MARGIN = 1 + N_FFT // HOP_LENGTH  # frames around a block: more than a window, so that all reflect
@@ -24,33 +25,31 @@ Follow = Callable[[Iterable[int], str], Iterable[int]]
 """Gives the numbers of clips one by one and shows how far it is."""
 
 
+def compute(corpus: Corpus, follow: Follow) -> None:
+    """Write the log-mels of a store into its folder, if it has none."""
+    path, shape = _file(corpus)
+    if path.is_file():
+        return
+    frontend, first = LogMel(), 0
+    first_samples = np.cumsum(corpus.lengths) - corpus.lengths
+    with replacing(path) as temporary:
+        frames = np.memmap(temporary, np.float16, "w+", shape=shape)
+        for clip in follow(range(corpus.n_clips), "log-mels of the store"):
+            for part in _of_clip(_samples(corpus, clip, first_samples[clip]), frontend):
+                frames[first : first + len(part)] = part
+                first += len(part)
+        frames.flush()
+
+
 class LogMels:
-    """The log-mels of a store, opened for reading; computed if the store has none.
+    """The log-mels of a store that `compute` wrote, opened for reading."""
 
-    Args:
-        corpus: the store.
-        follow: shows the progress of the computation.
-    """
-
-    def __init__(self, corpus: Corpus, follow: Follow = lambda clips, title: clips) -> None:
-        n_frames = 1 + corpus.lengths // HOP_LENGTH
+    def __init__(self, corpus: Corpus) -> None:
+        compute(corpus, lambda clips, title: clips)  # on a disk that the first process lacks
+        self._n_frames = _frames_of(corpus)
         self._first_samples = np.cumsum(corpus.lengths) - corpus.lengths
-        self._first_frames = np.cumsum(n_frames) - n_frames
-        self._n_frames = n_frames
-        path = corpus.folder / f"log-mels-{_digest(corpus)}.f16"
-        shape = (int(n_frames.sum()), N_MELS)
-        if not path.is_file():
-            frontend = LogMel()
-            with replacing(path) as temporary:
-                frames = np.memmap(temporary, np.float16, "w+", shape=shape)
-                for clip in follow(range(corpus.n_clips), "log-mels of the store"):
-                    start = self._first_frames[clip]
-                    for part in _of_clip(
-                        _samples(corpus, clip, self._first_samples[clip]), frontend
-                    ):
-                        frames[start : start + len(part)] = part
-                        start += len(part)
-                frames.flush()
+        self._first_frames = np.cumsum(self._n_frames) - self._n_frames
+        path, shape = _file(corpus)
         self._frames = np.memmap(path, np.float16, "r", shape=shape)
 
     def gather(self, crops: Crops, out: NDArray[np.float16]) -> None:
@@ -65,6 +64,17 @@ class LogMels:
             segment[:first] = SILENCE
             segment[first : first + n] = self._frames[start : start + n]
             segment[first + n :] = SILENCE
+
+
+def _frames_of(corpus: Corpus) -> NDArray[np.int64]:
+    """Frames of each clip."""
+    return 1 + corpus.lengths // HOP_LENGTH
+
+
+def _file(corpus: Corpus) -> tuple[Path, tuple[int, int]]:
+    """Where the log-mels of a store lie, and their shape."""
+    path = corpus.folder / f"log-mels-{_digest(corpus)}.f16"
+    return path, (int(_frames_of(corpus).sum()), N_MELS)
 
 
 def _digest(corpus: Corpus) -> str:

@@ -1,37 +1,24 @@
 """Folders and tars of audio -> a store of PCM (`training.data.corpus`), decoded in parallel."""
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from models.atomic import replacing
 from models.audio import AudioError
+from models.progress import TITLE, Bar
 from models.runtime import available_cpus
-from models.sources import Item
-from training.data.corpus import CorpusError, encode, read_index
+from training.data.corpus import CorpusError, encode, read_index, refuse_merging
 from training.data.decoders import Clip, Result, decode_all
+from training.data.notices import ERRORS_NAME, WARNINGS_NAME, FileError, Notices
+from training.data.parts import Part, refuse_parts
 from training.data.sources import Source, list_sources
 from training.data.store import SHARD_BYTES, Writer, locked, read_duplicates, remove_leftovers
-
-ERRORS_NAME = "errors.jsonl"
-WARNINGS_NAME = "warnings.jsonl"
-
-
-@dataclass(frozen=True)
-class FileError:
-    """A file that was left out and why, or was stored and what was noticed ("warning")."""
-
-    source: str
-    name: str
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -64,6 +51,7 @@ def prepare(
     workers: int | None = None,
     progress: bool = True,
     shard_bytes: int = SHARD_BYTES,
+    part: Part | None = None,
 ) -> PrepareReport:
     """Decode every audio file of `sources` into `store`; run again to resume or to add.
 
@@ -79,6 +67,8 @@ def prepare(
         workers: processes that decode; None: one a core; 0: this process itself.
         progress: show a progress bar.
         shard_bytes: PCM bytes after which a shard is closed.
+        part: only a part of the files, into a folder of its own in the store; other processes
+            or machines prepare the others meanwhile, and `training.data.merge` joins them.
 
     Raises:
         CorpusError: for sources that cannot be listed, a store that cannot be read, or one that
@@ -86,25 +76,44 @@ def prepare(
     """
     if store.is_file():
         raise CorpusError(f"{store} is a file; the last argument names the store's folder")
+    n_workers = available_cpus() if workers is None else workers
+    if part is None:
+        refuse_parts(store)
+        return _fill(store, list_sources(sources), n_workers, shard_bytes, progress=progress)
+    refuse_merging(store)
     listed = list_sources(sources)
+    part.begin(store, listed)
+    mine = part.of_files(listed)
+    n_mine = sum(source.n_files for source in mine)
+    del listed  # the names of millions of files
+    mine = without_held(mine, store)
+    n_held = n_mine - sum(source.n_files for source in mine)
+    report = _fill(part.folder(store), mine, n_workers, shard_bytes, progress=progress)
+    part.finish(store)
+    return replace(report, skipped=report.skipped + n_held)
+
+
+def _fill(
+    store: Path, listed: list[Source], n_workers: int, shard_bytes: int, *, progress: bool
+) -> PrepareReport:
+    """Decode what is listed and not held into a store; `listed` is emptied."""
     n_listed = sum(source.n_files for source in listed)
     with locked(store):
         remove_leftovers(store)
         todo = without_held(listed, store)
-        del listed  # the names of millions of files
+        listed.clear()  # the names of millions of files
         n_todo = sum(source.n_files for source in todo)
-        errors, warnings = _Listed(store / ERRORS_NAME), _Listed(store / WARNINGS_NAME)
+        errors, warnings = Notices(store / ERRORS_NAME), Notices(store / WARNINGS_NAME)
         writer = Writer(store, shard_bytes)
         try:
-            with writer, _bar(disable=not progress) as bar:
+            with writer, _bar(silent=not progress) as bar:
                 task = bar.add_task("preparing", total=n_todo, hours=0.0, errors=0)
                 items = chain.from_iterable(source.items() for source in todo)
-                n_workers = available_cpus() if workers is None else workers
                 for item, result in decode_all(items, n_workers):
                     if isinstance(result, Clip):
                         writer.add(item, result)
-                    errors.update(item, _failures(result))
-                    warnings.update(item, _notices(result))
+                    errors.update(item.source, item.name, _failures(result))
+                    warnings.update(item.source, item.name, _notices(result))
                     bar.update(task, advance=1, hours=writer.hours, errors=len(errors.new))
         finally:
             errors.write()
@@ -132,34 +141,6 @@ def without_held(listed: Sequence[Source], store: Path) -> list[Source]:
     return [s.without(held[s.name]) if s.name in held else s for s in listed]
 
 
-class _Listed:
-    """A list in a store of what there is to say of files, from this run and those before.
-
-    Attributes:
-        new: what this run has added.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.new: list[FileError] = []
-        self._path = path
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        self._old: dict[tuple[str, str], list[FileError]] = {}
-        for entry in (FileError(**json.loads(line)) for line in lines):
-            self._old.setdefault((entry.source, entry.name), []).append(entry)
-
-    def update(self, item: Item, found: Iterable[tuple[str, str]]) -> None:
-        """Take reasons and messages about a file; what earlier runs found no longer counts."""
-        self._old.pop((item.source, item.name), None)
-        self.new += [FileError(item.source, item.name, *reason) for reason in found]
-
-    def write(self) -> None:
-        """Replace the list in the store."""
-        entries = [*chain.from_iterable(self._old.values()), *self.new]
-        lines = [json.dumps(asdict(entry)) + "\n" for entry in entries]
-        with replacing(self._path) as temporary:
-            temporary.write_text("".join(lines))
-
-
 def _failures(result: Result) -> Iterator[tuple[str, str]]:
     """Why a file was left out."""
     if isinstance(result, AudioError):
@@ -174,13 +155,13 @@ def _notices(result: Result) -> Iterator[tuple[str, str]]:
         yield from (("warning", sentence) for sentence in result.warnings)
 
 
-def _bar(*, disable: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
+def _bar(*, silent: bool) -> Bar:
+    return Bar(
+        TITLE,
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[hours]:.2f} h, {task.fields[errors]} errors"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        disable=disable,
+        silent=silent,
     )

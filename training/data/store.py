@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ def locked(store: Path) -> Iterator[None]:
 def remove_leftovers(store: Path) -> None:
     """Remove what an interrupted run left: temporaries, PCM without an index, half a line."""
     for path in store.glob("*.tmp"):
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in store.glob("shard-*.pcm"):
         if not path.with_suffix(".parquet").exists():
             path.unlink()
@@ -78,6 +79,18 @@ def read_duplicates(store: Path) -> pa.Table:
         raise CorpusError(message) from error
 
 
+def duplicate_line(source: str, name: str, kept_source: str, kept_name: str) -> str:
+    """A line of the list of duplicates."""
+    values = (source, name, kept_source, kept_name)
+    return json.dumps(dict(zip(DUPLICATES_SCHEMA.names, values, strict=True))) + "\n"
+
+
+def next_shard(store: Path) -> Path:
+    """The first that does not exist, without a suffix."""
+    shards = (store / f"shard-{number:05d}" for number in count())
+    return next(path for path in shards if not path.with_suffix(".parquet").exists())
+
+
 class Writer:
     """Appends clips to shards; leaving the context commits the last one, unless by an exception.
 
@@ -97,7 +110,7 @@ class Writer:
         self.shard_bytes = shard_bytes
         self.n_clips = self.n_duplicates = self.n_samples = self.n_shards = 0
         self._clips = _Clips(sorted(store.glob("shard-*.parquet")))
-        self._shard = self._next_shard()
+        self._shard = next_shard(store)
         self._pcm: BinaryIO | None = None
         self._waiting: list[str] = []  # duplicates of clips in the open shard
         self._duplicates = (store / DUPLICATES_NAME).open("a", buffering=1)  # a line at a time
@@ -146,21 +159,15 @@ class Writer:
         self._clips.commit(index)
         self._duplicates.writelines(self._waiting)
         self.n_shards += 1
-        self._pcm, self._waiting, self._shard = None, [], self._next_shard()
+        self._pcm, self._waiting, self._shard = None, [], next_shard(self.store)
 
     def _add_duplicate(self, item: Item, kept: "_Found") -> None:
         self.n_duplicates += 1
-        values = (item.source, item.name, kept.source, kept.name)
-        line = json.dumps(dict(zip(DUPLICATES_SCHEMA.names, values, strict=True))) + "\n"
+        line = duplicate_line(item.source, item.name, kept.source, kept.name)
         if kept.committed:
             self._duplicates.write(line)
         else:
             self._waiting.append(line)
-
-    def _next_shard(self) -> Path:
-        """The first that does not exist, without a suffix."""
-        shards = (self.store / f"shard-{number:05d}" for number in count())
-        return next(path for path in shards if not path.with_suffix(".parquet").exists())
 
     @property
     def _temporary(self) -> Path:

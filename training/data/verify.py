@@ -14,15 +14,14 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    Progress,
-    TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
 from models.audio import SAMPLE_RATE
+from models.progress import TITLE, Bar
 from models.runtime import available_cpus
-from training.data.corpus import CorpusError, clip_lengths, read_index
+from training.data.corpus import CorpusError, clip_lengths, nothing_in, read_index
 from training.data.store import read_duplicates
 
 SHARD_NAME = re.compile(r"shard-(\d{5})\.parquet")
@@ -63,11 +62,11 @@ def verify(store: Path, *, workers: int | None = None, progress: bool = True) ->
     """
     indexes = sorted(store.glob("shard-*.parquet"))
     if not indexes:
-        raise CorpusError(f"{store} is no store, or an empty one; run `viola prepare` first")
+        raise CorpusError(nothing_in(store))
     n_bytes = sum(pcm.stat().st_size for pcm in store.glob("shard-*.pcm"))
     damages = [*_misnumbered(indexes), *_unreadable_duplicates(store)]
     clips, samples = 0, Counter[str]()
-    with _bar(disable=not progress) as bar:
+    with _bar(silent=not progress) as bar:
         task = bar.add_task("checking", total=n_bytes)
         for shard in _check_all(indexes, workers, lambda n: bar.update(task, advance=n)):
             clips += shard.clips
@@ -141,13 +140,13 @@ def _digest(file: FileIO, start: int, n_bytes: int) -> bytes | None:
     return digest.digest()
 
 
-def _bar(*, disable: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
+def _bar(*, silent: bool) -> Bar:
+    return Bar(
+        TITLE,
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        disable=disable,
+        silent=silent,
     )

@@ -8,7 +8,15 @@ import typer
 from rich.console import Console
 
 from models import shipped
-from models.terminal import Force, console, keep_existing
+from models.terminal import (
+    AllowLeakage,
+    Force,
+    Root,
+    Separator,
+    SkipBroken,
+    console,
+    keep_existing,
+)
 from training.terminal import clear_errors
 
 if TYPE_CHECKING:
@@ -26,7 +34,8 @@ def evaluate(
             help="Encoders and classifiers, as files or by the name of what ships (the default "
             "encoder if none), then tasks. A task is a CSV with "
             "file_name and label, maybe split or fold, and group; or a folder of class folders; or "
-            "NAME:FOLDER, a standard collection such as esc50:ESC-50-master. TASK@SECONDS sets the "
+            "NAME:FOLDER, a standard collection such as esc50:ESC-50-master, or "
+            "torchaudio:SPEECHCOMMANDS:FOLDER, what torchaudio reads. TASK@SECONDS sets the "
             "length that clips are cut or padded to.",
         ),
     ],
@@ -47,19 +56,10 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Linear probes a round; 1 if not given, 3 if there is one round."),
     ] = None,
-    root: Annotated[
-        Path | None, typer.Option(help="Folder that the file names of CSVs start from.")
-    ] = None,
-    separator: Annotated[
-        str | None,
-        typer.Option(help="Between the labels of one clip; found if not given, '' for none."),
-    ] = None,
-    allow_leakage: Annotated[
-        bool, typer.Option("--allow-leakage", help="Warn of clips in training and test, go on.")
-    ] = False,
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out files that cannot be decoded.")
-    ] = False,
+    root: Root = None,
+    separator: Separator = None,
+    allow_leakage: AllowLeakage = False,
+    skip_broken: SkipBroken = False,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -154,7 +154,7 @@ def _test(
 
     encoder = testing.encoder_of(classifier, encoders)
     tests = [
-        (task.name, testing.put_to(classifier, encoder, task, console, skip_broken=skip_broken))
+        (task.name, testing.answers_to(classifier, encoder, task, console, skip_broken=skip_broken))
         for task in tasks
     ]
     for name, tested in tests:

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from models.labelled.splits import Round
 from models.labelled.tasks import Task
+from models.progress import TITLE, Bar
 from training.evaluation import neighbours, scores
 from training.evaluation.embeddings import Subject, embeddings
 from training.evaluation.linear_probe import linear
@@ -211,13 +212,6 @@ def _mean_of_known(values: NDArray[np.float64]) -> tuple[float, ...]:
 
 @contextmanager
 def _bars(console: Console) -> Iterator[Progress]:
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    ) as bars:
+    columns = TITLE, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Bar(*columns, console=console, transient=True) as bars:
         yield bars

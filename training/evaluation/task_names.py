@@ -6,6 +6,7 @@ from pathlib import Path
 
 from models.labelled import tasks
 from models.labelled.tasks import Task, TaskError
+from training.evaluation.datasets import torchaudio_copy
 from training.evaluation.datasets.local_copy import COLLECTIONS, open_copy
 
 WITH_SECONDS = re.compile(r"(.+)@(\d+(?:\.\d+)?)")
@@ -19,7 +20,9 @@ def open_tasks(
     seed: int = 42,
     allow_leakage: bool = False,
 ) -> list[Task]:
-    """A task for each `PATH[@SECONDS]` or `COLLECTION:FOLDER[@SECONDS]`; see `tasks.load`.
+    """A task for each `PATH[@SECONDS]`, `COLLECTION:FOLDER[@SECONDS]`; see `tasks.load`.
+
+    Or `torchaudio:NAME:FOLDER[@SECONDS]`, a data set that torchaudio reads.
 
     Raises:
         TaskError: a task that cannot be used, or two of one name.
@@ -29,7 +32,10 @@ def open_tasks(
         matched = WITH_SECONDS.fullmatch(name)
         place, seconds = (matched[1], float(matched[2])) if matched else (name, None)
         collection, _, folder = place.partition(":")
-        if folder and (collection in COLLECTIONS or not Path(place).exists()):
+        if folder and collection == torchaudio_copy.PREFIX:
+            source, _, copy = folder.partition(":")
+            task = torchaudio_copy.open_source(source, Path(copy or "."), seconds)
+        elif folder and (collection in COLLECTIONS or not Path(place).exists()):
             task = open_copy(collection, Path(folder), seconds)
         else:
             task = tasks.load(

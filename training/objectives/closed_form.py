@@ -27,7 +27,9 @@ class Settings(ObjectiveSettings):
     """Which matrix, and how it is kept stable.
 
     The paper's text gives neither the decay of the predictor's EMA nor the scale at which the ridge
-    is added, nor says that no gradient goes through the matrix: those are reconstructions.
+    is added, nor says that no gradient goes through the matrix: those are reconstructions. The
+    matrix is computed from the projections as they are, not at length 1: a longer one weighs more
+    in it, although the loss, a cosine, sees directions alone.
     """
 
     paper: ClassVar[str] = "arXiv 2302.04817"
@@ -108,9 +110,9 @@ class ClosedForm(Objective):
 
     def forward(self, views: Sequence[Tensor]) -> Outcome:
         """Two views (B, F, T) -> a loss in [0, 8], and the first view's projections."""
-        projections = self.each(self.online, views)
+        projections = self.of_each_view(self.online, views)
         with torch.no_grad():
-            targets = self.each(self.target, views)
+            targets = self.of_each_view(self.target, views)
         # In float32: a root of a matrix has no use for the digits of bfloat16
         with torch.autocast(views[0].device.type, enabled=False):
             projections = [projection.float() for projection in projections]

@@ -4,10 +4,17 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, Field
 
-from training.objectives import byol, closed_form, self_labeling, tribyol
+from training.objectives import barlow_twins, byol, closed_form, self_labeling, tribyol, vicreg
 from training.objectives.objective import ObjectiveSettings
 
-AnyMethod = byol.Settings | closed_form.Settings | self_labeling.Settings | tribyol.Settings
+AnyMethod = (
+    byol.Settings
+    | closed_form.Settings
+    | self_labeling.Settings
+    | tribyol.Settings
+    | vicreg.Settings
+    | barlow_twins.Settings
+)
 
 METHODS: dict[str, type[ObjectiveSettings]] = {
     settings.model_fields["name"].default: settings for settings in get_args(AnyMethod)

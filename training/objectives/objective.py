@@ -122,6 +122,10 @@ class Objective(nn.Module):
     """
 
     n_views: ClassVar[int] = 2
+    n_local: int = 0
+    """Shorter views besides, of `local_share` of the frames."""
+
+    local_share: float = 0.5
     predictor: nn.Module
     ema_decay: Tensor
 
@@ -148,10 +152,10 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def after_step(self) -> None:
-        """Let the target follow."""
-        follow(self.target, self.online, self.ema_decay)
+        """Move the target's average towards the online network."""
+        move_average(self.target, self.online, self.ema_decay)
 
-    def each(self, network: nn.Module, views: Sequence[Tensor]) -> list[Tensor]:
+    def of_each_view(self, network: nn.Module, views: Sequence[Tensor]) -> list[Tensor]:
         """A pass of a network for each view, or one for all of them with `joint_views`."""
         if self.settings.joint_views:
             return list(network(torch.cat(list(views))).chunk(len(views)))
@@ -159,10 +163,48 @@ class Objective(nn.Module):
 
 
 @torch.no_grad()
-def follow(target: nn.Module, online: nn.Module, decay: Tensor) -> None:
+def move_average(target: nn.Module, online: nn.Module, decay: Tensor) -> None:
     """EMA: target <- decay * target + (1 - decay) * online, with a decay of shape ()."""
     targets: list[Tensor] = list(target.parameters())
     torch._foreach_lerp_(targets, list(online.parameters()), [1 - decay] * len(targets))
+
+
+class Twins(Objective):
+    """One network that sees both views: no target, no predictor, a gradient through both.
+
+    What keeps it from a collapse is in the loss, which looks at the projections of all processes.
+    """
+
+    def __init__(self, encoder: ConvEncoder, settings: ObjectiveSettings, world: World) -> None:
+        nn.Module.__init__(self)
+        self.settings, self.world = settings, world
+        self.online = Branch(encoder, settings)
+        self.predictor = nn.Identity()
+
+    def schedule(self, step: int, total_steps: int) -> dict[str, float]:
+        """Nothing changes by plan."""
+        return {}
+
+    def after_step(self) -> None:
+        """Nothing follows."""
+
+    def forward(self, views: Sequence[Tensor]) -> Outcome:
+        """Two views (B, F, T) -> the method's loss, and the first view's projections."""
+        first, second = self.of_each_view(self.online, views)
+        with torch.autocast(views[0].device.type, enabled=False):  # sums over all rows: float32
+            pair = [self.world.gather_with_gradient(z.float()) for z in (first, second)]
+            loss, logs = self.loss(*pair)
+        shown = first.detach()
+        return Outcome(loss, shown, shown, second.detach(), logs)
+
+    def loss(self, first: Tensor, second: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of both views' projections, (B, P) each, and what the record shows of it."""
+        raise NotImplementedError
+
+
+def off_diagonal_squares(matrix: Tensor) -> Tensor:
+    """Sum of the squares of what lies off the diagonal: (P, P) -> scalar."""
+    return matrix.square().sum() - matrix.diagonal().square().sum()
 
 
 def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:

@@ -130,10 +130,10 @@ class SelfLabeling(Objective):
 
     def forward(self, views: Sequence[Tensor]) -> Outcome:
         """Two views (B, F, T) -> a loss of BYOL's scale, and the first view's projections."""
-        projections = self.each(self.online, views)
-        predictions = self.each(self.predictor, projections)
+        projections = self.of_each_view(self.online, views)
+        predictions = self.of_each_view(self.predictor, projections)
         with torch.no_grad():
-            targets = self.each(self.target, views)
+            targets = self.of_each_view(self.target, views)
         plain = symmetric_loss(predictions, targets)
         # In float32: a cosine of bfloat16 has two digits to pass a threshold with
         with torch.autocast(plain.device.type, enabled=False):

@@ -20,7 +20,7 @@ from training.objectives.objective import (
     Objective,
     ObjectiveSettings,
     Outcome,
-    follow,
+    move_average,
     regression_loss,
 )
 from training.schedules import ema_decay
@@ -115,11 +115,11 @@ class TriBYOL(Objective):
         """Three views (B, F, T) -> a loss in [0, 8], and the first view's projections."""
         first, second, third = views
         both = self.settings.symmetrizes
-        projections = self.each(self.online, views if both else [first])
-        predictions = self.each(self.predictor, projections)
+        projections = self.of_each_view(self.online, views if both else [first])
+        predictions = self.of_each_view(self.predictor, projections)
         with torch.no_grad():
-            ones = self.each(self.target, [second, first] if both else [second])
-            twos = self.each(self.second_target, [third, first] if both else [third])
+            ones = self.of_each_view(self.target, [second, first] if both else [second])
+            twos = self.of_each_view(self.second_target, [third, first] if both else [third])
         loss = regression_loss(predictions[0], ones[0]) + regression_loss(predictions[0], twos[0])
         logs = {}
         if both:
@@ -137,4 +137,4 @@ class TriBYOL(Objective):
         for target, decay, moves in zip(
             (self.target, self.second_target), decays, self.moves, strict=True
         ):
-            follow(target, self.online, 1 - moves * (1 - decay))
+            move_average(target, self.online, 1 - moves * (1 - decay))

@@ -26,6 +26,13 @@ def test_the_patterns_are_of_known_kinds_lower_case_and_of_listed_packages():
         assert any(name.startswith(prefix) for name in listed()), row
 
 
+def test_collections_are_no_packages_and_their_patterns_are_of_known_kinds():
+    for row in rows("collections.csv"):
+        assert row["kind"] in KINDS
+        assert row["pattern"] == row["pattern"].lower()
+        assert row["collection"] not in listed()
+
+
 @pytest.mark.parametrize(
     ("package", "origin", "kind"),
     [
@@ -57,3 +64,17 @@ def test_a_long_file_is_no_effect_on_the_word_of_its_package_alone():
     assert kind_of(package, "a/b/x.ogg", 60.0) == "unknown"
     assert kind_of(package, "a/sfx/x.ogg", 60.0) == "effects"
     assert kind_of(Package("new", "music"), "a/b/x.ogg", 60.0) == "music"
+
+
+@pytest.mark.parametrize(
+    ("collection", "label", "kind"),
+    [
+        ("discord_gm", "001-Standard Kit/maraca", "drums"),
+        ("discord_gm", "105-Sitar/Str", "notes"),
+        ("voxelibre", "sounds/mcl_jukebox_track", "music"),
+        ("voxelibre", "sounds/mobs_mc_villager", "unknown"),
+        ("no-such-collection", "anything", "unknown"),
+    ],
+)
+def test_a_clips_kind_is_told_by_collection_and_label(collection, label, kind):
+    assert kind_of(Package(collection), label, 1.0) == kind

@@ -89,6 +89,7 @@ def test_a_run_records_what_its_method_logs_and_exports_with_its_paper(
     metrics = [line for line in read_metrics(tmp_path) if "loss" in line]
     assert len(metrics) == 2
     usual = {"loss", "lr", "ema_decay", "grad_norm", "segments_per_s", "seconds", "step"}
+    usual |= {"mfu", "data_wait", "peak_memory_mib"}
     measured = {"projection_std", "effective_rank", "prediction_cosine"}
     assert metrics[0].keys() == usual | measured | logged
     drawn = [drawing.title for drawing in report._drawings(metrics)]
@@ -130,7 +131,7 @@ def test_a_change_of_method_leaves_the_old_ones_options_behind(tmp_path: Path) -
         (["objective.name=closed_form", "objective.version=B"], "option of tribyol"),
         (["objective.predictor=stiefel"], r"objective\.predictor: Input should be 'mlp' or"),
         (["objective.colour=red"], r"objective\.colour: there is no such setting"),
-        (["objective.name=simclr"], "'byol', 'closed_form', 'self_labeling', 'tribyol'"),
+        (["objective.name=simclr"], "'byol', 'closed_form', 'self_labeling', 'tribyol', 'vicreg'"),
         (["objective.name=[1]"], "objective"),
         (["objective=3"], "objective"),
     ],

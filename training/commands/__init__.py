@@ -1,0 +1,1 @@
+"""The commands of the training half, beside those of corpora and evaluation."""

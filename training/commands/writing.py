@@ -1,0 +1,263 @@
+"""`viola export`, `import`, `weights` and `quantize`: networks -> files."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from models.terminal import Force, busy, console, keep_existing
+from training.terminal import clear_errors
+
+if TYPE_CHECKING:
+    from models.modelfile import Card
+    from models.nn.model import WaveformEncoder
+
+UNKNOWN = "unknown"  # a licence is never assumed
+EXPORTING = "exporting, and comparing the file with the network ..."
+BYOL_A, LAYERS, PROJECTED = "byol-a", "layers", "projected"
+ReadoutOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"{PROJECTED}: of the MLP, the last convolution and the log-mels, whitened on STORE, "
+        f"the best values first; {LAYERS}: as they are; {BYOL_A}: max + mean of the encoder's "
+        "features. Else the first with --store, the second without."
+    ),
+]
+StoreOption = Annotated[
+    Path | None, typer.Option(help="Store made by viola prepare, to measure the readout on.")
+]
+EmbedDim = Annotated[int, typer.Option(min=8, help=f"Values of a vector, for {PROJECTED}.")]
+Probes = Annotated[
+    list[str] | None,
+    typer.Option("--probe", help="TASK=ACCURACY in [0, 1], for the card; may be repeated."),
+]
+
+
+def export_(
+    path: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A run's checkpoint.pt.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The model file, NAME.onnx.")],
+    description: Annotated[str, typer.Option(help="A sentence for the card.")] = "",
+    licence: Annotated[
+        str, typer.Option(help="Licence of the weights, which is yours to state.")
+    ] = UNKNOWN,
+    manifests: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--manifest",
+            help="CSV with source and licence columns, for the card; may be repeated.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    hardware: Annotated[str, typer.Option(help="What it was trained on, for the card.")] = "",
+    probes: Probes = None,
+    readout: ReadoutOption = None,
+    store: StoreOption = None,
+    embed_dim: EmbedDim = 1024,
+    force: Force = False,
+) -> None:
+    """Write a checkpoint's encoder as one ONNX file and check that it computes the same vectors.
+
+    With --store its batch norm and its readout are measured on clips of that store first: name the
+    one it was trained on.
+    """
+    from models.nn.export import export
+    from training import checkpoint
+
+    keep_existing(out, force=force)
+    with clear_errors():
+        saved = checkpoint.load(path)
+        model = _with_readout(
+            checkpoint.encoder(saved), readout, store, embed_dim, recalibrate=True
+        )
+        training = checkpoint.provenance(saved, hardware, manifests or ())
+        with busy(EXPORTING):
+            card, difference = export(
+                model,
+                out,
+                training=training,
+                description=description,
+                licence=licence,
+                probes=dict(_probe(text) for text in probes or []),
+            )
+    _report(out, card, difference)
+
+
+def import_(
+    path: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="Weights in the authors' key layout.")
+    ],
+    mean: Annotated[float, typer.Option(help="Mean of the log-mels the weights expect.")],
+    std: Annotated[float, typer.Option(help="Their standard deviation.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The model file, NAME.onnx.")],
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = UNKNOWN,
+    readout: ReadoutOption = None,
+    store: StoreOption = None,
+    embed_dim: EmbedDim = 1024,
+    force: Force = False,
+) -> None:
+    """Write weights that the BYOL-A authors' code saved as one ONNX file.
+
+    Their own vector unless --readout says otherwise.
+    """
+    from models.modelfile import Training
+    from models.nn.export import export
+    from models.nn.model import WaveformEncoder
+    from models.nn.official import load_official
+
+    keep_existing(out, force=force)
+    if not std > 0:
+        raise typer.BadParameter(f"--std {std:g}: expected a number above 0")
+    with clear_errors():
+        model = WaveformEncoder(load_official(path), mean, std)
+        model = _with_readout(model, readout or BYOL_A, store, embed_dim, recalibrate=False)
+        training = Training(method=f"imported from {path.name}")
+        with busy(EXPORTING):
+            card, difference = export(model, out, training=training, licence=licence)
+    _report(out, card, difference)
+
+
+def weights(
+    path: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A run's checkpoint.pt.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="The file, NAME.pt or NAME.safetensors.")
+    ],
+    half: Annotated[
+        bool, typer.Option("--half", help="For safetensors: in half precision, as NAME.pt always.")
+    ] = False,
+    force: Force = False,
+) -> None:
+    """Keep the networks of a checkpoint alone, to begin other runs with.
+
+    NAME.pt: all of them in half precision, a tenth of the size; viola train --init and viola export
+    take it. NAME.safetensors: the encoder, which torch reads with models.nn.weights.load_encoder;
+    --init takes it, too.
+    """
+    from models.nn.weights import save_encoder
+    from training import checkpoint
+
+    if out.suffix not in (".pt", ".safetensors"):
+        raise typer.BadParameter(f"-o {out}: expected a file NAME.pt or NAME.safetensors")
+    keep_existing(out, force=force)
+    with clear_errors():
+        saved = checkpoint.load(path)
+        if out.suffix == ".pt":
+            checkpoint.write(checkpoint.weights_alone(saved), out)
+        else:
+            training = checkpoint.provenance(saved)
+            save_encoder(checkpoint.encoder(saved), out, half=half, training=training)
+    console.print(f"{out}: {out.stat().st_size / 1e6:.1f} MB", markup=False)
+
+
+def quantize_(
+    path: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file in float32.")],
+    audio: Annotated[
+        list[Path],
+        typer.Option(help="A store, a folder or a tar of audio; may be repeated, but for a store."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The model file, NAME-int8.onnx.")],
+    clips: Annotated[
+        int, typer.Option(min=2, help="Clips to draw; three of four calibrate, the others check.")
+    ] = 512,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    weight_bits: Annotated[
+        int,
+        typer.Option(
+            min=7, max=8, help="7: one result on all processors; 8: for those with VNNI alone."
+        ),
+    ] = 7,
+    least_cosine: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Of vectors before and after, below which nothing is written."
+        ),
+    ] = 0.999,
+    probes: Probes = None,
+    force: Force = False,
+) -> None:
+    """Write an encoder with its heavy layers in eight bits: smaller, and faster.
+
+    The ranges of activations are measured on the audio, which should be like what will be embedded,
+    and stay fixed. The new file is a space of its own: classifiers are fitted on it again.
+    """
+    from models.progress import tracked
+    from training.quantization.quantize import quantize
+
+    if out.suffix != ".onnx" or out.is_dir():
+        raise typer.BadParameter(f"-o {out}: expected a file NAME.onnx; NAME is what it is called")
+    keep_existing(out, force=force)
+    scores = dict(_probe(text) for text in probes or [])
+    with clear_errors():
+        card = quantize(
+            path,
+            audio,
+            out,
+            n_clips=clips,
+            seed=seed,
+            weight_bits=weight_bits,
+            least_cosine=least_cosine,
+            probes=scores,
+            follow=lambda clips, stage: tracked(clips, stage, console),
+        )
+    made = card.quantization
+    assert made is not None
+    console.print(
+        f"{out}: {len(made.layers)} layers in eight bits, {out.stat().st_size / 1e6:.1f} MB, space "
+        f"{card.space_id}; cosine to {made.of} {made.cosine_min:.5f} at least, "
+        f"{made.cosine_mean:.5f} in the mean, on {made.held_out} clips held out",
+        markup=False,
+    )
+
+
+def _with_readout(
+    model: "WaveformEncoder",
+    readout: str | None,
+    store: Path | None,
+    embed_dim: int,
+    *,
+    recalibrate: bool,
+) -> "WaveformEncoder":
+    """The encoder with the vector that is asked for, measured on a store where that is needed."""
+    from models.progress import tracked
+    from training import readout as readouts
+    from training.data.corpus import Corpus, CorpusError
+
+    readout = readout or (PROJECTED if store else LAYERS)
+    if readout not in (BYOL_A, LAYERS, PROJECTED):
+        raise typer.BadParameter(f"--readout {readout}: expected {PROJECTED}, {LAYERS} or {BYOL_A}")
+    corpus = Corpus(store) if store else None
+
+    def follow(batches: Iterable[int], title: str) -> Iterable[int]:
+        return tracked(batches, title, console)
+
+    if corpus and recalibrate:
+        readouts.recalibrate(model, corpus, follow)
+    if readout == BYOL_A:
+        return model
+    if readout == LAYERS:
+        return readouts.with_layers(model)
+    if corpus is None:
+        raise CorpusError(f"--readout {PROJECTED} is measured on a store: name one with --store")
+    return readouts.measured(model, corpus, readouts.Form(embed_dim=embed_dim), follow)
+
+
+def _probe(text: str) -> tuple[str, float]:
+    """`task=accuracy` as a name and a number in [0, 1]."""
+    task, _, accuracy = text.partition("=")
+    try:
+        value = float(accuracy)
+    except ValueError:
+        value = -1.0
+    if not task or not 0 <= value <= 1:
+        raise typer.BadParameter(f"--probe {text}: expected TASK=ACCURACY, accuracy in [0, 1]")
+    return task, value
+
+
+def _report(out: Path, card: "Card", difference: float) -> None:
+    console.print(
+        f"{out}: {card.encoder}, {card.embed_dim} dimensions, space {card.space_id}; the graph is "
+        f"within {difference:.1e} of the network"
+    )
+    if card.licence == UNKNOWN:
+        console.print("its card says that the licence is unknown; --licence states it")

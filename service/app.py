@@ -1,13 +1,15 @@
 """The application: load and prove the models, serve, drain."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
+import structlog
 from anyio.to_thread import run_sync
 from fastapi import FastAPI
 from opentelemetry.trace import Tracer
@@ -16,50 +18,45 @@ from starlette.routing import BaseRoute
 
 from models.audio import Limits
 from models.runtime import available_cpus
-from service import errors, openapi
-from service.audio.decode_child import Guard
+from service import errors, openapi, routes
+from service.audio.decode_child import ResourceLimits
 from service.audio.decoder import Decoder
 from service.audio.recordings import Recordings
+from service.collecting import Collecting
 from service.context import Context
+from service.discovery import modules
 from service.engine import Engine
+from service.gauges import State
 from service.inference.batcher import Batcher
+from service.inference.fetching import models_path
 from service.inference.loading import load_catalogue
-from service.inference.probe import probe
 from service.inference.watchdog import Watchdog
-from service.routes import (
-    analyses,
-    classifications,
-    classifiers,
-    docs,
-    embeddings,
-    health,
-    inspections,
-    limits,
-    live,
-    metrics,
-    models,
-    open_inference,
-    openai,
-    problems,
-    selftest,
-    usage,
-)
+from service.jobs.settling import settled
+from service.jobs.worker import Worker
+from service.queueing import Queueing
+from service.routes import health, metrics
 from service.settings import Settings, load_settings
+from service.teaching import Teaching
 from service.telemetry import tracing
 from service.telemetry.metrics import Metrics
+from service.telemetry.requests import RequestContext
 from service.threads import started
 from service.traffic import doors
 from service.traffic.admission import Admission
 from service.traffic.auth import Keyring, load_keys
+from service.traffic.body_limit import BodyLimit
 from service.traffic.budget import Budget
+from service.traffic.caller_limiter import CallerLimiter
 from service.traffic.drain import Drain
-from service.traffic.gate import Gate, Guards
-from service.traffic.middleware import BodyLimit, RequestContext
-from service.traffic.origins import Origins
+from service.traffic.gate import Gate
+from service.traffic.origins import Origins, is_loopback
 from service.traffic.pace import AnswerPace, BodyPace
 from service.traffic.quotas import Quotas
-from service.traffic.shares import Shares
+from service.traffic.redis_link import RedisLink
+from service.traffic.shared_accounts import SharedAccounts
 from service.traffic.usage import Usage
+
+log = structlog.get_logger()
 
 WORK_THREADS = 4
 SPARE_DECODERS = 1  # warm, for when one dies
@@ -74,6 +71,11 @@ _TAGS = [
     {"name": "embeddings", "description": "Audio to vectors."},
     {"name": "classifications", "description": "Audio to labels."},
     {"name": "open inference", "description": "Audio to vectors, as KServe and Triton speak."},
+    {"name": "collections", "description": "Vectors that are kept, searched and labelled."},
+    {
+        "name": "jobs",
+        "description": "Work that goes on after the answer: long recordings, batches.",
+    },
     {"name": "models", "description": "What computes the vectors."},
     {"name": "classifiers", "description": "What labels them."},
     {"name": "limits", "description": "What a request may hold."},
@@ -82,21 +84,29 @@ _TAGS = [
 ]
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, *, is_worker: bool = False) -> FastAPI:
     """The service with these settings, else with those of the environment.
+
+    `is_worker`: it does jobs, and tells how it is; who serves has the keys charged for them.
 
     Raises:
         SettingsError: if the settings, or the API keys that they name, cannot be used.
     """
     settings = settings or load_settings()
-    keyring, used = Keyring(load_keys(settings)), Usage()
+    keyring, shared = Keyring(load_keys(settings)), _shared(settings)
+    used = Usage(shared)
     used.know(key.name for key in keyring.keys)
-    guards = Guards(
+    gate = Gate(
         keyring,
-        Quotas(settings.audio_seconds_per_minute, observe=used.heard),
+        Quotas(
+            settings.audio_seconds_per_minute,
+            observe=used.heard,
+            shared=shared,
+            when_down=settings.redis_down,
+        ),
         Drain(settings.drain_delay_s, settings.shutdown_timeout_s),
-        Shares(settings.max_inflight_per_key),
-        Origins(settings.cors_origins),
+        CallerLimiter(settings.max_inflight_per_key),
+        Origins(settings.cors_origins, is_local=is_loopback(settings.host)),
     )
     counts, spans = Metrics(), tracing.provider(settings)
     budget = Budget(settings.memory_bytes, wait_s=settings.request_timeout_s / 2)
@@ -106,20 +116,42 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         doors.check(app)
         threads = ThreadPoolExecutor(n_threads(settings), thread_name_prefix="work")
         asyncio.get_running_loop().set_default_executor(started(threads, n_threads(settings)))
-        context = await _context(settings, guards, counts, used, tracing.tracer(spans), budget)
+        context = await _context(settings, gate, counts, used, tracing.tracer(spans), budget)
         app.state.context = context
-        counts.watch(context)
+        counts.registry.register(State(context))
         tasks = [
-            asyncio.create_task(context.watchdog.watch(partial(probe, context))),
-            asyncio.create_task(context.engine.decoder.tend()),
+            _in_background(context.watchdog.watch(partial(_probe, context))),
+            _in_background(context.engine.decoder.tend()),
         ]
+        if shared is not None:
+            tasks.append(_in_background(shared.tend()))
+        if context.collecting is not None:
+            tasks.append(_in_background(context.collecting.tend()))
+        worker = None
+        if context.queueing is not None:
+            tasks.append(_in_background(context.queueing.tend()))
+            tasks.append(_in_background(context.queueing.watch()))
+            if not is_worker:
+                tasks.append(_in_background(settled(context.queueing, gate)))
+            if settings.job_workers:
+                worker = Worker(context, context.queueing)
+                tasks.append(_in_background(worker.run(settings.job_workers)))
         yield
+        if worker is not None:
+            await worker.leave()
         for task in tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if context.teaching is not None:
+            context.teaching.fits.close()
         context.engine.close()
         context.recordings.close()
+        if shared is not None:
+            await shared.close()
+        if context.queueing is not None:
+            await run_sync(context.queueing.queue.close)
+        if context.collecting is not None:
+            await run_sync(context.collecting.store.close)
         await run_sync(tracing.close, spans)
 
     app = FastAPI(
@@ -133,39 +165,67 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         telemetry=tracing.telemetry(spans),
     )
-    app.state.guards = guards
-    routes = _routes(settings)
-    _wrap(app, settings, guards, counts, used, budget, _methods(routes))
+    app.state.gate = gate
+    served = _routes(settings, is_worker)
+    _wrap(app, settings, gate, counts, used, budget, _methods(served))
     errors.install(app)
-    doors.install(app, routes, Gate(guards))
-    openapi.install(app, routes)
-    counts.know(routes)
+    doors.install(app, served, gate)
+    openapi.install(app, served)
+    counts.start_at_zero(served)
     return app
 
 
-def _routes(settings: Settings) -> list[BaseRoute]:
-    """All that can be asked for."""
-    audio = (embeddings, openai, classifications, analyses, live, inspections, open_inference)
-    scraped = (metrics,) if settings.metrics else ()
-    about = (models, classifiers, limits, usage, health, selftest, problems, *scraped, docs)
-    return [route for module in (*audio, *about) for route in module.router.routes]
+def _in_background(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    """Start what goes on until the service ends; what ends before by itself stands in the log."""
+
+    def tell(task: "asyncio.Task[None]") -> None:
+        if not task.cancelled():
+            log.error("a task in the background has ended", exc_info=task.exception())
+
+    task = asyncio.create_task(work)
+    task.add_done_callback(tell)
+    return task
+
+
+def _shared(settings: Settings) -> SharedAccounts | None:
+    """What all replicas share, where the settings name a Redis.
+
+    Raises:
+        SettingsError: the URL or the installation is not fit for it.
+    """
+    if settings.redis_url is None:
+        return None
+    url = settings.redis_url.get_secret_value()
+    return SharedAccounts(RedisLink(url, settings.redis_timeout_s, settings.redis_down))
+
+
+def _routes(settings: Settings, is_worker: bool) -> list[BaseRoute]:
+    """All that can be asked for: the `router` of every module in `service/routes`.
+
+    Of a worker it is how it is alone.
+    """
+    but = () if settings.metrics else ("metrics",)
+    found = modules(routes, but)
+    if is_worker:
+        found = [module for module in found if module in (health, metrics)]
+    return [route for module in found for route in module.router.routes]
 
 
 def _methods(routes: Iterable[BaseRoute]) -> set[str]:
-    """What the routes take between them."""
+    """Every HTTP method that some route takes."""
     return {"HEAD"}.union(*(getattr(route, "methods", None) or () for route in routes))
 
 
 def _wrap(
     app: FastAPI,
     settings: Settings,
-    guards: Guards,
+    gate: Gate,
     counts: Metrics,
     usage: Usage,
     budget: Budget,
     methods: set[str],
 ) -> None:
-    """Put around the routes what every request passes, from the inner to the outer."""
+    """Add the middleware that every request passes, from the inner to the outer."""
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(
         BodyPace, bytes_per_s=settings.min_body_bytes_per_s, grace_s=settings.body_grace_s
@@ -184,29 +244,35 @@ def _wrap(
         bytes_per_s=settings.min_answer_bytes_per_s,
         grace_s=settings.idle_timeout_s,
     )
-    app.add_middleware(RequestContext, metrics=counts, drain=guards.drain, usage=usage)
+    app.add_middleware(RequestContext, metrics=counts, drain=gate.drain, usage=usage)
 
 
 def n_threads(settings: Settings) -> int:
-    """What parses, renders, pools and spools: one for each stream, and some for the others."""
-    return settings.max_streams + max(WORK_THREADS, available_cpus())
+    """Threads for parsing, pooling and rendering: one for each stream, and some for the rest."""
+    return settings.max_streams + settings.job_workers + max(WORK_THREADS, available_cpus())
+
+
+async def _probe(context: Context) -> None:
+    await context.engine.probe(context.catalogue.models.values())
 
 
 async def _context(
     settings: Settings,
-    guards: Guards,
+    gate: Gate,
     counts: Metrics,
     usage: Usage,
     tracer: Tracer,
     budget: Budget,
 ) -> Context:
     limits = Limits(settings.max_duration_s, settings.max_decoded_bytes)
-    guard = Guard(settings.decode_cpu_s, settings.decode_wall_s, settings.decode_memory_bytes)
-    decoder = Decoder(limits, settings.decode_workers, guard, spares=SPARE_DECODERS)
-    inferences, threads = settings.lanes
+    resources = ResourceLimits(
+        settings.decode_cpu_s, settings.decode_wall_s, settings.decode_memory_bytes
+    )
+    decoder = Decoder(limits, settings.decode_workers, resources, spares=SPARE_DECODERS)
+    inferences, threads = settings.workers_and_threads
     catalogue = await run_sync(
         load_catalogue,
-        settings.models,
+        await run_sync(models_path, settings),
         settings.default_model,
         settings.default_head,
         threads,
@@ -220,33 +286,42 @@ async def _context(
         max_windows=settings.max_windows,
     )
     watchdog = Watchdog(
-        engine.pulse, interval_s=settings.probe_interval_s, patience_s=settings.hang_timeout_s
+        engine.heartbeat, interval_s=settings.probe_interval_s, patience_s=settings.hang_timeout_s
     )
     queue = (settings.queue_s, batcher.ahead_s)
+    collecting = await run_sync(Collecting.open, settings)
+    queueing = await run_sync(Queueing.open, settings, collecting)
     return Context(
         settings,
         catalogue,
         engine,
         Admission(settings.max_inflight, *queue),
-        guards.drain,
-        guards.quotas,
+        gate.drain,
+        gate.quotas,
         counts,
         watchdog,
         tracer,
-        _recordings(settings, limits, guard, budget),
+        _recordings(settings, limits, resources, budget),
         Admission(settings.max_streams, *queue),
         budget,
         Admission(settings.max_live_streams, *queue),
+        Admission(settings.max_inflight),
+        CallerLimiter(max(1, settings.max_inflight // 2)),  # none takes all of these places
         usage,
+        collecting,
+        None if collecting is None else Teaching.of(collecting.store, settings),
+        queueing,
     )
 
 
-def _recordings(settings: Settings, limits: Limits, guard: Guard, budget: Budget) -> Recordings:
-    """More audio than a clip may have, and CPU time in proportion; memory does not grow with it."""
+def _recordings(
+    settings: Settings, limits: Limits, resources: ResourceLimits, budget: Budget
+) -> Recordings:
+    """The decoder of streams: longer audio, and CPU time in proportion; no more memory."""
     longer = settings.max_stream_duration_s / settings.max_duration_s
     return Recordings(
         replace(limits, max_duration_s=settings.max_stream_duration_s, max_decoded_bytes=None),
-        replace(guard, cpu_s=guard.cpu_s * max(1.0, longer)),
-        settings.max_streams,
+        replace(resources, cpu_s=resources.cpu_s * max(1.0, longer)),
+        settings.max_streams + settings.job_workers,
         budget,
     )

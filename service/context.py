@@ -1,23 +1,34 @@
 """What the handlers share, made once by the application's lifespan."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 from opentelemetry.trace import Tracer
+from pydantic import AfterValidator
 
+from models.runtime import Encoder
+from models.sources import normal
 from service.audio.recordings import Recordings
+from service.collecting import Collecting
+from service.collections.records import Collection
 from service.engine import Engine
-from service.inference.catalogue import Catalogue
-from service.inference.selftest import SelfTestReport
+from service.inference.catalogue import Catalogue, Served
 from service.inference.watchdog import Watchdog
+from service.naming import MAX_ID, MAX_NAME, NAME
+from service.problems import Problem
+from service.queueing import Queueing
+from service.schemas import SelfTestReport
 from service.settings import Settings
+from service.teaching import Teaching
 from service.telemetry.metrics import Metrics
 from service.traffic.admission import Admission
 from service.traffic.budget import Budget
+from service.traffic.caller_limiter import CallerLimiter
 from service.traffic.drain import Drain
-from service.traffic.latest import Latest
 from service.traffic.quotas import Caller, Quotas
+from service.traffic.shared_result import SharedResult
 from service.traffic.usage import Usage
 
 SELF_TEST_KEPT_S = 5.0  # whoever asks for a self-test more often gets the same report
@@ -43,16 +54,29 @@ class Context:
     streams: Admission
     budget: Budget
     live: Admission
+    receiving: Admission
+    receivers: CallerLimiter
     usage: Usage
-    self_test: Latest[SelfTestReport] = field(default_factory=lambda: Latest(SELF_TEST_KEPT_S))
+    collecting: Collecting | None = None
+    teaching: Teaching | None = None
+    queueing: Queueing | None = None
+    self_test: SharedResult[SelfTestReport] = field(
+        default_factory=lambda: SharedResult(SELF_TEST_KEPT_S)
+    )
 
     def spend(self, caller: Caller, audio_s: float) -> None:
         """Charge and count a part of a stream's audio."""
         self.quotas.charge(caller, audio_s)
         self.metrics.observe_stream(audio_s)
 
+    async def catalogue_of(self, caller: Caller, heads: Sequence[str]) -> Catalogue:
+        """What this caller is served: the rest, and those of the own classifiers that are named."""
+        if self.teaching is None:
+            return self.catalogue
+        return await self.teaching.beside(self.catalogue, caller, heads)
+
     def complaints(self) -> list[str]:
-        """Why requests should go elsewhere; nothing while all is well."""
+        """Why readiness is red, in words that may be published; empty while all is well."""
         found = [
             "it is shutting down" if self.drain.has_begun else None,
             None if self.catalogue.is_ready else "the default model is not usable",
@@ -69,3 +93,52 @@ async def _context(request: Request) -> Context:  # else FastAPI sends it to a t
 
 
 Shared = Annotated[Context, Depends(_context)]
+
+
+async def _collected(shared: Shared) -> Collecting:
+    if shared.collecting is None:
+        raise Problem("collections-off", "This service keeps no collections.")
+    return shared.collecting
+
+
+Collected = Annotated[Collecting, Depends(_collected)]
+
+
+async def _teaches(shared: Shared) -> Teaching:
+    if shared.teaching is None:
+        raise Problem("collections-off", "This service keeps no collections, so none can teach.")
+    return shared.teaching
+
+
+Teaches = Annotated[Teaching, Depends(_teaches)]
+
+
+async def _queued(shared: Shared) -> Queueing:
+    if shared.queueing is None:
+        raise Problem("collections-off", "This service keeps nothing, and so no jobs.")
+    return shared.queueing
+
+
+Queued = Annotated[Queueing, Depends(_queued)]
+KeyInPath = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+NameInPath = Annotated[str, Path(pattern=NAME, max_length=MAX_NAME)]
+IdInPath = Annotated[str, Path(max_length=MAX_ID), AfterValidator(normal)]
+NumberInPath = Annotated[int, Path(ge=1, le=2**62)]
+
+
+def model_of(shared: Context, collection: Collection) -> Served[Encoder]:
+    """The model of a collection's space.
+
+    Raises:
+        Problem: none is served.
+    """
+    terms = collection.terms
+    served = shared.catalogue.models.values()
+    fitting = [model for model in served if model.space_id == terms.space_id]
+    if not fitting:
+        raise Problem(
+            "collection-space",
+            f"The collection {collection.name!r} is of the model {terms.model}, space "
+            f"{terms.space_id}, which is not served here any more.",
+        )
+    return min(fitting, key=lambda model: model.name != terms.model)

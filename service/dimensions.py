@@ -5,24 +5,26 @@ from dataclasses import replace
 
 from models.modelfile import Card
 from models.windows import shortened
-from service.engine import Embedded
-from service.problems import Problem, invalid_parameter
+from service.clips import Embedded
+from service.exceptions import Failure, ServiceError
 
 
 def check_dimensions(dimensions: int | None, card: Card) -> None:
     """Refuse more values than the model's vectors have.
 
     Raises:
-        Problem: `invalid-parameter`.
+        ServiceError: `invalid-parameter`.
     """
     if dimensions is not None and dimensions > card.embed_dim:
         reason = f"{card.name} gives vectors of {card.embed_dim} values: ask for as many at most."
-        raise invalid_parameter("dimensions", reason, value=dimensions, limit=card.embed_dim)
+        raise ServiceError(
+            "invalid-parameter", reason, param="dimensions", value=dimensions, limit=card.embed_dim
+        )
 
 
 def shorten(
-    outcomes: Sequence[Embedded | Problem], dimensions: int | None
-) -> list[Embedded | Problem]:
+    outcomes: Sequence[Embedded | Failure], dimensions: int | None
+) -> list[Embedded | Failure]:
     """The files of a request with vectors of so many values, of all if None."""
     return [
         _shortened(item, dimensions) if isinstance(item, Embedded) else item for item in outcomes

@@ -1,6 +1,11 @@
-"""The one place where what went wrong becomes an HTTP answer: `application/problem+json`."""
+"""The one place where what went wrong becomes an HTTP answer: `application/problem+json`.
+
+The layers below raise `AudioError` (of a file) and `ServiceError` (of a request), which know
+nothing of HTTP; `as_problem` gives each the status and the title that `problems.py` lists.
+"""
 
 import errno
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +18,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from models.audio import AudioError
-from service.problems import Problem
+from service.exceptions import Failure, ServiceError
+from service.problems import Problem, invalid_parameter
 from service.untrusted import printable
 
 PROBLEM_JSON = "application/problem+json"
@@ -39,12 +45,15 @@ _AUDIO_PROBLEMS = {
 }
 _PARTS = ("query", "body", "path", "header")  # of a request, as FastAPI puts them first
 _KINDS = ("bool", "constrained-str", "float", "int", "str")
+MAX_ERRORS = 16  # that are told of one request
 _BOUNDS = ("gt", "ge", "lt", "le", "max_length", "min_length")
 
 
 def install(app: FastAPI) -> None:
     """Answer every failure inside `app` with a problem document."""
     app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(AudioError, _answer_failure)
+    app.add_exception_handler(ServiceError, _answer_failure)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_exception_handler(OSError, _answer_shortage)
@@ -72,14 +81,32 @@ def path_within(scope: Scope) -> str:
     return path.removeprefix(root) if root and path.startswith(root + "/") else path
 
 
-def audio_problem(error: AudioError) -> Problem:
-    """What is wrong with one file; the error's message is our own and safe to send."""
+def as_problem(error: Failure) -> Problem:
+    """What a failure of the inner layers is over HTTP; its message is our own and safe to send."""
+    if isinstance(error, ServiceError):
+        return _service_problem(error)
     return Problem(
         _AUDIO_PROBLEMS[error.reason],
         f"{error.message[:1].upper()}{error.message[1:]}.",
         limit=error.limit,
         observed=error.observed,
         unit=error.unit,
+    )
+
+
+def _service_problem(error: ServiceError) -> Problem:
+    if error.reason == "invalid-parameter":
+        name = error.param or "request"
+        return invalid_parameter(name, error.message, value=error.value, limit=error.limit)
+    retry_s = error.retry_after_s
+    return Problem(
+        error.reason,
+        error.message,
+        limit=error.limit,
+        observed=error.observed,
+        unit=error.unit,
+        param=error.param,
+        headers=None if retry_s is None else {"Retry-After": str(retry_s)},
     )
 
 
@@ -99,8 +126,8 @@ def shortage(error: BaseException) -> Problem | None:
 
 
 def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Problem:
-    """What pydantic refused, the first of it as the detail."""
-    refused = [_refused(error) for error in errors]
+    """What pydantic refused, as far as it is told, the first of it as the detail."""
+    refused = [_refused(error) for error in errors[:MAX_ERRORS]]
     context = errors[0].get("ctx", {})
     return Problem(
         "invalid-parameter",
@@ -139,6 +166,8 @@ def _step(step: str | int) -> str:
 
 def _shown(value: Any) -> str | None:
     try:
+        if isinstance(value, list | dict):  # of which there may be megabytes
+            return printable(reprlib.repr(value))
         return None if value is None else printable(str(value))
     except ValueError:  # an integer of more digits than Python writes
         return "a number of very many digits"
@@ -167,6 +196,11 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     problem = error if isinstance(error, Problem) else _framework_problem(request, error)
     request.state.problem = problem  # for the line in the log
     return problem_response(problem, request.state.request_id, path_within(request.scope))
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    assert isinstance(error, AudioError | ServiceError)
+    return await _answer_http(request, as_problem(error))
 
 
 async def _answer_validation(request: Request, error: Exception) -> Response:

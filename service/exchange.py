@@ -1,26 +1,29 @@
 """What all routes that take audio have in common: receive, decode, embed, and time each stage."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+import structlog
 from fastapi import Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from models.audio import WHOLE, Selection
 from models.runtime import Encoder
-from service.audio.uploads import Body, Parse, read_body
+from service.clips import Clip, Embedded
 from service.context import Context
-from service.engine import Clip, Embedded, Windowing
-from service.problems import Problem
+from service.errors import as_problem
+from service.exceptions import Failure
+from service.formats.json_body import validated
+from service.inference.windowing import Windowing
 from service.settings import Settings
 from service.telemetry.timing import Timing
 from service.traffic.budget import Costs
 from service.traffic.patience import while_connected, within
+from service.uploads.body import Body, Parse, read_body
 
-MAX_ERRORS = 16  # that are told of one request
+log = structlog.get_logger()
 
 P = TypeVar("P", bound=BaseModel)
 B = TypeVar("B", bound=Body)
@@ -31,12 +34,12 @@ Receive = Callable[[Request, Settings], Awaitable[Parse[B]]]
 async def exchange(
     request: Request, shared: Context, query: P, answer: Answer[Body, P]
 ) -> Response:
-    """Receive a request's files in one of the places there are, and answer it; see `converse`."""
-    return await converse(request, shared, read_body, query, answer)
+    """Receive the files of a form, or one file as the body, and answer; see `exchange_with`."""
+    return await exchange_with(read_body, request, shared, query, answer)
 
 
-async def converse(
-    request: Request, shared: Context, receive: Receive[B], query: P, answer: Answer[B, P]
+async def exchange_with(
+    receive: Receive[B], request: Request, shared: Context, query: P, answer: Answer[B, P]
 ) -> Response:
     """Receive a request's body by `receive` in one of the places there are, and answer it.
 
@@ -80,30 +83,63 @@ async def embed(
     *,
     selection: Selection = WHOLE,
     measured: bool = False,
-) -> list[Embedded | Problem]:
+) -> list[Embedded | Failure]:
     """The vectors of each file, or what is wrong with it.
 
     Raises:
         ClientDisconnect: nobody waits for the answer any more.
-        Problem: too many windows.
+        ServiceError: too many windows, or memory is full.
     """
-    share, given = request.state.share, costs(request, shared)
-    with timing.stage("decode"):
-        prepared = await shared.engine.prepare(body.uploads, given, selection, measured=measured)
-    shared.metrics.observe_decoded(prepared)
-    if await request.is_disconnected():
-        raise ClientDisconnect
+    share = request.state.share
+    prepared = await decode(request, shared, body, timing, selection=selection, measured=measured)
     n_bytes = sum(clip.samples.nbytes for clip in prepared if isinstance(clip, Clip))
     with timing.stage("infer"):
         outcomes = await shared.engine.run(encoder, prepared, windowing, share)
     prepared.clear()
     share.give(min(share.held, n_bytes))
-    shared.metrics.observe_embedded(outcomes)
+    embedded = [item for item in outcomes if isinstance(item, Embedded)]
+    shared.metrics.observe_embedded(
+        sum(item.duration_s for item in embedded), sum(item.n_windows for item in embedded)
+    )
     return outcomes
 
 
+async def decode(
+    request: Request,
+    shared: Context,
+    body: Body,
+    timing: Timing,
+    *,
+    selection: Selection = WHOLE,
+    measured: bool = False,
+) -> list[Clip | Failure]:
+    """The samples of each file, or what is wrong with it.
+
+    Raises:
+        ClientDisconnect: nobody waits for the answer any more.
+    """
+    given = costs(request, shared)
+    with timing.stage("decode"):
+        prepared = await shared.engine.prepare(body.uploads, given, selection, measured=measured)
+    _note_decoded(shared, prepared)
+    if await request.is_disconnected():
+        raise ClientDisconnect
+    return prepared
+
+
+def _note_decoded(shared: Context, prepared: Sequence[Clip | Failure]) -> None:
+    """Count the audio of a request's files; log and count those that cannot be used."""
+    refused = []
+    for index, item in enumerate(prepared):
+        if not isinstance(item, Clip):
+            refused.append(as_problem(item).kind.slug)
+            log.info("file refused", problem=refused[-1], file_index=index)
+    audio_s = sum(item.duration_s for item in prepared if isinstance(item, Clip))
+    shared.metrics.observe_decoded(audio_s, refused)
+
+
 def costs(request: Request, shared: Context) -> Costs:
-    """What a request's work is counted against, whatever becomes of it."""
+    """Where a request's memory and its seconds of audio are counted, whatever becomes of it."""
     return Costs(request.state.share, partial(shared.quotas.charge, request.state.caller))
 
 
@@ -111,7 +147,4 @@ def merged(query: P, fields: dict[str, Any]) -> P:
     """The query's parameters with the body's fields on top."""
     if not fields:
         return query
-    try:
-        return type(query).model_validate(query.model_dump(exclude_unset=True) | fields)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors()[:MAX_ERRORS]) from None
+    return validated(type(query), query.model_dump(exclude_unset=True) | fields)

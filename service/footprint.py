@@ -29,7 +29,7 @@ def prepare(settings: Settings) -> None:
 
 def needed_files(settings: Settings) -> int:
     """How many files and sockets are open at the most."""
-    decoders = settings.decode_workers + settings.max_streams
+    decoders = settings.decode_workers + settings.max_streams + settings.job_workers
     return settings.max_connections + FILES_A_DECODER * decoders + FILES_BESIDE
 
 

@@ -3,10 +3,13 @@
 Every number that a client gives has one of the types below, which are finite and have bounds.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
@@ -15,20 +18,27 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticKnownError
 
 from models.audio import MAX_TIME_S, Selection
+from service.output_names import ENCODINGS, OUTPUTS
 
-Output = Literal["json", "base64", "base64-f16", "npy", "arrow"]
 Granularity = Literal["clip", "window"]
 FunctionToApply = Literal["softmax", "sigmoid", "none"]
+if TYPE_CHECKING:  # which names there are is known when it runs
+    Encoding: TypeAlias = str
+    Output: TypeAlias = str
+else:
+    Encoding, Output = Literal[tuple(ENCODINGS)], Literal[tuple(OUTPUTS)]
 
 _ABOUT = ("description", "default", "title")  # of a member's schema, rather than its values
 
 MAX_TOP_K = 100
+MAX_CLASSIFIERS = 16  # in one pass
 MAX_SECONDS = 86_400  # of a window: a day
 MAX_SCORE = 1e6  # of a threshold, which logits are compared with too
 MAX_COUNT = 2**31 - 1
+MAX_UNKNOWN = 4  # members that mean nothing and are told of; one is enough to refuse a request
 
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 Score = Annotated[float, Field(ge=-MAX_SCORE, le=MAX_SCORE, allow_inf_nan=False)]
@@ -37,10 +47,16 @@ Dimensions = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
+def _about(outputs: Iterable[str]) -> str:
+    """What the output formats of these names are, in a sentence each."""
+    return " ".join(f"`{name}`: {OUTPUTS[name].about}." for name in outputs)
+
+
 class JsonParameters(BaseModel):
     """What JSON says: null is as good as not given, and a value is of the type that it has.
 
-    A number is not read from a text, nor an integer from a fraction or a truth value.
+    A number is not read from a text, nor an integer from a fraction or a truth value. Of members
+    that mean nothing only the first few are told: a list of a million would take gigabytes.
     """
 
     model_config = ConfigDict(strict=True)
@@ -50,7 +66,10 @@ class JsonParameters(BaseModel):
     def _without_nulls(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        return {name: value for name, value in given.items() if value is not None}
+        said = {name: value for name, value in given.items() if value is not None}
+        unknown = list(islice((name for name in said if name not in cls.model_fields), MAX_UNKNOWN))
+        known = [name for name in cls.model_fields if name in said]
+        return {name: said[name] for name in (*known, *unknown)}
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -62,6 +81,18 @@ class JsonParameters(BaseModel):
             if name not in document.get("required", ()):
                 document["properties"][name] = _nullable(member)
         return document
+
+
+def at_most(n_members: int) -> BeforeValidator:
+    """Refuses an object of more members before it looks at any of them."""
+
+    def check(given: Any) -> Any:
+        if isinstance(given, dict) and len(given) > n_members:
+            counts = {"max_length": n_members, "actual_length": len(given)}
+            raise PydanticKnownError("too_long", {"field_type": "Dictionary", **counts})
+        return given
+
+    return BeforeValidator(check)
 
 
 def _nullable(member: JsonSchemaValue) -> JsonSchemaValue:
@@ -113,14 +144,19 @@ class SelectionParameters(BaseModel):
         return Selection(channel, self.start_s, self.end_s)
 
 
-class ModelParameters(SelectionParameters):
-    """Which model, and which windows."""
+class LogMelParameters(SelectionParameters):
+    """Which model, and which part of each recording."""
 
     model: str | None = Field(
         default=None,
         max_length=128,
         description="A model's id from `GET /v1/models`; else the default one.",
     )
+
+
+class ModelParameters(LogMelParameters):
+    """Which model, and which windows."""
+
     window_s: Seconds | None = Field(
         default=None,
         description="Also the vectors of windows of so many seconds, in whole frames of the model.",
@@ -146,9 +182,7 @@ class EmbeddingParameters(ModelParameters):
 
     output: Output | None = Field(
         default=None,
-        description="`json`: numbers. `base64`, `base64-f16`: JSON with little-endian float32 or "
-        "float16 in base64. `npy`: one NumPy array, of the files or of one file's windows. "
-        "`arrow`: an Arrow IPC stream of files or windows. Else what `Accept` names.",
+        description=_about(OUTPUTS) + " Else what `Accept` names.",
     )
     dimensions: Dimensions | None = Field(
         default=None,
@@ -170,14 +204,36 @@ class InspectionParameters(ModelParameters):
     )
 
 
+def _names(value: Any) -> Any:
+    """Names as they come: repeated, or in one text with commas between."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        return value
+    names = [name.strip() for text in texts for name in text.split(",")]
+    return list(dict.fromkeys(filter(None, names)))
+
+
+Names = Annotated[
+    list[Annotated[str, Field(max_length=128)]],
+    BeforeValidator(_names),
+    Field(min_length=1, max_length=MAX_CLASSIFIERS),
+]
+
+
 class PredictionParameters(ModelParameters):
-    """Which predictions of which classifier."""
+    """Which predictions of which classifiers."""
 
     head: str | None = Field(
         default=None,
         max_length=128,
         description="A classifier's id from `GET /v1/classifiers`, which then chooses the model "
         "if none is named.",
+    )
+    classifier: Names | None = Field(
+        default=None,
+        description="The same, of one classifier or several: `classifier=a,b`, or repeated. All of "
+        "them label one pass over the audio; of several, each has its own place in "
+        "`classifications`.",
     )
     top_k: TopK = Field(default=5, description="How many labels, the best of them.")
     threshold: Score | None = Field(default=None, description="Leave out labels that score less.")
@@ -186,6 +242,18 @@ class PredictionParameters(ModelParameters):
         description="What turns the calibrated logits into scores; else what the classifier was "
         "made with, `softmax`, or `sigmoid` if several labels can hold at once.",
     )
+
+    @field_validator("classifier")
+    @classmethod
+    def _is_alone(cls, classifier: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        if classifier is not None and info.data.get("head") is not None:
+            raise ValueError("head names one already: name all of them here")
+        return classifier
+
+    @property
+    def heads(self) -> list[str]:
+        """The classifiers that are named; none at all where the usual one is to answer."""
+        return [self.head] if self.head else self.classifier or []
 
 
 class ClassificationParameters(PredictionParameters):
@@ -212,8 +280,7 @@ class AnalysisParameters(PredictionParameters):
         max_length=128,
         description="A classifier's id from `GET /v1/classifiers`; else all that fit the model.",
     )
-    output: Literal["json", "base64", "base64-f16"] = Field(
+    output: Encoding = Field(
         default="json",
-        description="`json`: numbers. `base64`, `base64-f16`: little-endian float32 or float16 in "
-        "base64.",
+        description=_about(ENCODINGS),
     )

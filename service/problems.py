@@ -159,6 +159,150 @@ _TABLE = (
         "What was selected is not in the recording",
         "Choose `channel`, `start_s` and `end_s` within what `limit` names.",
     ),
+    # Collections
+    (
+        "collections-off",
+        404,
+        "Collections are switched off",
+        "Whoever runs the service sets VIOLA_DATA to a folder, or VIOLA_DATABASE_URL to a "
+        "PostgreSQL database; `make serve` has them on.",
+    ),
+    (
+        "collection-not-found",
+        404,
+        "No such collection",
+        "`GET /v1/collections` lists yours; `PUT /v1/collections/NAME` makes one.",
+    ),
+    ("item-not-found", 404, "No such item", "The collection's `items` lists what there is."),
+    (
+        "collection-differs",
+        409,
+        "Collection of other terms",
+        "Choose another name, or delete the collection first; `reembed` changes its model.",
+    ),
+    (
+        "item-conflict",
+        409,
+        "Content or id is taken",
+        "An id stands for one content, and a content for one id: delete the item first.",
+    ),
+    (
+        "collection-space",
+        409,
+        "Vectors of another space",
+        "Use the model that the collection was made with, or make a new collection.",
+    ),
+    (
+        "audio-not-kept",
+        409,
+        "Recordings without their audio",
+        "Delete those recordings, or add the files to a new collection.",
+    ),
+    ("bad-example", 422, "Nothing to search for", "Send other examples."),
+    (
+        "too-many-to-compare",
+        413,
+        "Too many windows to compare",
+        "Use a filter, so that fewer items are compared.",
+    ),
+    (
+        "collection-full",
+        409,
+        "More than may be kept",
+        "Delete what is not needed, or ask whoever runs the service to raise the limit.",
+    ),
+    # Teaching
+    (
+        "classifier-taken",
+        409,
+        "Name of another classifier",
+        "Choose another name: what the service comes with is never replaced.",
+    ),
+    (
+        "version-in-use",
+        409,
+        "Version that answers",
+        "Activate another version first, or delete the classifier.",
+    ),
+    (
+        "nothing-to-learn",
+        422,
+        "Labels that teach nothing",
+        "`detail` says what is missing: label more, or choose other labels, task or `unlabelled`.",
+    ),
+    (
+        "fit-failed",
+        500,
+        "Learning failed",
+        "Nothing was changed: try again, or learn from fewer windows; the log says more.",
+    ),
+    (
+        "teaching-unavailable",
+        503,
+        "Nothing can be taught here",
+        "Whoever runs the service installs `viola-audio[fit]`.",
+    ),
+    # Jobs
+    (
+        "job-not-found",
+        404,
+        "No such job",
+        "`GET /v1/jobs` lists yours; their results are kept for as long as `expires_at` says.",
+    ),
+    (
+        "job-differs",
+        422,
+        "Idempotency-Key of another job",
+        "Make a new key for each job; send the same one again only with the same request.",
+    ),
+    (
+        "job-not-done",
+        409,
+        "Job without a result yet",
+        "Wait until its `state` is done, failed or cancelled, or have a webhook told.",
+    ),
+    (
+        "too-many-jobs",
+        429,
+        "Too many jobs of one caller",
+        "Wait for some to end, or put more files into one job.",
+    ),
+    (
+        "webhook-not-allowed",
+        403,
+        "Webhook not allowed",
+        "Use an address whose origin whoever runs the service has named in VIOLA_WEBHOOK_ORIGINS.",
+    ),
+    (
+        "upload-not-found",
+        404,
+        "No such upload",
+        "Begin it again: what is not finished and used in time is deleted.",
+    ),
+    (
+        "upload-conflict",
+        409,
+        "Upload at another place",
+        "Ask with HEAD how much has come, and go on from there.",
+    ),
+    (
+        "uploads-full",
+        413,
+        "More uploads than may wait",
+        "Wait for jobs to end, or delete uploads that are not needed.",
+    ),
+    (
+        "jobs-full",
+        413,
+        "Jobs take more than they may",
+        "Delete jobs whose results are not needed, or uploads.",
+    ),
+    (
+        "tus-version",
+        412,
+        "Other version of tus",
+        "Send `Tus-Resumable: 1.0.0`.",
+    ),
     # The caller
     (
         "quota-exceeded",
@@ -199,6 +343,19 @@ _TABLE = (
         "No room to keep the upload",
         "Try again after `Retry-After` seconds, or send less audio in one request.",
     ),
+    (
+        "storage-unavailable",
+        503,
+        "Collections not usable now",
+        "Try again after `Retry-After` seconds; the log says what is wrong with their database.",
+    ),
+    (
+        "quota-unknown",
+        503,
+        "Quota not known now",
+        "Try again after `Retry-After` seconds; who runs the service chose to refuse requests "
+        "while the store of the quotas is down (VIOLA_REDIS_DOWN).",
+    ),
     ("model-unavailable", 503, "Model not usable", "`/readyz` and the log say why."),
     (
         "deadline",
@@ -212,8 +369,39 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {row[0]: ProblemType(*row) for row in
 
 # How a request with audio can fail, and beside that one for classifications
 _ELSEWHERE = ("not-found", "method-not-allowed", "head-too-large")
-HEAD_PROBLEMS = ("classifier-not-found", "space-mismatch")
-AUDIO_PROBLEMS = [slug for slug in PROBLEM_TYPES if slug not in (*_ELSEWHERE, *HEAD_PROBLEMS)]
+CLASSIFIER_PROBLEMS = ("classifier-not-found", "space-mismatch", "storage-unavailable")
+COLLECTION_PROBLEMS = (
+    "collections-off",
+    "collection-not-found",
+    "item-not-found",
+    "collection-differs",
+    "item-conflict",
+    "collection-space",
+    "audio-not-kept",
+    "bad-example",
+    "too-many-to-compare",
+    "collection-full",
+    "classifier-taken",
+    "version-in-use",
+    "nothing-to-learn",
+    "fit-failed",
+    "teaching-unavailable",
+    "job-not-found",
+    "job-differs",
+    "job-not-done",
+    "too-many-jobs",
+    "webhook-not-allowed",
+    "upload-not-found",
+    "upload-conflict",
+    "uploads-full",
+    "jobs-full",
+    "tus-version",
+)
+AUDIO_PROBLEMS = [
+    slug
+    for slug in PROBLEM_TYPES
+    if slug not in (*_ELSEWHERE, *CLASSIFIER_PROBLEMS, *COLLECTION_PROBLEMS)
+]
 REQUEST_PROBLEMS = [
     slug
     for slug in AUDIO_PROBLEMS

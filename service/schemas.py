@@ -1,4 +1,8 @@
-"""The shape of every answer."""
+"""The shape of every answer of our own routes.
+
+Those of other protocols stand beside what reads their requests: OpenAI's in
+`formats/openai_embeddings.py`, the Open Inference Protocol's in `formats/open_inference.py`.
+"""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -7,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, WithJsonSchema
 
-from service.audio.quality import QualityReport
+from models.modelfile import GOLDEN_TOLERANCE
 from service.parameters import FunctionToApply, Granularity, Output
 
 # Left alone on the way out: orjson writes numpy arrays itself, and checking thousands of numbers
@@ -170,13 +174,17 @@ class Classification(BaseModel):
     novelty: NoveltyScore
 
 
+_SEVERAL = "Of several classifiers: what each says, in the order in which they are named."
+
+
 class WindowClassification(BaseModel):
     """One window of a recording."""
 
     start_s: float
     end_s: float
-    predictions: list[Prediction]
-    novelty: NoveltyScore
+    predictions: list[Prediction] | None = None
+    novelty: NoveltyScore | None = None
+    classifications: list[Classification] | None = Field(default=None, description=_SEVERAL)
 
 
 class FileClassification(FileAnswer):
@@ -187,6 +195,7 @@ class FileClassification(FileAnswer):
         default=None, description="Of the whole recording, best first."
     )
     novelty: NoveltyScore | None = None
+    classifications: list[Classification] | None = Field(default=None, description=_SEVERAL)
     windows: list[WindowClassification] | None = None
 
 
@@ -195,7 +204,10 @@ class ClassificationList(BaseModel):
 
     object: Literal["list"] = "list"
     model: str
-    head: str
+    head: str | None = Field(default=None, description="The classifier that answers.")
+    heads: list[str] | None = Field(
+        default=None, description="The classifiers, where several answer."
+    )
     space_id: str
     data: list[FileClassification]
     usage: Usage
@@ -210,6 +222,27 @@ class WindowAnalysis(BaseModel):
     end_s: float
     embedding: Vector
     classifications: list[Classification]
+
+
+class QualityReport(BaseModel):
+    """What was measured of a recording as it came, over all its channels."""
+
+    container: str
+    codec: str
+    sample_rate: int = Field(description="Hz, before resampling.")
+    channels: int = Field(description="Before the mix to mono.")
+    duration_s: float
+    bandwidth_hz: float | None = Field(
+        default=None, description="The highest frequency within 70 dB of the strongest one."
+    )
+    clipped_share: float = Field(
+        description="Of all samples: beyond full scale, or in a flat top close to it."
+    )
+    silent_share: float = Field(description="Of the time: below -60 dBFS.")
+    dc_offset: float = Field(description="Mean of the channel whose mean is farthest from 0.")
+    peak_dbfs: float | None = Field(default=None, description="None of digital silence.")
+    rms_dbfs: float | None = Field(default=None, description="A full-scale sine has -3.")
+    warnings: list[str] = Field(description="What may make the vector worth less, in words.")
 
 
 class FileAnalysis(FileAnswer):
@@ -234,6 +267,63 @@ class AnalysisList(BaseModel):
     usage: Usage
 
 
+class FileInspection(FileAnswer):
+    """One file of a request: what it claims to be, and whether it would be accepted."""
+
+    object: Literal["inspection"] = "inspection"
+    is_accepted: bool
+    container: str | None = None
+    codec: str | None = None
+    sample_rate: int | None = None
+    channels: int | None = None
+    is_duration_known: bool = Field(
+        description="`duration_s` is what the headers claim, or what was decoded; else not known."
+    )
+    windows: int | None = Field(
+        default=None, description="How many at most, with `window_s` and a known duration."
+    )
+    quality: QualityReport | None = Field(default=None, description="With `decode=true`.")
+
+
+class InspectionList(BaseModel):
+    """The answer to a request for an inspection; files that would be refused are no failure."""
+
+    object: Literal["list"] = "list"
+    model: str
+    space_id: str
+    is_decoded: bool
+    note: str
+    data: list[FileInspection]
+    usage: Usage
+
+
+class FileLogMel(FileAnswer):
+    """One file of a request: the picture that the model sees, or what is wrong with the file."""
+
+    object: Literal["log_mel"] = "log_mel"
+    start_s: float | None = Field(default=None, description="Where in its recording it begins.")
+    n_frames: int | None = None
+    n_bands: int | None = None
+    log_mel: str | None = Field(
+        default=None,
+        description="A byte for each frame and band in base64, frame by frame, the lowest band "
+        "first: 0 for `low` or less, 255 for `high` or more.",
+    )
+
+
+class LogMelList(BaseModel):
+    """The answer to a request for log-mel pictures."""
+
+    object: Literal["list"] = "list"
+    model: str
+    space_id: str
+    hop_s: float = Field(description="Seconds from one frame to the next.")
+    low: float = Field(description="Natural logarithm of the power that the byte 0 stands for.")
+    high: float = Field(description="And of that which the byte 255 stands for.")
+    data: list[FileLogMel]
+    usage: Usage
+
+
 class ClassifierEntry(BaseModel):
     """A classifier that is served."""
 
@@ -247,13 +337,6 @@ class ClassifierEntry(BaseModel):
     card: dict[str, Any] = Field(
         description="What the classifier file says of itself, except for the golden scores."
     )
-
-
-class ClassifierList(BaseModel):
-    """The classifiers that are served."""
-
-    object: Literal["list"] = "list"
-    data: list[ClassifierEntry]
 
 
 class ModelEntry(BaseModel):
@@ -323,6 +406,21 @@ class LimitList(BaseModel):
     outputs: list[Output]
     granularities: list[Granularity]
     functions_to_apply: list[FunctionToApply]
+    max_collections: int = Field(description="Of one key.")
+    max_collection_items: int = Field(description="Recordings in one collection.")
+    max_collection_bytes: int = Field(description="Vectors, audio and metadata of a collection.")
+    max_kept_days: float | None = Field(description="Then a recording is deleted; null: never.")
+    max_classifiers: int = Field(description="In one pass over the audio.")
+    max_fits: int = Field(description="Classifiers taught at the same time.")
+    max_jobs: int = Field(description="Jobs of one key that wait or run.")
+    max_job_uploads: int = Field(description="Uploads that one job names.")
+    max_job_bytes: int = Field(
+        description="Files of one key that wait for jobs, and its jobs with their results."
+    )
+    job_kept_hours: float = Field(description="Then a job that has ended is deleted.")
+    upload_kept_hours: float = Field(description="Then an upload that no job has is deleted.")
+    fit_timeout_s: float
+    fit_memory_bytes: int
     max_top_k: int
 
 
@@ -341,18 +439,49 @@ class ModelStatus(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether requests are served, and by what."""
+    """Whether requests are served, and by what: a list for each kind of model file."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, list[ModelStatus]] = Field(init=False)
 
     status: Literal["ready", "not ready"]
     reasons: list[str] = Field(default=[], description="Why it is not ready.")
     models: list[ModelStatus]
     classifiers: list[ModelStatus]
+    redis: Literal["up", "down"] | None = Field(
+        default=None,
+        description="Where replicas share quotas; requests are served, or refused with 503, as "
+        "VIOLA_REDIS_DOWN says, and a Redis that is down does not make a replica unready.",
+    )
 
 
 class Liveness(BaseModel):
     """That the process answers."""
 
     status: Literal["alive"] = "alive"
+
+
+class SelfTest(BaseModel):
+    """One file's golden values, computed now."""
+
+    name: str
+    kind: str = Field(description="`model` or `classifier`.")
+    space_id: str
+    status: Literal["passed", "failed"]
+    difference: float | None = Field(
+        default=None,
+        description="Largest difference from the golden values, relative to the largest of them.",
+    )
+    tolerance: float = Field(default=GOLDEN_TOLERANCE, description="Largest that passes.")
+    reason: str | None = None
+    ms: float = Field(description="How long it took, without the wait for its turn.")
+
+
+class SelfTestReport(BaseModel):
+    """All golden values, computed now."""
+
+    status: Literal["passed", "failed"]
+    tests: list[SelfTest]
 
 
 class KeyUsage(BaseModel):
@@ -364,8 +493,11 @@ class KeyUsage(BaseModel):
 
 
 class UsageReport(BaseModel):
-    """What was used since the process started."""
+    """What was used since then."""
 
     object: Literal["list"] = "list"
     since: datetime
+    replicas: Literal["all", "this"] = Field(
+        description="Whose sums these are: of all replicas that share a Redis, or of this process."
+    )
     data: list[KeyUsage]

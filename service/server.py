@@ -1,8 +1,6 @@
 """The process around the application: uvicorn, with our logs, a bounded drain, and SIGHUP."""
 
 import asyncio
-import errno
-import ipaddress
 import os
 import signal
 import socket
@@ -15,15 +13,19 @@ from fastapi import FastAPI
 
 from service import footprint
 from service.app import create_app
-from service.inference import lane
-from service.inference.reloading import reload
-from service.settings import Settings, SettingsError
+from service.collecting import Collecting
+from service.inference import worker
+from service.listening import listen
+from service.reloading import reload
+from service.settings import Settings
 from service.streams.live import MAX_MESSAGE_BYTES
 from service.telemetry import logs
 from service.traffic.connections import bounded_protocol
-from service.traffic.gate import Guards
+from service.traffic.gate import Gate
+from service.traffic.origins import is_loopback
 from service.traffic.sockets import bounded_socket
 
+LEAST_STREAMS = 16  # whose messages have room, however few may be
 WS_QUEUE = 2  # messages of a live stream in memory that are still to be dealt with
 CANCEL_S = 1  # what requests get that are still in hand when the drain is over
 GIVE_UP_S = 5  # and after that, threads that hang do not keep the process
@@ -36,10 +38,12 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; requests in hand then have `shutdown_timeout_s` to finish.
 
     Raises:
-        SettingsError: the API keys cannot be used, or another process listens at that port.
+        SettingsError: the API keys or the place of collections cannot be used, or another process
+            listens at that port.
         SystemExit: it cannot start.
     """
     app = create_app(settings)  # refuses keys that cannot be used, before there is a socket
+    Collecting.count(settings)  # and this a place of collections that cannot
     with listen(settings.host, settings.port) as listening:
         _serve(app, settings, listening)
 
@@ -49,7 +53,7 @@ def _serve(app: FastAPI, settings: Settings, listening: socket.socket) -> None:
     logs.configure(settings.log_level)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{listening.getsockname()[1]}"
-    _announce(settings, app.state.guards, address)
+    _announce(settings, app.state.gate, address)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -62,7 +66,11 @@ def _serve(app: FastAPI, settings: Settings, listening: socket.socket) -> None:
             settings.idle_timeout_s,
             max_connections=settings.max_connections,
         ),
-        ws=bounded_socket(settings.idle_timeout_s),
+        # Of streams with audio each has at most a message that is taken next, and part of another
+        ws=bounded_socket(
+            settings.idle_timeout_s,
+            2 * MAX_MESSAGE_BYTES * max(LEAST_STREAMS, settings.max_live_streams),
+        ),
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_max_queue=WS_QUEUE,
         timeout_keep_alive=settings.keep_alive_s,
@@ -72,49 +80,20 @@ def _serve(app: FastAPI, settings: Settings, listening: socket.socket) -> None:
     server.run(sockets=[listening])
     if not server.started:
         raise SystemExit(FAILED_TO_START)
-    if lane.any_busy():  # the drain was cut short, and C++ aborts a process that ends around it
+    if worker.any_busy():  # the drain was cut short, and C++ aborts a process that ends around it
         log.warning("an inference is left behind")
         os._exit(0)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """The socket to serve on, taken before anything that takes time.
-
-    Raises:
-        SettingsError: it cannot be had, and what to do about it.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        raise SettingsError(_why_not(host, port, error)) from error
-    return listening
-
-
-def _why_not(host: str, port: int, error: OSError) -> str:
-    """Why it cannot listen there, and the remedy."""
-    if error.errno == errno.EADDRINUSE:
-        return (
-            f"port {port} of {host} is taken by another process: end it, or choose another port "
-            "with --port or VIOLA_PORT"
-        )
-    if error.errno == errno.EACCES:
-        return f"port {port} may not be used by this user: choose one above 1023 with --port"
-    return f"it cannot listen on {host}, port {port}: {error.strerror or error}"
-
-
 class Server(uvicorn.Server):
-    """uvicorn that leaves in steps, exits with 0 when told to go, and reloads on SIGHUP."""
+    """uvicorn with a graceful shutdown, exit code 0 after a signal, and a reload on SIGHUP."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, address: str) -> None:
         super().__init__(config)
         self.app = app
         self.address = address
-        guards: Guards = app.state.guards
-        self.drain = guards.drain
+        gate: Gate = app.state.gate
+        self.drain = gate.drain
         self._reload = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
 
@@ -146,7 +125,7 @@ class Server(uvicorn.Server):
         give_up.start()
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to go."""
+        """Called by uvicorn ten times a second; True ends the server."""
         if self.drain.is_over(len(self.server_state.tasks)):
             self.should_exit = True
         return await super().on_tick(counter)
@@ -161,19 +140,19 @@ class Server(uvicorn.Server):
             if not hasattr(self.app.state, "context"):
                 log.warning("nothing to reload yet")
             else:
-                await reload(self.app.state.context, self.app.state.guards.keyring)
+                await reload(self.app.state.context, self.app.state.gate.keyring)
 
 
-def _announce(settings: Settings, guards: Guards, address: str) -> None:
+def _announce(settings: Settings, gate: Gate, address: str) -> None:
     """Say where it will be, and warn of what an operator would not want to find out later."""
     log.info(
         "starting",
         address=address,
         docs=f"{address}/docs",
-        models=str(settings.models),
-        keys=len(guards.keyring.keys),
+        models=str(settings.models if settings.models_url is None else "VIOLA_MODELS_URL"),
+        keys=len(gate.keyring.keys),
     )
-    if not guards.keyring and not _is_loopback(settings.host):
+    if not gate.keyring and not is_loopback(settings.host):
         log.warning(
             "no API keys: whoever reaches this address may use the service",
             host=settings.host,
@@ -181,14 +160,7 @@ def _announce(settings: Settings, guards: Guards, address: str) -> None:
         )
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _give_up() -> None:
-    """The last resort, where a thread hangs that Python would wait for."""
+    """End the process where a thread hangs that Python would wait for."""
     log.error("not ended in time; something hangs")
     os._exit(1)

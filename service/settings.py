@@ -22,6 +22,8 @@ QUEUED_TILES = 4  # a core
 _SERVICE_LINKS = ("VIOLA_SERVICE_", "VIOLA_PORT_")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/*\sA-Z]+", re.ASCII)
 
+_PINNED = re.compile(r"[a-z][a-z0-9+.-]*://[^#\s]+#sha256=[0-9a-fA-F]{64}", re.ASCII)
+
 
 class SettingsError(ValueError):
     """A setting that cannot be used; the message names it, its value and what was expected."""
@@ -33,13 +35,23 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
 
     models: Path = Field(default=PRETRAINED, description="a model file, or a folder of `*.onnx`")
+    models_url: SecretStr | None = Field(
+        default=None,
+        description="instead of `models`, what is fetched once at the start: "
+        "`https://host/one.onnx#sha256=DIGEST`, or a list of files beside it, as "
+        "`s3://bucket/SHA256SUMS#sha256=DIGEST`; needs the `remote` extra",
+    )
+    models_cache: Path | None = Field(
+        default=None,
+        description="folder for what `models_url` names; else `viola/models` in the user's cache",
+    )
     default_model: str | None = Field(
         default=None,
         description="the model of requests that name none; else `default`, else the first",
     )
     default_head: str | None = Field(
         default=None,
-        description="the classifier of requests that name none; else `sounds-10`, else the first "
+        description="the classifier of requests that name none; else `sound-kinds`, else the first "
         "that fits the model",
     )
     host: str = Field(default="127.0.0.1", description="the address to listen on")
@@ -87,6 +99,99 @@ class Settings(BaseSettings):
         ge=1,
         description="requests with audio that a key may have in hand whose line says nothing else; "
         "without keys, each client address",
+    )
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="Redis in which replicas share quotas and usage, as `redis://host:6379/0`; "
+        "needs the `redis` extra",
+    )
+    redis_down: Literal["open", "closed"] = Field(
+        default="open",
+        description="while Redis is down: `open`, each replica's own quotas count; `closed`, "
+        "callers with a quota get 503",
+    )
+    redis_timeout_s: float = Field(
+        default=0.25, gt=0, le=5, description="seconds after which Redis counts as down"
+    )
+
+    data: Path | None = Field(
+        default=None,
+        description="folder of collections, which is made if it is not there; without it, and "
+        "without `database_url`, there are none",
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL database of collections, for several replicas, as "
+        "`postgresql://user:password@host/name`; needs the `postgres` extra and pgvector",
+    )
+    max_collections: int = Field(
+        default=100, ge=1, description="collections of one key, or of one group"
+    )
+    max_collection_items: int = Field(
+        default=1_000_000, ge=1, description="recordings in one collection"
+    )
+    max_collection_bytes: int = Field(
+        default=8 * 2**30,
+        ge=1,
+        description="bytes of vectors, audio and metadata in one collection",
+    )
+    max_kept_days: float | None = Field(
+        default=None,
+        gt=0,
+        description="days after which a recording is deleted from its collection; else never",
+    )
+    search_memory_bytes: int = Field(
+        default=512 * 2**20,
+        ge=0,
+        description="bytes of vectors that stay in memory for searches, and as many again of "
+        "indexes for searches that need not be exact; a collection with more is read from the disk "
+        "at each search; of no use with `database_url`",
+    )
+
+    max_fits: int = Field(default=1, ge=1, description="classifiers taught at the same time")
+    fit_timeout_s: float = Field(
+        default=45.0, gt=0, description="seconds that learning a classifier may take"
+    )
+    fit_memory_bytes: int = Field(
+        default=2**30, ge=2**28, description="bytes that learning a classifier may take"
+    )
+
+    job_workers: int = Field(
+        default=1,
+        ge=0,
+        le=64,
+        description="jobs done at the same time in this process; 0 leaves them to `viola worker`",
+    )
+    worker_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="where `viola worker` answers /livez, /readyz and /metrics; else nowhere",
+    )
+    job_lapse_s: float = Field(
+        default=30.0,
+        ge=1,
+        description="seconds after a worker's last sign of life, after which another takes its job",
+    )
+    job_kept_hours: float = Field(
+        default=168.0, gt=0, description="hours for which a job and its result are kept at its end"
+    )
+    max_jobs: int = Field(
+        default=10_000, ge=1, description="jobs of one key that wait or run at the same time"
+    )
+    max_job_bytes: int = Field(
+        default=8 * 2**30,
+        ge=1,
+        description="bytes of files of one key that wait for jobs, uploads included, and of its "
+        "jobs with their results",
+    )
+    upload_kept_hours: float = Field(
+        default=24.0, gt=0, description="hours in which an upload must be whole and in a job"
+    )
+    webhook_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="origins that jobs may tell of their end: "
+        "`https://a.example,https://b.example:8443`; none: no webhooks",
     )
 
     probe_interval_s: float = Field(
@@ -202,16 +307,27 @@ class Settings(BaseSettings):
         "a stream stand still",
     )
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("models_url")
+    @classmethod
+    def _has_digest(cls, value: SecretStr | None) -> SecretStr | None:
+        """Refuse a URL that does not say what is behind it."""
+        if value is not None and not _PINNED.fullmatch(value.get_secret_value()):
+            raise ValueError(
+                "expected a URL, and behind it the digest of its file, #sha256= and 64 hex "
+                "digits, as sha256sum prints them"
+            )
+        return value
+
+    @field_validator("cors_origins", "webhook_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        """A list in the environment is separated by commas or spaces."""
+        """Split a list of the environment at commas and spaces."""
         return value.replace(",", " ").split() if isinstance(value, str) else value
 
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """What is not written as browsers write it would never match."""
+        """Refuse an origin that is not written as browsers write it: it would never match."""
         for origin in value:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ValueError(
@@ -220,8 +336,20 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @field_validator("webhook_origins")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse what no webhook's origin could be equal to."""
+        for origin in value:
+            if not (_ORIGIN.fullmatch(origin) and origin.startswith(("https://", "http://"))):
+                raise ValueError(
+                    f"{origin!r} is no origin: write https:// (or http://), host and port alone, "
+                    "in lower case and without a slash at the end, as https://a.example"
+                )
+        return value
+
     @property
-    def lanes(self) -> tuple[int, int]:
+    def workers_and_threads(self) -> tuple[int, int]:
         """Inferences at the same time, and threads of each.
 
         Two inferences of one thread get more through two cores than one inference of two threads,
@@ -234,7 +362,7 @@ class Settings(BaseSettings):
     @property
     def queue_s(self) -> float:
         """Seconds of audio that a request may have to wait behind: half a second or less."""
-        inferences, threads = self.lanes
+        inferences, threads = self.workers_and_threads
         return self.max_queue_s or QUEUED_TILES * TILE_S * inferences * threads
 
     @property
@@ -257,7 +385,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
-    """A misspelt limit that is silently ignored is no limit."""
+    """Refuse variables that are no settings: a misspelt limit would silently be none."""
     known = [name.upper() for name in Settings.model_fields]
     for name in sorted(environment):
         if not name.upper().startswith(ENV_PREFIX) or name.upper().startswith(_SERVICE_LINKS):
@@ -277,4 +405,7 @@ def _sentence(error: Mapping[str, Any]) -> str:
             f"VIOLA_PORT={error['input']!r} was set by Kubernetes, which names a Service's address "
             "so: call the Service something else than viola, or set enableServiceLinks: false"
         )
-    return f"{variable}={str(error['input'])!r} is not accepted: {error['msg']}"
+    field = Settings.model_fields.get(str(error["loc"][0])) if error["loc"] else None
+    is_secret = field is not None and field.annotation == SecretStr | None
+    value = "'**********'" if is_secret else repr(str(error["input"]))
+    return f"{variable}={value} is not accepted: {error['msg']}"

@@ -1,1 +1,1 @@
-"""From the bytes of a request to samples: uploads, guarded decoding, what can be told of a file."""
+"""Audio files -> samples at 16 kHz, decoded in child processes with limited time and memory."""

@@ -33,7 +33,7 @@ NICENESS = 5  # which `decode_process.py` gives it: the event loop that it works
 
 
 @dataclass(frozen=True)
-class Guard:
+class ResourceLimits:
     """What decoding one file may take.
 
     Attributes:
@@ -50,12 +50,12 @@ class Guard:
 def main() -> None:
     """Decode what comes until the pipe is closed."""
     arguments = json.loads(sys.argv[1])
-    limits, guard = Limits(**arguments["limits"]), Guard(**arguments["guard"])
+    limits, resources = Limits(**arguments["limits"]), ResourceLimits(**arguments["resources"])
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not disturb the answers
     os.set_blocking(2, False)  # nor block, if nobody reads what it has to say
     _warm_up()
-    _confine(guard)
+    _confine(resources)
     selection = WHOLE
     while head := requests.read(HEAD.size):
         asked, length = HEAD.unpack(head)
@@ -64,7 +64,7 @@ def main() -> None:
             selection = Selection(**json.loads(content))
             continue
         source = content.decode() if asked == OPEN else content
-        _limit_cpu(guard.cpu_s)
+        _limit_cpu(resources.cpu_s)
         for kind, content in _answer(source, limits, asked, selection):
             answers.write(HEAD.pack(kind, len(content)))
             answers.write(content)
@@ -75,7 +75,7 @@ def main() -> None:
 def _answer(
     source: str | bytes, limits: Limits, asked: bytes = FILE, selection: Selection = WHOLE
 ) -> Iterator[tuple[bytes, bytes | memoryview]]:
-    """Blocks of float32, then what else was asked and the memory in use; or what is wrong."""
+    """The messages that answer a file: its samples in blocks, then facts about it, or an error."""
     try:
         facts: dict[str, Any] = {}
         if asked == HEADERS:
@@ -118,8 +118,8 @@ def silent_file() -> bytes:
     return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
 
 
-def _confine(guard: Guard) -> None:
-    """No files, no core dumps, and no more memory than is granted."""
+def _confine(resources: ResourceLimits) -> None:
+    """Take away this process's right to write files and core dumps, and limit its memory."""
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
@@ -127,11 +127,11 @@ def _confine(guard: Guard) -> None:
     if status.exists():  # of Linux, whose RLIMIT_DATA counts all private memory
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         held = int(lines["VmData"].split()[0]) << 10
-        _lower(resource.RLIMIT_DATA, held + guard.memory_bytes)
+        _lower(resource.RLIMIT_DATA, held + resources.memory_bytes)
 
 
 def _limit_cpu(seconds: float) -> None:
-    """From now on; the kernel ends the process then."""
+    """Let the kernel end this process after so many more seconds of CPU time."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     allowed = math.ceil(used.ru_utime + used.ru_stime + seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.getrlimit(resource.RLIMIT_CPU)[1]))
@@ -148,13 +148,13 @@ def _resident_bytes() -> int:
     return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else 0
 
 
-def arguments(limits: Limits, guard: Guard) -> str:
-    """What the process is told when it starts."""
-    return json.dumps({"limits": asdict(limits), "guard": asdict(guard)})
+def arguments(limits: Limits, resources: ResourceLimits) -> str:
+    """The command-line argument that the process is started with."""
+    return json.dumps({"limits": asdict(limits), "resources": asdict(resources)})
 
 
 def receive(pipe: BinaryIO) -> tuple[bytes, bytes]:
-    """The next message; kind and content. EOFError where the other side is gone."""
+    """Read the next message: its kind and its content; EOFError if the pipe is closed."""
     head = pipe.read(HEAD.size)
     if len(head) < HEAD.size:
         raise EOFError

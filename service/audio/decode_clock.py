@@ -1,7 +1,6 @@
-"""What a file may take of a decoder: so much time, and memory as soon as there is some."""
+"""The time limit of decoding one file, which does not run while the file waits for memory."""
 
 import asyncio
-from types import TracebackType
 from typing import Self
 
 from service.audio.decode_process import DecoderDied, DecoderProcess
@@ -34,12 +33,7 @@ class DecodeClock:
         self._run()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         """Stop."""
         self._pause()
 
@@ -47,7 +41,7 @@ class DecodeClock:
         """Take bytes into the share, in the thread that decodes; it waits until there is room.
 
         Raises:
-            Problem: there is none in time.
+            ServiceError: there is none in time.
             DecoderDied: nobody waits for the file any more.
         """
         paid = min(self._ahead, n_bytes)

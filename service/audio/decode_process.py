@@ -1,4 +1,4 @@
-"""A child process that decodes, seen from the service: started, asked, timed, killed."""
+"""Starts, asks and kills a child process that decodes."""
 
 import json
 import os
@@ -26,14 +26,14 @@ from service.audio.decode_child import (
     NO_MEMORY,
     OPEN,
     SELECT,
-    Guard,
+    ResourceLimits,
     arguments,
     receive,
 )
+from service.children import child_environment
 
 RECYCLE_BYTES = 64 << 20  # resident memory after a file, beyond which the process is replaced
 FILE_MEMORY_BYTES = 64 << 20  # that decoding any file may take, and three times its own size
-INHERITED = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "SYSTEMROOT")
 MAX_NOTES = 4_096  # bytes of what the libraries say about a file
 CLOSE_S = 5.0  # for a process that was killed to end
 
@@ -52,7 +52,7 @@ class DecoderDied(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """Mono samples at 16 kHz (S,), none if headers alone were asked for, and what else was."""
+    """Mono samples at 16 kHz (S,), none if only headers were asked for, and facts on the file."""
 
     samples: NDArray[np.float32]
     facts: dict[str, Any]
@@ -61,8 +61,8 @@ class Answer:
 class DecoderProcess:
     """One child; a thread at a time may ask it. It inherits the open file `fd`, if there is one."""
 
-    def __init__(self, limits: Limits, guard: Guard, fd: int | None = None) -> None:
-        self.guard = guard
+    def __init__(self, limits: Limits, resources: ResourceLimits, fd: int | None = None) -> None:
+        self.resources = resources
         self.notes = b""
         self.has_answered = False  # ever, so that it is known to have started
         self.n_samples = 0  # of the last file, as far as they have come
@@ -71,11 +71,11 @@ class DecoderProcess:
         self._is_asked = False  # and has not answered whole
         self._facts: dict[str, Any] = {}  # what came with the last answer besides samples
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "service.audio.decode_child", arguments(limits, guard)],
+            [sys.executable, "-m", "service.audio.decode_child", arguments(limits, resources)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=_environment(),
+            env=child_environment(),
             pass_fds=() if fd is None else (fd,),
             start_new_session=True,  # Ctrl-C is the service's to answer
         )
@@ -86,12 +86,12 @@ class DecoderProcess:
 
     @property
     def is_usable(self) -> bool:
-        """Whether it may be asked again: it lives, owes nothing, and has not grown too much."""
+        """Whether it can take another file: it runs, is idle, and has not grown too much."""
         return self._process.poll() is None and not self._grown and not self._is_asked
 
     @property
     def was_killed(self) -> bool:
-        """Whether somebody else has ended it, with a signal that no program raises by itself."""
+        """Whether it got SIGKILL from outside this service, say from the kernel's OOM killer."""
         return self.ended is None and self._process.poll() == -signal.SIGKILL
 
     @property
@@ -116,7 +116,7 @@ class DecoderProcess:
         selection: Selection = WHOLE,
         take: Callable[[int], None] = lambda n_bytes: None,
     ) -> Answer:
-        """The bytes of an audio file -> what is asked of it. Nothing limits the time but `expire`.
+        """Decode a file, or read its headers. It takes as long as it takes; `expire` ends it.
 
         Args:
             data: the file.
@@ -126,7 +126,7 @@ class DecoderProcess:
 
         Raises:
             AudioError: for anything that is wrong with the file.
-            DecoderDied: the process crashed, was ended, or took more than the guard allows.
+            DecoderDied: the process crashed, was ended, or took more than it may.
         """
         self._limit_memory(len(data))
         samples = bytearray()  # grows where it is, so that nothing is there twice
@@ -172,13 +172,19 @@ class DecoderProcess:
                     pipe.close()
 
     def _limit_memory(self, n_bytes: int) -> None:
-        """Let a small file take little, from what the process has now; before, the guard counts."""
+        """Let a small file take little more memory than the process has now.
+
+        Before its first answer the limit that it was started with counts.
+        """
         if not self._facts or not hasattr(resource, "prlimit"):
             return
-        allowed = min(self.guard.memory_bytes, FILE_MEMORY_BYTES + 3 * n_bytes)
+        allowed = min(self.resources.memory_bytes, FILE_MEMORY_BYTES + 3 * n_bytes)
         with suppress(OSError, ValueError):  # it has ended, which is noticed later
             lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-            held = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData"))
+            sizes = [int(line.split()[1]) << 10 for line in lines if line.startswith("VmData")]
+            if not sizes:  # of a process that has ended there is the name alone
+                return
+            held = sizes[0]
             hard = resource.prlimit(self.pid, resource.RLIMIT_DATA)[1]
             soft = held + allowed if hard == resource.RLIM_INFINITY else min(held + allowed, hard)
             resource.prlimit(self.pid, resource.RLIMIT_DATA, (soft, hard))
@@ -226,11 +232,3 @@ class DecoderProcess:
     def _read_notes(self) -> bytes:
         assert self._process.stderr is not None
         return (self._process.stderr.read(MAX_NOTES) or b"") if self._process.stderr else b""
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of the service's own: its settings hold keys."""
-    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    single |= {"MALLOC_MMAP_THRESHOLD_": str(1 << 18), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
-    return inherited | single | {"PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}

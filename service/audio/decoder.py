@@ -1,4 +1,4 @@
-"""Bytes of a file -> samples, in child processes that may die, a bounded number at a time."""
+"""A pool of child processes that decode files; one that crashes or hangs is replaced."""
 
 import asyncio
 import heapq
@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from models.audio import SAMPLE_RATE, WHOLE, AudioError, Header, Limits, Selection
 from models.quality import Quality
-from service.audio.decode_child import FILE, HEADERS, MEASURED, Guard
+from service.audio.decode_child import FILE, HEADERS, MEASURED, ResourceLimits
 from service.audio.decode_clock import DecodeClock
 from service.audio.decode_process import CLOSE_S, Answer, Cause, DecoderDied, DecoderProcess
-from service.audio.uploads import File
-from service.problems import Problem
-from service.threads import started
+from service.audio.files import File
+from service.exceptions import ServiceError
+from service.threads import no_stop_iteration, started, to_the_end
 from service.traffic.budget import UPLOADS, Costs, Share, free
-from service.traffic.patience import to_the_end
 from service.untrusted import printable
 
 LARGE_BYTES = 4 << 20  # a file that may keep a process busy for long
@@ -71,7 +70,7 @@ class Decoder:
     Args:
         limits: what files may be.
         workers: how many are decoded at the same time.
-        guard: what decoding one may take.
+        resources: what decoding one may take.
         spares: processes beside these, that take the place of one that has died.
 
     Attributes:
@@ -79,9 +78,14 @@ class Decoder:
     """
 
     def __init__(
-        self, limits: Limits, workers: int, guard: Guard = Guard(), *, spares: int = 0
+        self,
+        limits: Limits,
+        workers: int,
+        resources: ResourceLimits = ResourceLimits(),
+        *,
+        spares: int = 0,
     ) -> None:
-        self.limits, self.guard = limits, guard
+        self.limits, self.resources = limits, resources
         self.restarts: Counter[str] = Counter()
         self._large = asyncio.Semaphore(max(1, workers - 1))
         self._places = asyncio.Semaphore(workers)
@@ -113,7 +117,8 @@ class Decoder:
 
         Raises:
             AudioError: for anything that is wrong with the file.
-            Problem: the file crashes a decoder, takes more than one may take, or there is none.
+            ServiceError: the file crashes a decoder or takes more than one may take, or no decoder
+                can be started.
         """
         asked = MEASURED if measured else FILE
         answer = await self._ask(data, asked, selection, costs or free())
@@ -129,7 +134,7 @@ class Decoder:
         return Header(**header | {"error": header["error"] and AudioError(**header["error"])})
 
     async def tend(self) -> None:
-        """Replace for ever those that died while they were idle; a task that is cancelled."""
+        """Keep replacing processes that died while idle; runs as a task until it is cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
             self._mend()
@@ -176,7 +181,7 @@ class Decoder:
         return max(0, min(SAMPLES_BYTES * n_bytes, most, left))
 
     async def _decode(self, job: "_Job", costs: Costs) -> Answer:
-        """Ask a process, and where it died, another one; pay for what came of one of them."""
+        """Ask a process, and if it died another one; charge the audio that was decoded."""
         decoded_s = 0.0
         try:
             for n_tries in range(1, MAX_KILLS + 1):
@@ -187,7 +192,7 @@ class Decoder:
                         self._note(death.cause, process.notes)
                         most = MAX_KILLS if process.was_killed else MAX_CRASHES
                         if n_tries >= most or death.cause not in ("signal", "exit"):
-                            raise death_problem(death.cause, self.guard) from None
+                            raise death_error(death.cause, self.resources) from None
                     finally:
                         decoded_s = max(decoded_s, process.decoded_s)
             raise AssertionError("the last time either returns or raises")
@@ -195,12 +200,12 @@ class Decoder:
             costs.spend(decoded_s)
 
     async def _once(self, process: DecoderProcess, job: "_Job", costs: Costs) -> Answer:
-        """Ask one process; it has its time, and little more once the request is cancelled."""
+        """Ask one process, within its time limit; a cancelled request gives it `LEAVE_S` more."""
         held = costs.share.held
-        allowed_s = self.guard.wall_s + (0.0 if process.has_answered else START_S)
+        allowed_s = self.resources.wall_s + (0.0 if process.has_answered else START_S)
         with DecodeClock(process, costs.share, allowed_s, job.ahead) as clock:
             asked = (job.data, job.asked, job.selection, clock.take)
-            work = self._threads.submit(process.decode, *asked)
+            work = self._threads.submit(no_stop_iteration(process.decode), *asked)
             self._asked[work] = clock
             try:
                 return await to_the_end(asyncio.wrap_future(work), clock.leave, LEAVE_S)
@@ -215,7 +220,7 @@ class Decoder:
         """A process for one file; replaced after it if need be.
 
         Raises:
-            Problem: there is none, and none can be started.
+            ServiceError: there is none, and none can be started.
         """
         process = await self._next()
         try:
@@ -228,12 +233,12 @@ class Decoder:
         self._mend()
         while not self._idle:
             if monotonic() > deadline:
-                raise Problem(
+                raise ServiceError(
                     "decoder-unavailable",
                     f"No decoder could be started within {WAIT_S:g} s; the log says why.",
                     limit=WAIT_S,
                     unit="s",
-                    headers={"Retry-After": "5"},
+                    retry_after_s=5,
                 )
             waiter = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
@@ -275,7 +280,7 @@ class Decoder:
     def _start(self) -> None:
         """Start one more process, or put that off."""
         try:
-            process = DecoderProcess(self.limits, self.guard)
+            process = DecoderProcess(self.limits, self.resources)
         except (OSError, RuntimeError) as error:  # no more processes, file handles or memory
             first_s, longest_s = PAUSES_S
             self._pause_s = min(longest_s, max(first_s, 2 * self._pause_s))
@@ -293,16 +298,18 @@ class Decoder:
         self.restarts[cause] += 1
 
 
-def death_problem(cause: Cause, guard: Guard) -> Problem:
-    """What a file that ends its decoder is told."""
+def death_error(cause: Cause, resources: ResourceLimits) -> ServiceError:
+    """The error of a file whose decoder process has died."""
     match cause:
         case "cpu" | "timeout":
-            limit = guard.cpu_s if cause == "cpu" else guard.wall_s
+            limit = resources.cpu_s if cause == "cpu" else resources.wall_s
             what = "CPU time" if cause == "cpu" else "time"
             detail = f"Decoding the file takes more than {limit:g} s of {what}."
-            return Problem("decode-timeout", detail, limit=limit, unit="s")
+            return ServiceError("decode-timeout", detail, limit=limit, unit="s")
         case "memory":
-            detail = f"Decoding the file takes more than {guard.memory_bytes} bytes of memory."
-            return Problem("decoded-too-large", detail, limit=guard.memory_bytes, unit="bytes")
+            detail = f"Decoding the file takes more than {resources.memory_bytes} bytes of memory."
+            return ServiceError(
+                "decoded-too-large", detail, limit=resources.memory_bytes, unit="bytes"
+            )
         case "left" | "signal" | "exit":
-            return Problem("undecodable", "The decoder fails on this file.")
+            return ServiceError("undecodable", "The decoder fails on this file.")

@@ -11,12 +11,11 @@ from typing import BinaryIO
 
 import structlog
 
-from models.audio import WHOLE, AudioError, Limits, Selection, Warn
+from models.audio import WHOLE, Limits, Selection, Warn
 from models.runtime import Floats
-from service.audio.decode_child import Guard
+from service.audio.decode_child import ResourceLimits
 from service.audio.decode_process import DecoderDied, DecoderProcess
-from service.audio.decoder import WORK_BYTES, death_problem
-from service.errors import audio_problem
+from service.audio.decoder import WORK_BYTES, death_error
 from service.threads import started
 from service.traffic.budget import Budget
 from service.untrusted import printable
@@ -27,11 +26,13 @@ log = structlog.get_logger()
 class Recordings:
     """Decodes files of any length as far as their blocks are asked for.
 
-    `guard.wall_s` is what a block may take, everything else is for the recording as a whole.
+    `resources.wall_s` is what a block may take, everything else is for the recording as a whole.
     """
 
-    def __init__(self, limits: Limits, guard: Guard, max_at_once: int, budget: Budget) -> None:
-        self.limits, self.guard, self.budget = limits, guard, budget
+    def __init__(
+        self, limits: Limits, resources: ResourceLimits, max_at_once: int, budget: Budget
+    ) -> None:
+        self.limits, self.resources, self.budget = limits, resources, budget
         threads = ThreadPoolExecutor(max_at_once, thread_name_prefix="recording")
         self._threads = started(threads, max_at_once)
 
@@ -43,8 +44,8 @@ class Recordings:
         `warn` is told at the end what was noticed about the file.
 
         Raises:
-            Problem: for anything that is wrong with the file, perhaps after some blocks, and
-                where memory is full.
+            AudioError: for anything that is wrong with the file, perhaps after some blocks.
+            ServiceError: the file takes more than one may, or memory is full.
             OSError: no process can be started.
         """
         with self.budget.share() as share:
@@ -57,19 +58,17 @@ class Recordings:
         self, file: BinaryIO, selection: Selection, warn: Warn
     ) -> AsyncGenerator[Floats, None]:
         # On the loop, for a few ms: a thread's child would be nobody's if the client left meanwhile
-        process = DecoderProcess(self.limits, self.guard, file.fileno())
+        process = DecoderProcess(self.limits, self.resources, file.fileno())
         stream = process.stream(f"/dev/fd/{file.fileno()}", selection)
         try:
             while (block := await self._next(process, stream)) is not None:
                 yield block
             for sentence in process.warnings:
                 warn(sentence)
-        except AudioError as error:
-            raise audio_problem(error) from None
         except DecoderDied as death:
             notes = printable(process.notes.decode("utf-8", "replace"), 400)
             log.warning("decoder died", cause=death.cause, notes=notes)
-            raise death_problem(death.cause, self.guard) from None
+            raise death_error(death.cause, self.resources) from None
         finally:
             stream.close()
             process.close()
@@ -79,12 +78,12 @@ class Recordings:
         self._threads.shutdown(wait=False)
 
     async def _next(self, process: DecoderProcess, stream: Iterator[Floats]) -> Floats | None:
-        """The next block; a thread waits for it, and is not left alone with a child that hangs."""
+        """Wait in a thread for the next block; a child that hangs is killed."""
         block = self._threads.submit(next, stream, None)
         done = asyncio.wrap_future(block)
         done.add_done_callback(lambda future: future.cancelled() or future.exception())
         try:
-            await asyncio.wait([done], timeout=self.guard.wall_s)
+            await asyncio.wait([done], timeout=self.resources.wall_s)
         finally:
             if not (block.done() or block.cancel()):
                 process.expire()

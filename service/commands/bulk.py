@@ -10,21 +10,30 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models import audio
 from models.audio import SAMPLE_RATE, WHOLE, AudioError, Selection
+from models.audio import Warn as WarnOfOne
 from models.runtime import Encoder
+from models.sources import Item, items
 from models.tiles import TILE_S
 from service.commands.tables import Row
 
 BATCH_S = 8 * TILE_S  # audio of short files that is gathered before it is embedded
 STDIN = Path("-")
 
+Given = Path | str | Item
+"""A file to embed: its path, a URL where `decode` knows it, or a member of a tar."""
+
 Warn = Callable[[str, str], None]
 """Is told the name of a file, and what was noticed about it."""
+
+Decode = Callable[[Given, Selection, WarnOfOne], Iterable[NDArray[np.float32]]]
+"""A file, the part of it that is selected, and who is told what is noticed -> blocks (S,)."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +59,33 @@ class Tally:
         self.changed(self)
 
 
+def audio_files(paths: Iterable[Path]) -> list[Given]:
+    """The files to embed: folders and tars are replaced by the audio files in them.
+
+    Raises:
+        SourceError: one of them cannot be listed, or holds no audio.
+    """
+    found: list[Given] = []
+    for path in paths:
+        if os.path.isdir(path) or path.suffix == ".tar":  # `is_dir` raises for some names
+            found += [Path(item.path) if item.size < 0 else item for item in items(path)]
+        else:
+            found.append(path)
+    return found
+
+
+def decode_here(
+    file: Given, selection: Selection, warn: WarnOfOne
+) -> Iterator[NDArray[np.float32]]:
+    """Decode a file, a member of a tar, or stdin, in this process."""
+    source: Any = file.read() if isinstance(file, Item) else file
+    source = sys.stdin.buffer if source == STDIN else source
+    return audio.stream(source, selection=selection, warn=warn)
+
+
 def embed_files(
     encoder: Encoder,
-    files: Iterable[Path],
+    files: Iterable[Given],
     *,
     window_s: float | None = None,
     hop_s: float | None = None,
@@ -60,6 +93,7 @@ def embed_files(
     selection: Selection = WHOLE,
     tally: Tally | None = None,
     warn: Warn = lambda file, sentence: None,
+    decode: Decode = decode_here,
 ) -> Iterator[Row | Failure]:
     """The rows of each file in the order of `files`, or its failure; the file "-" is stdin.
 
@@ -68,7 +102,7 @@ def embed_files(
     been handed out by then. `tally` counts along.
     """
     tally = tally or Tally()
-    source = _Files(selection, tally, warn)
+    source = _Files(selection, tally, warn, decode)
     if frames:
         results = _timed(files, source, partial(_frames, encoder))
     elif window_s is not None:
@@ -95,34 +129,30 @@ class _Files:
     selection: Selection
     tally: Tally
     warn: Warn
+    decode: Decode
 
     @property
     def start_s(self) -> float:
         """Where in each file its samples begin."""
         return self.selection.start_s
 
-    def blocks(self, file: Path) -> Iterator[NDArray[np.float32]]:
+    def blocks(self, file: Given) -> Iterator[NDArray[np.float32]]:
         """The samples of a file."""
-        if os.path.isdir(file):  # never raises, whatever the name
-            raise AudioError(
-                "unreadable", "this is a folder; name the files in it, such as FOLDER/*.wav"
-            )
-        source = sys.stdin.buffer if file == STDIN else file
-        warn = partial(self.warn, _name(file))
-        for block in audio.stream(source, selection=self.selection, warn=warn):
+        warn = partial(self.warn, name_of(file))
+        for block in self.decode(file, self.selection, warn):
             self.tally.add(audio_s=len(block) / SAMPLE_RATE)
             yield block
 
 
-def _whole(encoder: Encoder, files: Iterable[Path], source: _Files) -> Iterator[_Result]:
+def _whole(encoder: Encoder, files: Iterable[Given], source: _Files) -> Iterator[_Result]:
     """One row a file."""
     tally, start_s = source.tally, source.start_s
-    held: list[tuple[Path, NDArray[np.float32]]] = []
+    held: list[tuple[Given, NDArray[np.float32]]] = []
 
     def flush() -> Iterator[_Result]:
         embeddings = encoder.embed_batch([samples for _, samples in held])
         for (file, samples), embedding in zip(held, embeddings, strict=True):
-            yield Row(_name(file), start_s, start_s + len(samples) / SAMPLE_RATE, embedding), 1
+            yield Row(name_of(file), start_s, start_s + len(samples) / SAMPLE_RATE, embedding), 1
         held.clear()
 
     for file in files:
@@ -134,24 +164,24 @@ def _whole(encoder: Encoder, files: Iterable[Path], source: _Files) -> Iterator[
                 yield from flush()
                 before = tally.audio_s - len(samples) / SAMPLE_RATE
                 embedding = encoder.embed(itertools.chain([samples], rest))
-                yield Row(_name(file), start_s, start_s + tally.audio_s - before, embedding), 1
+                yield Row(name_of(file), start_s, start_s + tally.audio_s - before, embedding), 1
         except AudioError as error:
             yield from flush()
-            yield Failure(_name(file), str(error)), 1
+            yield Failure(name_of(file), str(error)), 1
         if sum(len(samples) for _, samples in held) >= BATCH_S * SAMPLE_RATE:
             yield from flush()
     yield from flush()
 
 
-def _timed(files: Iterable[Path], source: _Files, vectors: TimedVectors) -> Iterator[_Result]:
+def _timed(files: Iterable[Given], source: _Files, vectors: TimedVectors) -> Iterator[_Result]:
     """A row for each vector that `vectors` makes of a file's blocks."""
     for file in files:
         try:
             for start_s, end_s, embedding in vectors(source.blocks(file)):
                 times = source.start_s + start_s, source.start_s + end_s
-                yield Row(_name(file), *times, embedding), 0
+                yield Row(name_of(file), *times, embedding), 0
         except AudioError as error:
-            yield Failure(_name(file), str(error)), 0
+            yield Failure(name_of(file), str(error)), 0
         yield None, 1
 
 
@@ -164,9 +194,10 @@ def _frames(
         yield index * frame_s, (index + 1) * frame_s, vector
 
 
-def _name(file: Path) -> str:
+def name_of(file: Given) -> str:
     """A file's name as text that every format can hold, also one that is not UTF-8."""
-    return os.fsencode(file).decode("utf-8", "backslashreplace")
+    path = Path(file.path, file.name) if isinstance(file, Item) else file
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _head(

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from service.inference.catalogue import Catalogue, Served, ServedHead
+from service.collecting import Collecting
+from service.inference.catalogue import Catalogue, Served
+from service.inference.fetching import models_path
 from service.inference.loading import load_catalogue
 from service.settings import Settings
 from service.traffic.auth import load_keys
@@ -13,11 +16,12 @@ def check(settings: Settings) -> tuple[bool, list[str]]:
     """Load and prove what these settings name: whether all of it works, and lines that tell.
 
     Raises:
-        SettingsError: the API keys cannot be used.
+        SettingsError: the API keys, or the place of collections, cannot be used.
     """
     keys = load_keys(settings)
+    models = models_path(settings)
     catalogue = load_catalogue(
-        settings.models, settings.default_model, settings.default_head, settings.threads
+        models, settings.default_model, settings.default_head, settings.threads
     )
     lines = [
         *_models(catalogue),
@@ -25,18 +29,28 @@ def check(settings: Settings) -> tuple[bool, list[str]]:
         f"keys        {', '.join(key.name for key in keys) or 'none: the service is open'}",
         f"address     http://{settings.host}:{settings.port}",
     ]
+    lines.insert(-1, f"collections {_collections(settings)}")
     works = catalogue.is_ready and not catalogue.refused
     if not catalogue.is_ready:
-        lines.append(_remedy(catalogue, settings.models))
+        lines.append(_remedy(catalogue, models))
     return works, [*lines, "ready to serve" if works else "not ready to serve as it is set up"]
+
+
+def _collections(settings: Settings) -> str:
+    """Where they are, once they have been opened."""
+    n_collections = Collecting.count(settings)
+    if n_collections is None:
+        return "none: VIOLA_DATA and VIOLA_DATABASE_URL are not set"
+    where = settings.data if settings.database_url is None else "the database"
+    return f"{n_collections} in {where}"
 
 
 def _remedy(catalogue: Catalogue, models: Path) -> str:
     """Why no model answers requests that name none, and what to do."""
-    if catalogue.served:
+    if catalogue.models:
         return (
             f"the default model {catalogue.default} is not served; VIOLA_DEFAULT_MODEL may be one "
-            f"of {', '.join(catalogue.served)}"
+            f"of {', '.join(catalogue.models)}"
         )
     return (
         f"no encoder is served from {models}: name an encoder's file, or a folder that holds one "
@@ -45,12 +59,10 @@ def _remedy(catalogue: Catalogue, models: Path) -> str:
 
 
 def _models(catalogue: Catalogue) -> Iterator[str]:
-    for model in catalogue.served.values():
-        mark = ", the default" if model.name == catalogue.default else ""
-        yield f"model       {_described(model)}{mark}"
-    for head in catalogue.heads.values():
-        yield f"classifier  {_described(head)}"
+    for item in catalogue:
+        mark = ", the default" if item is catalogue.models.get(catalogue.default or "") else ""
+        yield f"{item.kind.name:12}{_described(item)}{mark}"
 
 
-def _described(item: Served | ServedHead) -> str:
+def _described(item: Served[Any]) -> str:
     return f"{item.name}, space {item.space_id}, {item.golden_error:.1g} off its golden values"

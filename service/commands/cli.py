@@ -1,27 +1,41 @@
 """The commands of the serving half."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from models.modelfile import DEFAULT_MODEL
-from models.terminal import Force, keep_existing
+from models.terminal import Force, Threads, keep_existing
+from service.commands.progress import progress, show_failure, show_warning
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from models.audio import Selection
-    from service.commands.bulk import Failure, Tally
+    from service.commands.bulk import Failure
     from service.settings import Settings
 
 
+AudioFiles = Annotated[
+    list[str],
+    typer.Argument(
+        help="Audio files of any format and length; folders and tars of them; - (stdin)."
+    ),
+]
 Channel = Annotated[str, typer.Option(help="A channel's number, from 0; mix: their mean.")]
 StartS = Annotated[float, typer.Option(help="Seconds into each file at which it begins.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        help="Work on Ray Data: local, or a cluster's address. Then also folders, URLs, and "
+        "Parquet lists of paths; -o is .parquet, also behind a URL, or a folder; a run that was "
+        "stopped goes on."
+    ),
+]
 EndS = Annotated[
     float | None, typer.Option(help="Seconds into each file at which it ends; else its end.")
 ]
@@ -51,18 +65,56 @@ def serve(
     and with 2, as a start does, if the settings cannot be used.
     """
     # Here, not above: the other commands need no web server and start without one
+    from service.inference.fetching import models_path
     from service.server import run
     from service.settings import SettingsError, load_settings
 
     try:
         settings = load_settings(models=models, host=host, port=port, log_level=log_level)
-        _check_models(settings.models)
+        _check_models(models_path(settings))
         if check:
             _check(settings)
         else:
             run(settings)
     except SettingsError as error:
         typer.echo(f"viola serve: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def worker(
+    models: Annotated[
+        Path | None, typer.Option(help="A model file, or a folder of *.onnx.", show_default=False)
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Jobs at the same time.", show_default="the setting")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Answer /livez, /readyz and /metrics there.", show_default=False
+        ),
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error.", show_default=False)
+    ] = None,
+) -> None:
+    """Do the jobs of a service that keeps them in VIOLA_DATA or VIOLA_DATABASE_URL; serve nothing.
+
+    The settings are those of viola serve. Any number may work on one store, on PostgreSQL also on
+    other machines. SIGTERM puts down what is in hand, which another worker takes at once.
+    """
+    from service.inference.fetching import models_path
+    from service.settings import SettingsError, load_settings
+    from service.working import work
+
+    try:
+        settings = load_settings(
+            models=models, job_workers=jobs, worker_port=port, log_level=log_level
+        )
+        _check_models(models_path(settings))
+        work(settings)
+    except SettingsError as error:
+        typer.echo(f"viola worker: {error}", err=True)
         raise typer.Exit(2) from None
 
 
@@ -75,7 +127,8 @@ def _check_models(path: Path) -> None:
     from service.settings import SettingsError
 
     if not path.exists():
-        raise SettingsError(f"--models {path}: there is no such file or folder")
+        hint = "; VIOLA_MODELS_URL takes a URL" if ":/" in str(path) else ""
+        raise SettingsError(f"--models {path}: there is no such file or folder{hint}")
     if path.is_dir() and not any(path.glob("*.onnx")):
         below = sorted({str(file.parent) for file in path.glob("*/*.onnx")})
         hint = f"; there are some in {', '.join(below)}" if below else ""
@@ -97,9 +150,9 @@ def _check(settings: "Settings") -> None:
 
 
 def embed(
-    files: Annotated[list[Path], typer.Argument(help="Audio files of any format and length.")],
+    files: AudioFiles,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Table to write: .npz, .npy, .parquet or .jsonl.")
+        str, typer.Option("-o", "--out", help="Table to write: .npz, .npy, .parquet or .jsonl.")
     ],
     model: Annotated[
         Path, typer.Option(help="A model file.", show_default="the default encoder")
@@ -120,17 +173,17 @@ def embed(
             min=1, help="So many values of each vector, the first, at length 1; else all."
         ),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads; what this process may use if not given.")
-    ] = None,
+    threads: Threads = None,
     channel: Channel = "mix",
     start_s: StartS = 0.0,
     end_s: EndS = None,
+    ray: Ray = None,
     force: Force = False,
 ) -> None:
     """Embed audio files into one table: a vector a file, or timed vectors.
 
-    The file "-" is stdin, and pipes are read to their end.
+    The file "-" is stdin, and pipes are read to their end. With --ray the table has one row a file,
+    with all its windows, and files that failed are rows with the reason.
 
     Exits with 1 if a file failed; those that worked are in the table all the same, and where none
     did nothing is written. Timed vectors
@@ -142,7 +195,9 @@ def embed(
 
     from models.runtime import Encoder
     from models.windows import shortened
-    from service.commands.bulk import Failure, embed_files
+    from service.commands.bulk import Failure, audio_files, embed_files
+    from service.commands.bulk_run import run_on_ray
+    from service.commands.job import Job
     from service.commands.tables import writing
 
     if frames and window_s is not None:
@@ -152,11 +207,17 @@ def embed(
     if frames and dimensions is not None:
         raise typer.BadParameter("choose --frames or --dimensions, not both")
     selection = _selection(channel, start_s, end_s)
-    keep_existing(out, force=force)
+    if ray is not None:
+        if frames:
+            raise typer.BadParameter("choose --ray or --frames, not both")
+        job = Job(str(model), threads or 1, window_s, hop_s, dimensions, selection)
+        return run_on_ray(job, files, out, ray, force=force)
+    path = _local(out, force=force)
     console = Console(stderr=True, soft_wrap=True)
     failures: list[Failure] = []
     n_rows = 0
     try:
+        found = audio_files(map(Path, files))
         encoder = Encoder.open(model, threads=threads)
         card = encoder.card
         n_values = dimensions or (card.frame_dim if frames else None) or card.embed_dim
@@ -164,24 +225,20 @@ def embed(
             raise typer.BadParameter(
                 f"--dimensions {n_values}: {card.name} has {card.embed_dim}, at most"
             )
-        with writing(out, card, n_values) as table, _progress(console, len(files)) as tally:
+        with writing(path, card, n_values) as table, progress(console, len(found)) as tally:
             rows = embed_files(
                 encoder,
-                files,
+                found,
                 window_s=window_s,
                 hop_s=hop_s,
                 frames=frames,
                 selection=selection,
                 tally=tally,
-                warn=partial(_show_warning, console),
+                warn=partial(show_warning, console),
             )
-            for row in rows:
-                if isinstance(row, Failure):
-                    failures.append(row)
-                    _show_failure(console, row)
-                else:
-                    table.add(replace(row, embedding=shortened(row.embedding, dimensions)))
-                    n_rows += 1
+            for row in _worked(rows, failures, console):
+                table.add(replace(row, embedding=shortened(row.embedding, dimensions)))
+                n_rows += 1
             if not n_rows:
                 raise _NothingDone
     except _NothingDone:
@@ -192,7 +249,7 @@ def embed(
         raise typer.Exit(2) from error
     console.print(
         f"{out}: {n_rows} vectors of {n_values} in space {encoder.card.space_id}; "
-        f"{len(files) - len(failures)} files embedded, {len(failures)} failed",
+        f"{len(found) - len(failures)} files embedded, {len(failures)} failed",
         markup=False,
     )
     if failures:
@@ -200,9 +257,12 @@ def embed(
 
 
 def classify(
-    files: Annotated[list[Path], typer.Argument(help="Audio files of any format and length.")],
+    files: AudioFiles,
     head: Annotated[
-        Path, typer.Option(help="A classifier file, or the name of one that ships with Viola.")
+        Path,
+        typer.Option(
+            help="A classifier file, or the name of one that ships with Viola, such as sounds-10."
+        ),
     ],
     model: Annotated[
         Path, typer.Option(help="The model file it belongs to.", show_default="the default encoder")
@@ -219,7 +279,7 @@ def classify(
         float | None, typer.Option(help="Seconds from one window to the next; else window-s.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Table to write instead: .csv or .jsonl.")
+        str | None, typer.Option("-o", "--out", help="Table to write instead: .csv or .jsonl.")
     ] = None,
     events: Annotated[
         bool,
@@ -228,12 +288,11 @@ def classify(
     least_score: Annotated[
         float, typer.Option(min=0, max=1, help="Of a window that counts for --events.")
     ] = 0.5,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads; what this process may use if not given.")
-    ] = None,
+    threads: Threads = None,
     channel: Channel = "mix",
     start_s: StartS = 0.0,
     end_s: EndS = None,
+    ray: Ray = None,
     force: Force = False,
 ) -> None:
     """Label audio files: a table on the screen, or CSV or JSONL in a file; "-" is stdin.
@@ -250,51 +309,56 @@ def classify(
     from models.classifier import Classifier
     from models.runtime import Encoder
     from service.commands import events as eventing
-    from service.commands.bulk import Failure
+    from service.commands.bulk import Failure, audio_files
+    from service.commands.bulk_run import run_on_ray
+    from service.commands.job import Job
     from service.commands.labels import label_files, printing, writing
 
     if not (timeline or events) and (window_s is not None or hop_s is not None):
         raise typer.BadParameter("--window-s and --hop-s need --timeline or --events")
     selection = _selection(channel, start_s, end_s)
-    if out is not None:
-        keep_existing(out, force=force)
+    if ray is not None:
+        if out is None or events:
+            raise typer.BadParameter("--ray needs -o, and writes no --events")
+        if timeline and window_s is None:
+            window_s = Classifier.open(head).card.training.unit_s
+        job = Job(str(model), threads or 1, window_s, hop_s, None, selection, str(head), top_k)
+        return run_on_ray(job, files, out, ray, force=force)
+    path = None if out is None else _local(out, force=force)
     console = Console(stderr=True, soft_wrap=True)
     failures: list[Failure] = []
     try:
+        found = audio_files(map(Path, files))
         classifier = Classifier.open(head)
         encoder = Encoder.open(model, threads=threads)
         classifier.check_space(encoder.card.space_id, encoder.card.name)
         if (timeline or events) and window_s is None:
             window_s = classifier.card.training.unit_s
         if events:
-            n_files = len(files)
+            n_files = len(found)
             table = (
-                eventing.writing(out, least_score, n_files)
-                if out
+                eventing.writing(path, least_score, n_files)
+                if path
                 else eventing.printing(least_score)
             )
-        elif out:
-            table = writing(out, classifier.card, top_k)
+        elif path:
+            table = writing(path, classifier.card, top_k)
         else:
             table = printing(top_k, timeline=timeline)
-        with table as add, _progress(console, len(files)) as tally:
+        with table as add, progress(console, len(found)) as tally:
             rows = label_files(
                 encoder,
                 classifier,
-                files,
+                found,
                 window_s=window_s,
                 hop_s=hop_s,
                 selection=selection,
                 tally=tally,
-                warn=partial(_show_warning, console),
+                warn=partial(show_warning, console),
             )
-            for row in rows:
-                if isinstance(row, Failure):
-                    failures.append(row)
-                    _show_failure(console, row)
-                else:
-                    add(row)
-            if len(failures) == len(files):
+            for row in _worked(rows, failures, console):
+                add(row)
+            if len(failures) == len(found):
                 raise _NothingDone
     except _NothingDone:
         console.print("no file could be labelled; nothing was written", markup=False)
@@ -318,6 +382,10 @@ def key(
     max_inflight: Annotated[
         int | None, typer.Option(help="Requests at once.", show_default="the setting")
     ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(help="Whose collections and classifiers it shares; may be given again."),
+    ] = None,
 ) -> None:
     """Make an API key: the key itself on stderr, this once, and its line for the file on stdout.
 
@@ -328,7 +396,8 @@ def key(
     secret = new_key()
     quota = "" if audio_seconds_per_minute is None else repr(audio_seconds_per_minute)
     share = "" if max_inflight is None else str(max_inflight)
-    fields = (name, digest_of(secret), ",".join(scope or ()), quota, share)
+    scopes, groups = ",".join(scope or ()), ",".join(group or ())
+    fields = (name, digest_of(secret), scopes, quota, share, groups)
     try:
         made = Key.parse(":".join(fields))
     except ValueError as error:
@@ -338,8 +407,21 @@ def key(
     typer.echo(f"{secret}    the key of {name}, which is not shown again", err=True)
 
 
+R = TypeVar("R")
+
+
 class _NothingDone(Exception):
     """Every file failed, so there is nothing to write."""
+
+
+def _local(out: str, *, force: bool) -> Path:
+    """The path of a table that this process writes."""
+    from service.commands.remote_paths import is_url
+
+    if is_url(out):
+        raise typer.BadParameter(f"-o {out}: a URL needs --ray, local or a cluster's address")
+    keep_existing(Path(out), force=force)
+    return Path(out)
 
 
 def _selection(channel: str, start_s: float, end_s: float | None) -> "Selection":
@@ -354,30 +436,15 @@ def _selection(channel: str, start_s: float, end_s: float | None) -> "Selection"
         raise typer.BadParameter(str(error)) from None
 
 
-def _show_warning(console: "Console", file: str, sentence: str) -> None:
-    console.print(f"warning: {file}: {sentence}", markup=False, style="yellow")
+def _worked(
+    rows: "Iterable[R | Failure]", failures: "list[Failure]", console: "Console"
+) -> "Iterator[R]":
+    """The rows of files that worked; the others are shown and added to `failures`."""
+    from service.commands.bulk import Failure
 
-
-def _show_failure(console: "Console", failure: "Failure") -> None:
-    console.print(f"failed: {failure.file}: {failure.reason}", markup=False, style="red")
-
-
-@contextmanager
-def _progress(console: "Console", n_files: int) -> Iterator["Tally"]:
-    """A bar over the files, with the audio so far and how much faster than real time that is."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    from service.commands.bulk import Tally
-
-    status = TextColumn("{task.fields[status]}")
-    columns = ("embedding", BarColumn(), MofNCompleteColumn(), status)
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=n_files, status="")
-
-        def show(tally: Tally) -> None:
-            elapsed = progress.tasks[0].elapsed
-            speed = f"{tally.audio_s / elapsed:.0f} x real time" if elapsed else ""
-            status = f"{tally.audio_s / 3600:.2f} h  {speed}"
-            progress.update(task, completed=tally.files, status=status)
-
-        yield Tally(show)
+    for row in rows:
+        if isinstance(row, Failure):
+            failures.append(row)
+            show_failure(console, row)
+        else:
+            yield row

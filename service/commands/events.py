@@ -15,6 +15,7 @@ from models.atomic import replacing
 from models.audio import SAMPLE_RATE
 from service.commands.labels import Labelled, plain
 from service.commands.tables import TableError
+from service.untrusted import cell
 
 LEAST_SCORE = 0.5
 AUDACITY, RAVEN = ".txt", ".selections.txt"
@@ -98,6 +99,19 @@ def writing(path: Path, least_score: float, n_files: int) -> Iterator[Add]:
     Raises:
         TableError: the file cannot be written so.
     """
+    check_name(path, n_files)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
+        merging = Merging(event_writer(path, out), least_score)
+        yield merging.take
+        merging.finish()
+
+
+def check_name(path: Path, n_files: int) -> None:
+    """Refuse a file that cannot hold the events of so many recordings.
+
+    Raises:
+        TableError: its name is of no format, or of one for a single recording.
+    """
     if not path.name.endswith(FORMATS):
         raise TableError(
             f"{path}: events are written as NAME.csv, NAME.txt (labels of Audacity) or "
@@ -108,10 +122,6 @@ def writing(path: Path, least_score: float, n_files: int) -> Iterator[Add]:
             f"{path}: labels of Audacity and tables of Raven are of one recording; give one, or "
             "write NAME.csv"
         )
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
-        merging = Merging(_writer(path, out), least_score)
-        yield merging.take
-        merging.finish()
 
 
 @contextmanager
@@ -131,7 +141,7 @@ def printing(least_score: float) -> Iterator[Add]:
     merging.finish()
 
 
-def _writer(path: Path, out: TextIO) -> AddEvent:
+def event_writer(path: Path, out: TextIO) -> AddEvent:
     """What writes one event in the format of `path`."""
     if path.suffix == ".csv":
         table = csv.writer(out)
@@ -148,8 +158,8 @@ def _writer(path: Path, out: TextIO) -> AddEvent:
 
 
 def _csv_row(event: Event) -> list[Any]:
-    where = [event.file, round(event.start_s, 6), round(event.end_s, 6)]
-    return [*where, event.label, round(event.score, 6), event.windows]
+    where = [cell(event.file), round(event.start_s, 6), round(event.end_s, 6)]
+    return [*where, cell(event.label), round(event.score, 6), event.windows]
 
 
 def _raven_row(number: int, event: Event) -> list[Any]:

@@ -18,8 +18,9 @@ from models.atomic import replacing
 from models.audio import WHOLE, Selection
 from models.classifier import Classifier, ClassifierCard
 from models.runtime import Encoder
-from service.commands.bulk import Failure, Tally, Warn, embed_files
+from service.commands.bulk import Decode, Failure, Given, Tally, Warn, decode_here, embed_files
 from service.commands.tables import check_target
+from service.untrusted import cell
 
 FORMATS = (".csv", ".jsonl")
 COLUMNS = (
@@ -77,13 +78,14 @@ Add = Callable[[Labelled], None]
 def label_files(
     encoder: Encoder,
     classifier: Classifier,
-    files: Iterable[Path],
+    files: Iterable[Given],
     *,
     window_s: float | None = None,
     hop_s: float | None = None,
     selection: Selection = WHOLE,
     tally: Tally | None = None,
     warn: Warn = lambda file, sentence: None,
+    decode: Decode = decode_here,
 ) -> Iterator[Labelled | Failure]:
     """What the classifier says of each file, or of its windows, in the order of `files`."""
     rows = embed_files(
@@ -94,6 +96,7 @@ def label_files(
         selection=selection,
         tally=tally,
         warn=warn,
+        decode=decode,
     )
     for row in rows:
         if isinstance(row, Failure):
@@ -175,11 +178,11 @@ def plain(text: str) -> str:
 
 
 def _csv_rows(item: Labelled, top_k: int) -> Iterator[list[object]]:
-    where = [item.file, round(item.start_s, 6), round(item.end_s, 6)]
+    where = [cell(item.file), round(item.start_s, 6), round(item.end_s, 6)]
     novelty = [round(item.novelty, 6), int(item.is_novel)]
     for rank, one in enumerate(item.best(top_k), start=1):
         present = "" if one.is_present is None else int(one.is_present)
-        yield [*where, rank, one.label, round(one.score, 6), present, *novelty]
+        yield [*where, rank, cell(one.label), round(one.score, 6), present, *novelty]
 
 
 def _line(item: Labelled, card: ClassifierCard, top_k: int) -> dict[str, object]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from models.atomic import replacing
 from models.modelfile import Card
+from service.untrusted import cell
 
 ROWS_IN_A_GROUP = 1024  # of a Parquet file: what is held in memory
 
@@ -233,4 +234,4 @@ def _write_listing(rows: list[Row], path: Path) -> None:
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
         writer.writerow(["row", "file", "start_s", "end_s"])
-        writer.writerows([i, row.file, row.start_s, row.end_s] for i, row in enumerate(rows))
+        writer.writerows([i, cell(row.file), row.start_s, row.end_s] for i, row in enumerate(rows))

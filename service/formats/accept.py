@@ -2,6 +2,17 @@
 
 from collections.abc import Sequence
 
+from service.formats.pieces import JSON
+from service.output_names import TABLES, USUAL
+
+IN_ONE_PIECE = {JSON: USUAL} | {table.media_type: table.name for table in TABLES.values()}
+"""The outputs by their media types; streams have others."""
+
+
+def preferred(accept: str) -> str:
+    """The output that an `Accept` header would rather have; JSON if it names none of them."""
+    return IN_ONE_PIECE[negotiated(accept, list(IN_ONE_PIECE))]
+
 
 def negotiated(accept: str, offered: Sequence[str]) -> str:
     """The offered type of the highest quality, among equals the one that is named first.

@@ -1,54 +1,48 @@
-"""Vectors -> the bytes of an answer: JSON with numbers or base64, a NumPy array, an Arrow table."""
+"""Vectors -> the answer of a request: a JSON document, or the table of another format."""
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from dataclasses import asdict
 from urllib.parse import quote
 
-import numpy as np
 from fastapi import Response
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from models.modelfile import Card, packed
+from models.modelfile import Card
+from models.quality import Quality
 from models.runtime import Windows
-from service.audio.uploads import Upload
-from service.engine import Embedded
-from service.formats.accept import negotiated
-from service.formats.arrow import ARROW, arrow_stream
-from service.formats.pieces import JSON, Entry, Piece, list_response, respond, written
-from service.parameters import Output
-from service.problems import Problem, invalid_parameter
+from service.audio.files import Upload
+from service.clips import Embedded
+from service.errors import as_problem
+from service.exceptions import Failure
+from service.formats.pieces import JSON, Entry, list_response, respond, written
+from service.formats.vectors import check_peaks, vector
+from service.output_names import TABLES
+from service.problems import Problem
 from service.schemas import (
     EmbeddingList,
     FileEmbedding,
     ProblemDocument,
+    QualityReport,
     Usage,
     WindowEmbedding,
 )
 
-NPY = "application/x-npy"
-MAX_HALF = 65_504.0  # the largest float16
-
-_BY_TYPE: dict[str, Output] = {JSON: "json", NPY: "npy", ARROW: "arrow"}
-
 
 def render(
-    card: Card, uploads: Sequence[Upload], outcomes: Sequence[Embedded | Problem], output: Output
+    card: Card, uploads: Sequence[Upload], outcomes: Sequence[Embedded | Failure], output: str
 ) -> Response:
     """Write the answer; files may fail as long as one works and the output has room to say so.
 
     Raises:
         Problem: if no file worked, or one did not and the output is one array or table.
     """
-    check_outcomes(uploads, outcomes, all_must_work=output in ("npy", "arrow"))
+    table = TABLES.get(output)
+    check_outcomes(uploads, outcomes, all_must_work=table is not None)
     embedded = [item for item in outcomes if isinstance(item, Embedded)]
-    if output == "npy":
-        return _array(card, embedded)
-    if output == "arrow":
-        content = arrow_stream(card, uploads, embedded)
-        return respond(content, ARROW, _headers(card, embedded))
+    if table is not None:
+        content = table.write(card, [upload.name for upload in uploads], embedded)
+        headers = _headers(card, embedded) | dict(content.headers)
+        return respond(content.pieces, table.media_type, headers, content.n_bytes)
     check_peaks(embedded, output)
     head = EmbeddingList(model=card.name, space_id=card.space_id, data=[], usage=usage(outcomes))
     files = enumerate(zip(uploads, outcomes, strict=True))
@@ -58,28 +52,32 @@ def render(
 def check_outcomes(
     uploads: Sequence[Upload], outcomes: Sequence[object], *, all_must_work: bool = False
 ) -> None:
-    """Let a request fail as a whole where none of its files worked.
+    """Fail a request as a whole where none of its files worked.
 
     Raises:
         Problem: the first file's, with the others' beside it.
     """
-    failed = [(i, item) for i, item in enumerate(outcomes) if isinstance(item, Problem)]
+    failed = [
+        (index, as_problem(item))
+        for index, item in enumerate(outcomes)
+        if isinstance(item, Failure)
+    ]
     if len(failed) == len(outcomes) or (failed and all_must_work):
         raise _whole(failed, uploads)
 
 
-def all_embedded(outcomes: Sequence[Embedded | Problem], name: str) -> list[Embedded]:
+def all_embedded(outcomes: Sequence[Embedded | Failure], name: str) -> list[Embedded]:
     """The files of a request whose answer has no room for failures; `name` is what it calls them.
 
     Raises:
         Problem: the first file's that failed, with its place as `param`.
     """
     for index, item in enumerate(outcomes):
-        if isinstance(item, Problem):
-            place = f"{name}[{index}]"
-            members = dict(item.extensions) | {"param": place, "file_index": index}
-            detail = f"{place}: {item.detail}"
-            raise Problem(item.kind.slug, detail, headers=item.headers, **members)
+        if isinstance(item, Failure):
+            problem, place = as_problem(item), f"{name}[{index}]"
+            members = dict(problem.extensions) | {"param": place, "file_index": index}
+            detail = f"{place}: {problem.detail}"
+            raise Problem(problem.kind.slug, detail, headers=problem.headers, **members)
     return [item for item in outcomes if isinstance(item, Embedded)]
 
 
@@ -88,7 +86,14 @@ def json_response(answer: BaseModel) -> Response:
     return Response(written(answer), media_type=JSON)
 
 
-def usage(outcomes: Sequence[Embedded | Problem]) -> Usage:
+def quality_report(quality: Quality | None, noticed: Sequence[str]) -> QualityReport | None:
+    """The report, if the quality was measured; `noticed` is what decoding has warned of."""
+    if quality is None:
+        return None
+    return QualityReport(**asdict(quality), warnings=[*noticed, *quality.warnings])
+
+
+def usage(outcomes: Sequence[Embedded | Failure]) -> Usage:
     """What the files that worked came to."""
     embedded = [item for item in outcomes if isinstance(item, Embedded)]
     return Usage(
@@ -97,8 +102,8 @@ def usage(outcomes: Sequence[Embedded | Problem]) -> Usage:
     )
 
 
-def _entry(index: int, upload: Upload, outcome: Embedded | Problem, output: Output) -> Entry:
-    if isinstance(outcome, Problem):
+def _entry(index: int, upload: Upload, outcome: Embedded | Failure, output: str) -> Entry:
+    if isinstance(outcome, Failure):
         return Entry(FileEmbedding(index=index, file=upload.name, error=in_place(outcome)))
     file = FileEmbedding(
         index=index,
@@ -111,83 +116,24 @@ def _entry(index: int, upload: Upload, outcome: Embedded | Problem, output: Outp
     return Entry(file, windows)
 
 
-def in_place(problem: Problem) -> ProblemDocument:
+def in_place(failure: Failure) -> ProblemDocument:
     """What is wrong with one file, in the place of its answer."""
-    return ProblemDocument(**problem.document())
+    return ProblemDocument(**as_problem(failure).document())
 
 
-def _windows(windows: Windows, output: Output) -> Iterator[WindowEmbedding]:
+def _windows(windows: Windows, output: str) -> Iterator[WindowEmbedding]:
     times = zip(windows.start_s.tolist(), windows.end_s.tolist(), windows.embedding, strict=True)
     for start, end, row in times:
         yield WindowEmbedding(start_s=start, end_s=end, embedding=vector(row, output))
 
 
-def vector(row: NDArray[np.float32], output: Output) -> NDArray[np.float32] | str:
-    """A vector (D,) as the answer holds it."""
-    if output == "base64-f16":
-        return _half(row)
-    return packed(row) if output == "base64" else np.ascontiguousarray(row)
-
-
-def _half(row: NDArray[np.float32]) -> str:
-    """A vector (D,) as little-endian float16 in base64."""
-    _check_peak(row)
-    return base64.b64encode(row.astype("<f2").tobytes()).decode()
-
-
-def check_peaks(embedded: Sequence[Embedded], output: Output) -> None:
-    """Refuse vectors that the output cannot hold, before the first byte of the answer.
-
-    Raises:
-        Problem: for float16, which ends early.
-    """
-    if output == "base64-f16":
-        for file in embedded:
-            _check_peak(file.embedding)
-            if file.windows is not None:
-                _check_peak(file.windows.embedding)
-
-
-def _check_peak(values: NDArray[np.float32]) -> None:
-    if (peak := max(float(values.max()), -float(values.min()))) > MAX_HALF:
-        reason = f"output=base64-f16 holds no value of {peak:g}: ask for output=base64."
-        raise invalid_parameter("output", reason, value=peak, limit=MAX_HALF)
-
-
-def preferred(accept: str) -> Output:
-    """The output that an `Accept` header would rather have; JSON if it names none of them."""
-    return _BY_TYPE[negotiated(accept, list(_BY_TYPE))]
-
-
-def _array(card: Card, embedded: Sequence[Embedded]) -> Response:
-    """One array (N, D): a row a file, or a row a window of the only file."""
-    windows = embedded[0].windows
-    rows = np.stack([item.embedding for item in embedded]) if windows is None else windows.embedding
-    rows = np.ascontiguousarray(rows, "<f4")
-    head = io.BytesIO()
-    layout = {"descr": "<f4", "fortran_order": False, "shape": rows.shape}
-    np.lib.format.write_array_header_1_0(head, layout)
-    headers = _headers(card, embedded)
-    if windows is not None:
-        headers |= _timing_headers(windows)
-    pieces: list[Piece] = [head.getvalue(), rows.data.cast("B")]
-    return respond(iter(pieces), NPY, headers, sum(map(len, pieces)))
-
-
 def _headers(card: Card, embedded: Sequence[Embedded]) -> dict[str, str]:
-    """What the members of a JSON answer say."""
+    """Model, space and seconds, which a JSON answer has as members."""
     return {
         "Viola-Model": quote(card.name),  # a header holds no more than Latin-1
         "Viola-Space-Id": card.space_id,
         "Viola-Audio-Seconds": f"{sum(item.duration_s for item in embedded):.6f}",
     }
-
-
-def _timing_headers(windows: Windows) -> dict[str, str]:
-    """Length of a window and step to the next, as they came out on the model's grid of frames."""
-    window_s = windows.end_s[0] - windows.start_s[0]
-    hop_s = next((after - before for before, after in pairwise(windows.start_s)), window_s)
-    return {"Viola-Window-S": f"{window_s:.6f}", "Viola-Hop-S": f"{hop_s:.6f}"}
 
 
 def _whole(failed: Sequence[tuple[int, Problem]], uploads: Sequence[Upload]) -> Problem:

@@ -1,21 +1,26 @@
-"""JSON in the body of a request: parsed once its size is known to be harmless."""
+"""JSON in the body of a request, parsed only once the number of its values is checked."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 
-from service.audio.uploads import in_time, received, refuse_encoding
 from service.problems import Problem, invalid_parameter
 from service.settings import Settings
+from service.threads import in_thread
 from service.traffic.budget import Share
-from service.traffic.patience import in_thread
 from service.untrusted import printable
+from service.uploads.body import in_time, received, refuse_encoding
+
+P = TypeVar("P", bound=BaseModel)
 
 JSON = "application/json"
 COPIES = 3  # of a body of base64 at the most: itself and its strings; or these, cut, and the files
 VALUE_BYTES = 56  # of a number: in a list twice, as an object, as a float32
+MAX_VALUES = 1 << 20  # of a document without audio
 MAX_NESTED = 10_000  # arrays and objects, each of which takes far more than its two bytes
 
 
@@ -37,13 +42,39 @@ async def receive_json(request: Request, settings: Settings) -> bytearray:
 
 
 async def take_values(body: bytearray, max_values: int, share: Share) -> None:
-    """Hold the memory for what a JSON will be once it is parsed, as soon as there is room.
+    """Wait for the memory that a JSON document takes once it is parsed.
 
     Raises:
         Problem: it has more values than that (25 MB of brackets would fill gigabytes), or memory
             is full.
     """
     await share.take(VALUE_BYTES * await in_thread(_count_values, body, max_values))
+
+
+async def read_document(request: Request, settings: Settings, model: type[P]) -> P:
+    """The JSON object in a request's body; no body at all is an empty one.
+
+    Raises:
+        Problem: it cannot be read.
+        RequestValidationError: it is not what the model describes.
+    """
+    if request.headers.get("content-length") == "0" and "content-type" not in request.headers:
+        return validated(model, {})
+    body = await receive_json(request, settings)
+    await take_values(body, MAX_VALUES, request.state.share)
+    return validated(model, await in_thread(parse_object, body))
+
+
+def validated(model: type[P], members: Mapping[str, Any], *, strict: bool | None = None) -> P:
+    """What the members of a document say; with `strict` off the fields of a form, all texts.
+
+    Raises:
+        RequestValidationError: they are not what the model describes.
+    """
+    try:
+        return model.model_validate(dict(members), strict=strict)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from None
 
 
 def _count_values(body: bytearray, max_values: int) -> int:
@@ -54,7 +85,7 @@ def _count_values(body: bytearray, max_values: int) -> int:
 
 
 def parse_object(body: bytearray) -> dict[str, Any]:
-    """A JSON object, whose values have their memory.
+    """Parse a JSON object; its memory has been taken by `take_values`.
 
     Raises:
         Problem: it is no JSON object.

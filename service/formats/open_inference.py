@@ -16,28 +16,19 @@ from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from service.audio.base64_audio import read_base64
-from service.audio.uploads import (
-    Body,
-    File,
-    Parse,
-    Upload,
-    in_time,
-    keep,
-    received,
-    refuse_encoding,
-)
+from service.audio.files import File, Upload
 from service.formats.json_body import COPIES, parse_object, take_values
 from service.parameters import Count, JsonParameters
 from service.problems import Problem
 from service.settings import Settings
-from service.traffic.patience import in_thread
+from service.threads import in_thread
 from service.untrusted import printable
+from service.uploads.base64_audio import read_base64
+from service.uploads.body import Body, Parse, in_time, keep, received, refuse_encoding
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 OUTPUT = "embedding"
 MAX_VALUES = 1_000_000  # of a body's JSON, a minute of samples; binary tensors take a quarter
-MAX_ERRORS = 16  # that are told of one request
 
 INPUTS = {"audio": "BYTES", "waveform": "FP32", "length": "INT64"}
 _NUMBERS = {"FP32": "<f4", "INT64": "<i8"}
@@ -50,7 +41,7 @@ class InferInput(JsonParameters):
     name: str
     shape: list[Count] = Field(max_length=8)
     datatype: Literal["BYTES", "FP32", "INT64"]
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
     data: list[Any] | None = Field(
         default=None, description="Of BYTES, base64; without it `parameters.binary_data_size`."
     )
@@ -60,7 +51,7 @@ class InferOutput(JsonParameters):
     """A tensor that is asked for."""
 
     name: Literal["embedding"]
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class InferRequest(JsonParameters):
@@ -69,7 +60,7 @@ class InferRequest(JsonParameters):
     id: str | None = Field(default=None, max_length=128)
     inputs: list[InferInput] = Field(min_length=1, max_length=len(INPUTS))
     outputs: list[InferOutput] = Field(default=[], max_length=1)
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -158,8 +149,7 @@ def _validated(document: dict[str, Any]) -> InferRequest:
     try:
         return InferRequest.model_validate(document)
     except ValidationError as error:
-        errors = error.errors(include_url=False)[:MAX_ERRORS]
-        raise RequestValidationError(errors) from None
+        raise RequestValidationError(error.errors()) from None
 
 
 def _wants_binary(asked: InferRequest) -> bool:

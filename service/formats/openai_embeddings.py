@@ -12,16 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.audio import SAMPLE_RATE
 from models.modelfile import Card
-from service.audio.base64_audio import read_base64
-from service.audio.uploads import Body, Parse, Upload, keep
-from service.engine import Embedded
+from service.audio.files import Upload
+from service.clips import Embedded
 from service.formats.json_body import kind_of, member, parse_object, receive_json, take_values
 from service.parameters import Dimensions, JsonParameters
 from service.problems import Problem, invalid_parameter
 from service.schemas import Vector
 from service.settings import Settings
+from service.threads import in_thread
 from service.traffic.budget import Share
-from service.traffic.patience import in_thread
+from service.uploads.base64_audio import read_base64
+from service.uploads.body import Body, Parse, keep
 
 MAX_VALUES = 10_000  # of a body's JSON; the audio itself is few long strings
 
@@ -77,7 +78,7 @@ class OpenAIEmbedding(BaseModel):
 
 
 class OpenAIUsage(BaseModel):
-    """What the request came to; a token is one of the model's frames, 40 ms for the default one."""
+    """What the request came to; a token is one of the model's frames, 80 ms for the default one."""
 
     prompt_tokens: int
     total_tokens: int
@@ -147,7 +148,7 @@ def _file(item: Any, name: str) -> bytes:
 
 
 def openai_usage(card: Card, files: Sequence[Embedded]) -> OpenAIUsage:
-    """Frames begun, and seconds."""
+    """What a request used: frames, counted as tokens, and seconds."""
     samples = [round(file.duration_s * SAMPLE_RATE) for file in files]
     n_frames = sum(math.ceil(n / card.frame_hop) for n in samples)
     return OpenAIUsage(

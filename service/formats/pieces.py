@@ -9,12 +9,11 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from service.traffic.patience import in_thread
+from service.output import Piece
+from service.threads import in_thread
 
 JSON = "application/json"
 CHUNK_BYTES = 256 << 10  # that are written at a time; an answer of less has a Content-Length
-
-Piece = bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -107,4 +106,5 @@ def _joined(items: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
 
 def written(answer: BaseModel) -> bytes:
     """The JSON of one object, its arrays as numbers."""
-    return orjson.dumps(answer.model_dump(exclude_none=True), option=orjson.OPT_SERIALIZE_NUMPY)
+    options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z
+    return orjson.dumps(answer.model_dump(exclude_none=True), option=options)

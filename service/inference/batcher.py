@@ -25,9 +25,9 @@ import structlog
 from models.audio import SAMPLE_RATE
 from models.runtime import Encoder, Floats, Output
 from models.tiles import TILE_S, Tile, batch_size
-from service.inference.lane import Lane
-from service.inference.watchdog import Pulse
-from service.problems import Problem
+from service.exceptions import ServiceError
+from service.inference.watchdog import Heartbeat
+from service.inference.worker import Worker
 
 PROMISED_RATE = 10.0  # seconds of audio a second that a request gets, however busy the service is
 TILES_AHEAD = 2  # of one recording in the queue or running
@@ -36,14 +36,14 @@ RECORDING_TILE_S = 5.12  # a clip that comes meanwhile waits for half as long as
 log = structlog.get_logger()
 
 
-class Turn:
-    """One request's claim: until when it has used what it was promised."""
+class Deadlines:
+    """The due times of one request's pieces, from the rate that every request is promised."""
 
     def __init__(self) -> None:
         self._until_s = 0.0
 
-    def due_s(self, audio_s: float) -> float:
-        """When its next piece of so many seconds is due."""
+    def next_s(self, audio_s: float) -> float:
+        """When the next piece, of so many seconds, is due."""
         self._until_s = max(self._until_s, time.monotonic()) + audio_s / PROMISED_RATE
         return self._until_s
 
@@ -79,43 +79,49 @@ class Batcher:
     Attributes:
         queued_s: seconds of audio that wait; a request has at most `TILES_AHEAD` tiles of a
             recording in here, so that it is bounded by the requests in hand.
-        pulse: whether what is asked for is also done.
+        heartbeat: when a row was last asked for, and when one was last computed.
         hung: inferences that were given up and have not come back.
         observe: is told of every batch: its rows, its seconds of audio, how long it took.
     """
 
-    def __init__(self, lanes: int = 1, timeout_s: float = 30.0) -> None:
+    def __init__(self, workers: int = 1, timeout_s: float = 30.0) -> None:
         self.timeout_s = timeout_s
         self.queued_s = 0.0
         self.hung = 0
-        self.pulse = Pulse()
+        self.heartbeat = Heartbeat()
         self.observe: Callable[[int, float, float], None] = lambda rows, audio_s, took_s: None
-        self._idle = [Lane(f"inference-{number}") for number in range(lanes)]
+        self._idle = [Worker(f"inference-{number}") for number in range(workers)]
         self._queues: dict[_Shape, list[_Piece]] = {}
         self._numbers = itertools.count()
         self._running: set[asyncio.Task[None]] = set()
 
-    async def run(self, turn: Turn, encoder: Encoder, output: Output, samples: Floats) -> Floats:
+    async def run(
+        self, deadlines: Deadlines, encoder: Encoder, output: Output, samples: Floats
+    ) -> Floats:
         """The row of one clip or tile (S,), no longer than a tile: -> (D,) or (T, D).
 
         Raises:
-            Problem: the inference failed or hung.
+            ServiceError: the inference failed or hung.
         """
         loop = asyncio.get_running_loop()
         shape = _Shape(encoder, output, encoder.tiling.bucket(len(samples)))
-        due_s = turn.due_s(len(samples) / SAMPLE_RATE)
+        due_s = deadlines.next_s(len(samples) / SAMPLE_RATE)
         piece = _Piece(due_s, next(self._numbers), samples, loop.create_future())
         heapq.heappush(self._queues.setdefault(shape, []), piece)
         self.queued_s += piece.audio_s
         loop.call_soon(self._start)  # once all that comes in this round of the loop is here
         try:
-            with self.pulse.beat():
+            with self.heartbeat.awaited():
                 return await piece.row
         finally:
             self._leave(shape, piece)
 
     async def frames(
-        self, turn: Turn, encoder: Encoder, tiles: AsyncIterator[Tile], ahead: int = TILES_AHEAD
+        self,
+        deadlines: Deadlines,
+        encoder: Encoder,
+        tiles: AsyncIterator[Tile],
+        ahead: int = TILES_AHEAD,
     ) -> AsyncGenerator[Floats, None]:
         """The frames (T, D) of one recording in order; so many tiles of it are here at a time."""
         here: deque[tuple[Tile, asyncio.Task[Floats]]] = deque()
@@ -126,7 +132,7 @@ class Batcher:
 
         try:
             async for tile in tiles:
-                row = asyncio.create_task(self.run(turn, encoder, "frames", tile.samples))
+                row = asyncio.create_task(self.run(deadlines, encoder, "frames", tile.samples))
                 here.append((tile, row))
                 if len(here) == ahead:
                     yield await first()
@@ -147,8 +153,8 @@ class Batcher:
 
     def close(self) -> None:
         """Let what runs finish."""
-        for lane in self._idle:
-            lane.close()
+        for worker in self._idle:
+            worker.close()
 
     def _leave(self, shape: _Shape, piece: _Piece) -> None:
         """Take out a piece that nobody waits for any more, unless it has been taken already."""
@@ -166,7 +172,7 @@ class Batcher:
             self.queued_s = 0.0  # without the rounding of many sums
 
     def _start(self) -> None:
-        """Give every idle lane a batch, as long as anything waits."""
+        """Give every idle worker a batch, as long as anything waits."""
         while self._idle and self._queues:
             shape, pieces = self._next()
             task = asyncio.create_task(self._compute(self._idle.pop(), shape, pieces))
@@ -174,45 +180,45 @@ class Batcher:
             task.add_done_callback(self._running.discard)
 
     def _next(self) -> tuple[_Shape, list[_Piece]]:
-        """The piece that is due first, and those of its shape that are due next."""
+        """Take the next batch: the piece that is due first, and the next ones of its shape."""
         shape, queue = min(self._queues.items(), key=lambda item: item[1][0])
         size = batch_size(len(queue), shape.encoder.tiling.max_rows(shape.bucket))
         pieces = [heapq.heappop(queue) for _ in range(size)]
         self._left(shape, pieces)
         return shape, pieces
 
-    async def _compute(self, lane: Lane, shape: _Shape, pieces: list[_Piece]) -> None:
+    async def _compute(self, worker: Worker, shape: _Shape, pieces: list[_Piece]) -> None:
         started = time.monotonic()
         clips = [piece.samples for piece in pieces]
-        work = lane.run(partial(shape.encoder.run_batch, shape.output, clips, shape.bucket))
+        work = worker.run(partial(shape.encoder.run_batch, shape.output, clips, shape.bucket))
         try:
             done, _ = await asyncio.wait([work], timeout=self.timeout_s)
             if not done:
-                lane = self._give_up(work, lane)
+                worker = self._give_up(work, worker)
                 raise _hung(self.timeout_s)
             _settle(pieces, work.result())
-        except Problem as problem:
-            _fail(pieces, problem)
+        except ServiceError as error:
+            _fail(pieces, error)
         except Exception:
             log.exception("inference failed", rows=len(pieces))
-            _fail(pieces, Problem("internal", "The model failed on this file."))
-        self._idle.append(lane)
+            _fail(pieces, ServiceError("internal", "The model failed on this file."))
+        self._idle.append(worker)
         audio_s = sum(piece.audio_s for piece in pieces)
         self.observe(len(pieces), audio_s, time.monotonic() - started)
         self._start()
 
-    def _give_up(self, work: "asyncio.Future[Floats]", lane: Lane) -> Lane:
-        """Go on with a new thread; should the old one come back, it ends."""
+    def _give_up(self, work: "asyncio.Future[Floats]", worker: Worker) -> Worker:
+        """Replace a thread that hangs by a new one; the old one ends if it ever comes back."""
         log.error("inference hangs", seconds=self.timeout_s)
         self.hung += 1
-        lane.close()
+        worker.close()
 
         def back(work: "asyncio.Future[Floats]") -> None:
             self.hung -= 1
             work.exception()
 
         work.add_done_callback(back)
-        return Lane("inference")
+        return Worker("inference")
 
 
 def _settle(pieces: list[_Piece], rows: Floats) -> None:
@@ -221,17 +227,17 @@ def _settle(pieces: list[_Piece], rows: Floats) -> None:
             piece.row.set_result(row)
 
 
-def _fail(pieces: list[_Piece], problem: Problem) -> None:
+def _fail(pieces: list[_Piece], error: ServiceError) -> None:
     for piece in pieces:
         if not piece.row.done():
-            piece.row.set_exception(problem)
+            piece.row.set_exception(error)
 
 
-def _hung(timeout_s: float) -> Problem:
-    return Problem(
+def _hung(timeout_s: float) -> ServiceError:
+    return ServiceError(
         "model-unavailable",
         f"The model has not answered within {timeout_s:g} s.",
         limit=timeout_s,
         unit="s",
-        headers={"Retry-After": "5"},
+        retry_after_s=5,
     )

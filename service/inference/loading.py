@@ -1,23 +1,21 @@
 """Model files -> the catalogue: opened at the start, proved by their golden values, warmed up."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-import numpy as np
 import structlog
 
 from models import modelfile, shipped
-from models.audio import SAMPLE_RATE
-from models.classifier import Classifier
 from models.modelfile import ModelFileError, WrongKindError
-from models.runtime import Encoder
-from service.inference.catalogue import Catalogue, Refused, Served, ServedHead
+from service.inference.catalogue import KINDS, Catalogue, Refused, Served
+from service.inference.kind import Kind
+from service.inference.kinds.classifier import KIND as CLASSIFIER
+from service.inference.kinds.encoder import KIND as ENCODER
 
-S = TypeVar("S", Served, ServedHead)
-CLASSIFIER = "classifier"
+_BY_CARD = {kind.card_kind: kind for kind in KINDS}
 
 log = structlog.get_logger()
 
@@ -27,69 +25,59 @@ class _Refusal(Exception):
 
 
 def load_catalogue(
-    path: Path, default: str | None, default_head: str | None, threads: int | None
+    path: Path, default: str | None, default_classifier: str | None, threads: int | None
 ) -> Catalogue:
     """Open, prove and warm up a model file, or every `*.onnx` of a folder, encoders first.
 
     A file that fails is reported and left out: the others still serve.
     """
     files = sorted(path.glob("*.onnx")) if path.is_dir() else [path]
-    served: dict[str, Served] = {}
-    heads: dict[str, ServedHead] = {}
-    refused: list[Refused] = []
-    of_heads: list[Path] = []
-    for file in files:
-        try:
-            _keep(file, served, refused, partial(_load_encoder, file, threads))
-        except WrongKindError:
-            of_heads.append(file)
-    for file in _encoders_of(of_heads, served):
-        _keep(file, served, refused, partial(_load_encoder, file, threads))
-    for file in of_heads:
-        load = partial(_load_head, file, list(served.values()))
-        _keep(file, heads, refused, load, is_head=True)
-    if default_head is not None and default_head not in heads:
+    loader = _Loader(threads)
+    others = {file: kind for file in files if (kind := loader.load(ENCODER, file))}
+    for file in _encoders_of(others, loader.spaces()):
+        loader.load(ENCODER, file)
+    for file, kind in others.items():
+        loader.load(kind, file)
+    if default_classifier is not None and default_classifier not in loader.served[CLASSIFIER]:
         reason = "the settings make it the default classifier, but none of that name is served"
-        log.error("no default classifier", head=default_head)
-        refused.append(Refused(default_head, reason, is_head=True))
+        log.error("no default classifier", head=default_classifier)
+        loader.refused.append(Refused(CLASSIFIER, default_classifier, reason))
     if not files:
         log.error("no model file", folder=str(path))
-    return Catalogue(served, heads, refused, default, default_head)
+    served = [item for items in loader.served.values() for item in items.values()]
+    return Catalogue(served, loader.refused, default, default_classifier)
 
 
-def _encoders_of(heads: Sequence[Path], served: Mapping[str, Served]) -> Iterator[Path]:
-    """The encoders that ship whose space a classifier needs and no served model computes.
+class _Loader:
+    """What has been loaded so far, by kind and name, and what was refused."""
 
-    So that a classifier of one's own is served by its file alone.
-    """
-    found = {model.space_id for model in served.values()}
-    wanted: set[str] = set()
-    for file in heads:
-        with suppress(ModelFileError):  # said when it is loaded
-            wanted.add(Classifier.open(file).card.space_id)
-    for file in map(shipped.find, shipped.names()) if wanted - found else ():
-        with suppress(ModelFileError):
-            _, card = modelfile.open_session(file)
-            if card.space_id in wanted - found and card.name not in served:
-                found.add(card.space_id)
-                yield file
+    def __init__(self, threads: int | None) -> None:
+        self.threads = threads
+        self.served: dict[Kind, dict[str, Served[Any]]] = defaultdict(dict)
+        self.refused: list[Refused] = []
 
+    def spaces(self) -> dict[str, str]:
+        """The names of the encoders by the spaces of their vectors."""
+        return {model.space_id: model.name for model in self.served[ENCODER].values()}
 
-def _keep(
-    file: Path,
-    kept: dict[str, S],
-    refused: list[Refused],
-    load: Callable[[], S],
-    *,
-    is_head: bool = False,
-) -> None:
-    """Load one file and put it under its name, or among those refused."""
-    try:
-        item = load()
-        if item.name in kept:
-            raise _Refusal(f"another file is called {item.name} too")
-        kept[item.name] = item
-    except _Refusal as refusal:
+    def load(self, kind: Kind, file: Path) -> Kind | None:
+        """Load one file and put it under its name, or among those refused.
+
+        Returns:
+            The kind that the file is of, where it is another one and nothing was done.
+        """
+        try:
+            item = self._opened(kind, file)
+            if item.name in self.served[kind]:
+                raise _Refusal(f"another file is called {item.name} too")
+            self.served[kind][item.name] = item
+        except WrongKindError as error:
+            return _BY_CARD[error.kind]
+        except _Refusal as refusal:
+            self._refuse(kind, file, refusal)
+        return None
+
+    def _refuse(self, kind: Kind, file: Path, refusal: _Refusal) -> None:
         cause = refusal.__cause__
         expected = cause is None or isinstance(cause, ModelFileError)  # its message says it all
         log.error(
@@ -98,62 +86,66 @@ def _keep(
             reason=str(cause or refusal),
             exc_info=None if expected else cause,
         )
-        refused.append(Refused(file.name, str(refusal), is_head))
+        self.refused.append(Refused(kind, file.name, str(refusal)))
 
-
-def _load_encoder(file: Path, threads: int | None) -> Served:
-    with _otherwise("it cannot be opened; the log says why"):
-        encoder = Encoder.open(file, threads=threads)
-    with _otherwise("it failed its golden vector; the log says why"):
-        golden_error = encoder.self_test()
-        encoder.embed(np.zeros(SAMPLE_RATE, np.float32))  # the first run allocates
-    card = encoder.card
-    log.info(
-        "model ready",
-        model=card.name,
-        file=file.name,
-        space_id=card.space_id,
-        embed_dim=card.embed_dim,
-        device=encoder.device,
-        golden_error=golden_error,
-    )
-    return Served(encoder, golden_error, file.name)
-
-
-def _load_head(file: Path, models: list[Served]) -> ServedHead:
-    with _otherwise("it cannot be opened; the log says why"):
-        classifier = Classifier.open(file)
-    card = classifier.card
-    if card.space_id not in {model.space_id for model in models}:
-        spaces = ", ".join(f"{model.name} {model.space_id}" for model in models) or "none"
-        raise _Refusal(
-            f"it was trained on vectors of {card.encoder}, space {card.space_id}, which no served "
-            f"model computes (there is: {spaces}); serve that model, or train the classifier again"
+    def _opened(self, kind: Kind, file: Path) -> Served[Any]:
+        with _refusing("it cannot be opened; the log says why"):
+            network = kind.open(file, self.threads)
+        if kind is not ENCODER:
+            self._check_space(network.card)
+        with _refusing(f"it failed its golden {kind.golden}; the log says why"):
+            golden_error = network.self_test()
+            kind.warm_up(network)
+        log.info(
+            f"{kind.name} ready",
+            **kind.facts(network),
+            file=file.name,
+            space_id=network.card.space_id,
+            golden_error=golden_error,
         )
-    with _otherwise("it failed its golden scores; the log says why"):
-        golden_error = classifier.self_test()
-    log.info(
-        "classifier ready",
-        head=card.name,
-        file=file.name,
-        space_id=card.space_id,
-        labels=len(card.labels),
-        golden_error=golden_error,
-    )
-    return ServedHead(classifier, golden_error, file.name)
+        return Served(kind, network, golden_error, file.name)
+
+    def _check_space(self, card: Any) -> None:
+        """Refuse what takes vectors that no served encoder computes."""
+        spaces = self.spaces()
+        if card.space_id not in spaces:
+            there = ", ".join(f"{name} {space_id}" for space_id, name in spaces.items()) or "none"
+            raise _Refusal(
+                f"it was trained on vectors of {card.encoder}, space {card.space_id}, which no "
+                f"served model computes (there is: {there}); serve that model, or train the "
+                "classifier again"
+            )
+
+
+def _encoders_of(others: Mapping[Path, Kind], found: dict[str, str]) -> Iterator[Path]:
+    """The encoders that ship whose space another file needs and no served model computes.
+
+    So that a classifier of one's own is served by its file alone.
+    """
+    wanted: set[str] = set()
+    for file, kind in others.items():
+        with suppress(ModelFileError):  # said when it is loaded
+            wanted.add(kind.open(file, None).card.space_id)
+    missing = wanted - set(found)
+    for file in map(shipped.find, shipped.names()) if missing else ():
+        with suppress(ModelFileError):
+            _, card = modelfile.open_session(file)
+            if card.space_id in missing and card.name not in found.values():
+                missing.remove(card.space_id)
+                yield file
 
 
 @contextmanager
-def _otherwise(reason: str) -> Iterator[None]:
-    """What fails inside is refused for this reason; an encoder's place taken by a classifier, not.
+def _refusing(reason: str) -> Iterator[None]:
+    """Refuse a file for this reason, whatever fails inside.
 
     Raises:
-        WrongKindError: the file is a classifier.
+        WrongKindError: the file is of another kind that is served.
         _Refusal: whatever else went wrong.
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, WrongKindError) and error.kind == CLASSIFIER:
+        if isinstance(error, WrongKindError) and error.kind in _BY_CARD:
             raise
         raise _Refusal(reason) from error

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.classifier import Classifier, ClassifierCard, Predictions
-from service.engine import Embedded
+from service.clips import Embedded
+from service.exceptions import Failure, ServiceError
 from service.parameters import FunctionToApply, PredictionParameters
-from service.problems import Problem
 from service.schemas import Classification, NoveltyScore, Prediction
 
 Floats = NDArray[np.float64]
@@ -27,32 +27,46 @@ class Scored:
 
 
 def score(
-    heads: Sequence[Classifier], outcomes: Sequence[Embedded | Problem]
-) -> list[list[Scored] | Problem]:
-    """What each classifier says of each file; problems stay where they are."""
-    return [item if isinstance(item, Problem) else _score_file(heads, item) for item in outcomes]
+    classifiers: Sequence[Classifier], outcomes: Sequence[Embedded | Failure]
+) -> list[list[Scored] | Failure]:
+    """What each classifier says of each file; failures stay where they are."""
+    return [
+        _score_file(classifiers, item) if isinstance(item, Embedded) else item for item in outcomes
+    ]
 
 
-def _score_file(heads: Sequence[Classifier], file: Embedded) -> list[Scored] | Problem:
-    scored = [Scored(head.card, _predicted(head, file)) for head in heads]
-    values = [array for s in scored for array in (s.rows.logits, s.rows.novelty)]
-    if not all(np.isfinite(array).all() for array in values):
-        return Problem("internal", "The classifier's answer for this file is not finite.")
+def score_vectors(classifiers: Sequence[Classifier], vectors: NDArray[np.float32]) -> list[Scored]:
+    """What each classifier says of vectors (N, D).
+
+    Raises:
+        ServiceError: it is no number.
+    """
+    scored = [Scored(one.card, one.predict(vectors)) for one in classifiers]
+    if not all(np.isfinite(one.rows.logits).all() for one in scored):
+        raise ServiceError("internal", "The classifier's answer for these vectors is not finite.")
     return scored
 
 
-def _predicted(head: Classifier, file: Embedded) -> Predictions:
+def _score_file(classifiers: Sequence[Classifier], file: Embedded) -> list[Scored] | Failure:
+    scored = [Scored(one.card, _predicted(one, file)) for one in classifiers]
+    values = [array for s in scored for array in (s.rows.logits, s.rows.novelty)]
+    if not all(np.isfinite(array).all() for array in values):
+        return ServiceError("internal", "The classifier's answer for this file is not finite.")
+    return scored
+
+
+def _predicted(classifier: Classifier, file: Embedded) -> Predictions:
     """What a classifier says of the whole, then of the windows, whose vectors are not copied."""
-    parts = [head.predict(file.embedding[None])]
+    parts = [classifier.predict(file.embedding[None])]
     if file.windows is not None:
-        parts.append(head.predict(file.windows.embedding))
+        parts.append(classifier.predict(file.windows.embedding))
     columns = zip(*((part.logits, part.probabilities, part.novelty) for part in parts), strict=True)
     logits, probabilities, novelty = (np.concatenate(column) for column in columns)
     return Predictions(logits=logits, probabilities=probabilities, novelty=novelty)
 
 
 def describe(scored: Scored, row: int, asked: PredictionParameters) -> Classification:
-    """One row of scores as the answer has it: the best labels first."""
+    """One row of scores as it is answered: the best labels first."""
     card, rows = scored.card, scored.rows
     scores = applied(rows, row, asked.function_to_apply)
     best = np.argsort(-scores, kind="stable")[: asked.top_k]

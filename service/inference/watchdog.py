@@ -1,8 +1,8 @@
-"""Whether decoding and inference still answer: real work tells while there is some, else a probe.
+"""Tells whether decoding and inference still work: by real requests, or by a probe when idle.
 
-A session can hang, a driver can wedge, and every check of the process would still be green. So
-`Pulse` notes when work was asked for and when any was last done, and while nothing is asked for
-the watchdog itself decodes a file and has the golden vectors computed, through the same queues.
+A session or a driver can hang while the process itself still answers. `Heartbeat` notes when work
+was asked for and when any was last finished. While nothing is asked for, the watchdog decodes a
+file and has the golden vectors computed, through the same queues.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ import structlog
 log = structlog.get_logger()
 
 
-class Pulse:
-    """Tells work that takes its turn from work that will never be done."""
+class Heartbeat:
+    """Knows for how long work has been waited for while none was finished."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -24,8 +24,8 @@ class Pulse:
         self._moved_at = 0.0
 
     @contextmanager
-    def beat(self) -> Iterator[None]:
-        """Hold this while waiting for a piece of work; its end, good or bad, is a sign of life."""
+    def awaited(self) -> Iterator[None]:
+        """Use around the wait for a piece of work; its end, good or bad, is a heartbeat."""
         if not self._waiting:
             self._moved_at = self._clock()
         self._waiting += 1
@@ -41,45 +41,45 @@ class Pulse:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is waited for."""
+        """Whether no work is waited for."""
         return self._waiting == 0
 
     @property
     def silence_s(self) -> float:
-        """How long something has been waited for while nothing was done."""
+        """Seconds for which work has been waited for since any was finished; 0 when idle."""
         return self._clock() - self._moved_at if self._waiting else 0.0
 
 
 class Watchdog:
-    """Probes what is idle every `interval_s`; complains of what is silent for `patience_s`."""
+    """Probes an idle service every `interval_s`; reports one that is silent for `patience_s`."""
 
-    def __init__(self, pulse: Pulse, *, interval_s: float, patience_s: float) -> None:
-        self.pulse = pulse
+    def __init__(self, heartbeat: Heartbeat, *, interval_s: float, patience_s: float) -> None:
+        self.heartbeat = heartbeat
         self.interval_s, self.patience_s = interval_s, patience_s
         self._failure: str | None = None
 
     async def watch(self, probe: Callable[[], Awaitable[None]]) -> None:
-        """Ask `probe` for ever; meant to be a task that is cancelled."""
+        """Run `probe` whenever the service is idle; a task that runs until it is cancelled."""
         while True:
             await asyncio.sleep(self.interval_s)
-            if self.pulse.is_idle:
+            if self.heartbeat.is_idle:
                 await self._look(probe)
 
     def complaint(self) -> str | None:
         """What is wrong, in words that may be published."""
-        if (silence_s := self.pulse.silence_s) > self.patience_s:
+        if (silence_s := self.heartbeat.silence_s) > self.patience_s:
             return f"inference has not answered for {silence_s:.0f} s"
         return self._failure
 
     async def _look(self, probe: Callable[[], Awaitable[None]]) -> None:
-        """Probe once; what takes longer than the patience has failed."""
+        """Probe once; it fails if it takes longer than `patience_s`."""
         probing = asyncio.ensure_future(probe())
         try:
             await asyncio.wait([probing], timeout=self.patience_s)
             if probing.done():
                 self._judge(probing.exception())
             else:
-                what = "decoding" if self.pulse.is_idle else "inference"
+                what = "decoding" if self.heartbeat.is_idle else "inference"
                 self._failure = f"{what} has not answered for {self.patience_s:g} s"
                 log.error("probe failed", reason=self._failure)
         finally:
@@ -87,7 +87,7 @@ class Watchdog:
             await asyncio.wait([probing])
 
     def _judge(self, error: BaseException | None) -> None:
-        """Take note of how a probe has ended."""
+        """Remember how a probe has ended."""
         if error is None:
             if self._failure is not None:
                 log.info("probe works again")

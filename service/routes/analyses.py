@@ -6,22 +6,26 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.audio.quality import quality_report
-from service.audio.uploads import Body, Upload
+from models.runtime import Encoder
+from service.audio.files import Upload
+from service.clips import Embedded
 from service.context import Shared
-from service.engine import Embedded, Windowing
+from service.exceptions import Failure
 from service.exchange import embed, exchange
-from service.formats.answers import check_outcomes, check_peaks, in_place, usage, vector
+from service.formats.answers import check_outcomes, in_place, quality_report, usage
 from service.formats.pieces import Entry, list_response
+from service.formats.vectors import check_peaks, vector
 from service.inference.catalogue import Served
 from service.inference.scoring import Scored, describe, score
+from service.inference.windowing import Windowing
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import AnalysisParameters
-from service.problems import AUDIO_PROBLEMS, HEAD_PROBLEMS, Problem
+from service.problems import AUDIO_PROBLEMS, CLASSIFIER_PROBLEMS
 from service.schemas import AnalysisList, FileAnalysis, WindowAnalysis
 from service.telemetry.timing import Timing
+from service.threads import in_thread
 from service.traffic.access import needs_key
-from service.traffic.patience import in_thread
+from service.uploads.body import Body
 
 router = APIRouter(tags=["classifications"])
 
@@ -38,7 +42,7 @@ _ANSWERS: Responses = {
 @router.post(
     "/v1/audio/analyze",
     summary="Embed and classify audio files",
-    responses=_ANSWERS | problem_responses([*AUDIO_PROBLEMS, *HEAD_PROBLEMS]),
+    responses=_ANSWERS | problem_responses([*AUDIO_PROBLEMS, *CLASSIFIER_PROBLEMS]),
     openapi_extra=audio_body(),
 )
 @needs_key("embed", "classify", metered=True)
@@ -52,15 +56,18 @@ async def analyze_audio(
     """
 
     async def answer(body: Body, asked: AnalysisParameters, timing: Timing) -> Response:
-        catalogue = shared.catalogue
-        model = catalogue.model_for(asked.model, asked.head)
-        heads = [catalogue.head(asked.head)] if asked.head else catalogue.heads_of(model)
-        heads = sorted(heads, key=lambda head: head.name)
-        windowing = Windowing.of(asked.window_s, asked.hop_s, model.encoder.card)
+        catalogue = await shared.catalogue_of(request.state.caller, asked.heads)
+        if asked.heads:
+            model, classifiers = catalogue.choose(asked.model, asked.heads)
+        else:
+            model = catalogue.model(asked.model)
+            classifiers = catalogue.classifiers_of(model)
+        classifiers = sorted(classifiers, key=lambda classifier: classifier.name)
+        windowing = Windowing.of(asked.window_s, asked.hop_s, model.network.card)
         outcomes = await embed(
             request,
             shared,
-            model.encoder,
+            model.network,
             body,
             windowing,
             timing,
@@ -68,8 +75,8 @@ async def analyze_audio(
             measured=True,
         )
         with timing.stage("classify"):
-            classifiers = [head.classifier for head in heads]
-            scored = await shared.engine.infer(partial(score, classifiers, outcomes))
+            networks = [classifier.network for classifier in classifiers]
+            scored = await shared.engine.infer(partial(score, networks, outcomes))
         with timing.stage("render"):
             return await in_thread(_render, model, body.uploads, outcomes, scored, asked)
 
@@ -77,10 +84,10 @@ async def analyze_audio(
 
 
 def _render(
-    model: Served,
+    model: Served[Encoder],
     uploads: Sequence[Upload],
-    outcomes: Sequence[Embedded | Problem],
-    scored: Sequence[list[Scored] | Problem],
+    outcomes: Sequence[Embedded | Failure],
+    scored: Sequence[list[Scored] | Failure],
     asked: AnalysisParameters,
 ) -> Response:
     check_outcomes(uploads, scored)
@@ -93,12 +100,12 @@ def _render(
 def _file(
     index: int,
     upload: Upload,
-    embedded: Embedded | Problem,
-    scored: list[Scored] | Problem,
+    embedded: Embedded | Failure,
+    scored: list[Scored] | Failure,
     asked: AnalysisParameters,
 ) -> Entry:
     """What is known of one file: each kind of knowledge is a member of its own."""
-    if isinstance(scored, Problem):
+    if isinstance(scored, Failure):
         return Entry(FileAnalysis(index=index, file=upload.name, error=in_place(scored)))
     assert isinstance(embedded, Embedded)
     file = FileAnalysis(

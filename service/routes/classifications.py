@@ -1,29 +1,39 @@
-"""`POST /v1/audio/classifications`: audio files -> labels with scores."""
+"""`POST /v1/audio/classifications`: audio files, or vectors of them -> labels with scores."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from models.runtime import Windows
-from service.audio.uploads import Body, Upload
+from models.classifier import Classifier
+from models.runtime import Encoder, Windows
+from service.audio.files import Upload
+from service.clips import Embedded
 from service.context import Context, Shared
-from service.engine import Embedded, Windowing
-from service.exchange import embed, exchange
+from service.exceptions import Failure
+from service.exchange import embed, exchange, exchange_with
 from service.formats.answers import check_outcomes, in_place, usage
+from service.formats.given_vectors import (
+    VectorBody,
+    VectorsRequest,
+    is_vectors,
+    read_vectors,
+)
 from service.formats.pieces import Entry, list_response
-from service.inference.catalogue import Served, ServedHead
-from service.inference.scoring import Scored, describe, score
+from service.inference.catalogue import Served
+from service.inference.scoring import Scored, describe, score, score_vectors
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import ClassificationParameters
-from service.problems import AUDIO_PROBLEMS, HEAD_PROBLEMS, Problem, invalid_parameter
+from service.problems import AUDIO_PROBLEMS, CLASSIFIER_PROBLEMS, Problem
 from service.schemas import ClassificationList, FileClassification, WindowClassification
-from service.streams.lines import EVENTS, NDJSON, answer_in_lines, misplaced, streamed_as
-from service.streams.streaming import Plan, describe_predictions
+from service.streams.lines import LINES, answer_in_lines, misplaced, streamed_as
+from service.streams.plans import plan_predictions, windowing_of
 from service.telemetry.timing import Timing
+from service.threads import in_thread
 from service.traffic.access import needs_key
-from service.traffic.patience import in_thread
+from service.untrusted import printable
+from service.uploads.body import Body
 
 router = APIRouter(tags=["classifications"])
 
@@ -32,7 +42,7 @@ _ANSWERS: Responses = {
         "model": ClassificationList,
         "description": "Labels for each file, in the order of the files. Where several were sent "
         "and some cannot be used, those carry an `error` instead.",
-        "content": dict.fromkeys((NDJSON, EVENTS), {"schema": {"type": "string"}}),
+        "content": LINES,
     }
 }
 
@@ -40,8 +50,8 @@ _ANSWERS: Responses = {
 @router.post(
     "/v1/audio/classifications",
     summary="Classify audio files",
-    responses=_ANSWERS | problem_responses([*AUDIO_PROBLEMS, *HEAD_PROBLEMS]),
-    openapi_extra=audio_body(),
+    responses=_ANSWERS | problem_responses([*AUDIO_PROBLEMS, *CLASSIFIER_PROBLEMS]),
+    openapi_extra=audio_body(VectorsRequest),
 )
 @needs_key("classify", metered=True)
 async def classify_audio(
@@ -51,102 +61,139 @@ async def classify_audio(
 
     Scores are calibrated probabilities unless `function_to_apply` says otherwise. `novelty` tells
     inputs unlike anything the classifier was trained on; its predictions are then worth nothing.
+
+    Vectors that one has already are labelled without their audio: as JSON, with their `space_id`.
     """
+    if is_vectors(request):
+        label = partial(_label_vectors, request, shared)
+        return await exchange_with(read_vectors, request, shared, query, label)
     if form := streamed_as(request, query.stream):
-        return await answer_in_lines(request, shared, query, partial(_plan, shared), form)
+        plan = partial(plan_predictions, shared, request.state.caller)
+        return await answer_in_lines(request, shared, query, plan, form)
 
     async def answer(body: Body, asked: ClassificationParameters, timing: Timing) -> Response:
         if asked.stream:
             raise misplaced()
-        model, head = shared.catalogue.pair(asked.model, asked.head)
-        windowing = _windowing(asked, model, head)
+        catalogue = await shared.catalogue_of(request.state.caller, asked.heads)
+        model, classifiers = catalogue.choose(asked.model, asked.heads)
+        windowing = windowing_of(asked, model, classifiers[0])
         outcomes = await embed(
-            request, shared, model.encoder, body, windowing, timing, selection=asked.selection
+            request, shared, model.network, body, windowing, timing, selection=asked.selection
         )
         with timing.stage("classify"):
-            scored = await shared.engine.infer(partial(score, [head.classifier], outcomes))
+            networks = [classifier.network for classifier in classifiers]
+            scored = await shared.engine.infer(partial(score, networks, outcomes))
         with timing.stage("render"):
-            return await in_thread(_render, model, head, body.uploads, outcomes, scored, asked)
+            return await in_thread(
+                _render, model, classifiers, body.uploads, outcomes, scored, asked
+            )
 
     return await exchange(request, shared, query, answer)
 
 
-def _plan(shared: Context, asked: ClassificationParameters) -> Plan:
-    model, head = shared.catalogue.pair(asked.model, asked.head)
-    windowing = _windowing(asked, model, head)
-    describe = describe_predictions(head, asked)
-    return Plan(model, "classification", windowing, describe, selection=asked.selection)
-
-
-def _windowing(
-    asked: ClassificationParameters, model: Served, head: ServedHead
-) -> Windowing | None:
-    """Windows as asked for, by default as long as the clips that the classifier learnt from."""
-    if asked.granularity == "window":
-        window_s = asked.window_s or head.classifier.card.training.unit_s
-        return Windowing.of(window_s, asked.hop_s, model.encoder.card)
-    for name, value in (("window_s", asked.window_s), ("hop_s", asked.hop_s)):
-        if value is not None:
-            reason = f"{name} needs granularity=window: a clip is classified as a whole."
-            raise invalid_parameter(name, reason, value=value)
-    return None
-
-
-def _render(
-    model: Served,
-    head: ServedHead,
-    uploads: Sequence[Upload],
-    outcomes: Sequence[Embedded | Problem],
-    scored: Sequence[list[Scored] | Problem],
+async def _label_vectors(
+    request: Request,
+    shared: Context,
+    body: VectorBody,
     asked: ClassificationParameters,
+    timing: Timing,
 ) -> Response:
-    check_outcomes(uploads, scored)
-    answer = ClassificationList(
+    """What classifiers say of vectors that came as such."""
+    catalogue = await shared.catalogue_of(request.state.caller, asked.heads)
+    named = asked.model
+    if named is None and not asked.heads:
+        named = catalogue.of_space(body.space_id).name
+    model, classifiers = catalogue.choose(named, asked.heads)
+    if model.space_id != body.space_id:
+        raise Problem(
+            "space-mismatch",
+            f"The vectors are said to lie in space {printable(body.space_id)!r}; "
+            f"{classifiers[0].name} takes those of space {model.space_id}. Embed the audio with "
+            f"{model.name}.",
+            param="space_id",
+        )
+    vectors = await in_thread(body.vectors, model.network.card.embed_dim)
+    with timing.stage("classify"):
+        networks = [classifier.network for classifier in classifiers]
+        scored = await shared.engine.infer(partial(score_vectors, networks, vectors))
+    with timing.stage("render"):
+        rows = (Entry(_labelled(scored, row, asked)) for row in range(len(vectors)))
+        return await in_thread(list_response, _answer(model, classifiers, []), rows)
+
+
+def _labelled(
+    scored: Sequence[Scored], row: int, asked: ClassificationParameters
+) -> FileClassification:
+    return FileClassification(index=row, **_said(scored, row, asked))
+
+
+def _said(scored: Sequence[Scored], row: int, asked: ClassificationParameters) -> dict[str, Any]:
+    """What one classifier says of a row, or each of several, as members of an answer."""
+    each = [describe(one, row, asked) for one in scored]
+    if len(each) > 1:
+        return {"classifications": each}
+    return {"predictions": each[0].predictions, "novelty": each[0].novelty}
+
+
+def _answer(
+    model: Served[Encoder],
+    classifiers: Sequence[Served[Classifier]],
+    outcomes: Sequence[Embedded | Failure],
+) -> ClassificationList:
+    names = [classifier.name for classifier in classifiers]
+    return ClassificationList(
         model=model.name,
-        head=head.name,
-        space_id=head.space_id,
+        head=names[0] if len(names) == 1 else None,
+        heads=names if len(names) > 1 else None,
+        space_id=model.space_id,
         data=[],
         usage=usage(outcomes),
     )
+
+
+def _render(
+    model: Served[Encoder],
+    classifiers: Sequence[Served[Classifier]],
+    uploads: Sequence[Upload],
+    outcomes: Sequence[Embedded | Failure],
+    scored: Sequence[list[Scored] | Failure],
+    asked: ClassificationParameters,
+) -> Response:
+    check_outcomes(uploads, scored)
     files = enumerate(zip(uploads, outcomes, scored, strict=True))
+    answer = _answer(model, classifiers, outcomes)
     return list_response(answer, (_file(index, *file, asked) for index, file in files))
 
 
 def _file(
     index: int,
     upload: Upload,
-    embedded: Embedded | Problem,
-    scored: list[Scored] | Problem,
+    embedded: Embedded | Failure,
+    scored: list[Scored] | Failure,
     asked: ClassificationParameters,
 ) -> Entry:
-    if isinstance(scored, Problem):
+    if isinstance(scored, Failure):
         return Entry(FileClassification(index=index, file=upload.name, error=in_place(scored)))
     assert isinstance(embedded, Embedded)
-    (one,) = scored
-    whole = describe(one, 0, asked)
     file = FileClassification(
         index=index,
         file=upload.name,
         duration_s=embedded.duration_s,
-        predictions=whole.predictions,
-        novelty=whole.novelty,
         warnings=list(embedded.warnings) or None,
+        **_said(scored, 0, asked),
     )
-    return Entry(file, _windows(embedded, one, asked))
+    return Entry(file, _windows(embedded, scored, asked))
 
 
 def _windows(
-    embedded: Embedded, scored: Scored, asked: ClassificationParameters
+    embedded: Embedded, scored: Sequence[Scored], asked: ClassificationParameters
 ) -> Iterator[WindowClassification] | None:
     return None if embedded.windows is None else _described(embedded.windows, scored, asked)
 
 
 def _described(
-    windows: Windows, scored: Scored, asked: ClassificationParameters
+    windows: Windows, scored: Sequence[Scored], asked: ClassificationParameters
 ) -> Iterator[WindowClassification]:
     times = zip(windows.start_s.tolist(), windows.end_s.tolist(), strict=True)
     for row, (start_s, end_s) in enumerate(times, start=1):
-        one = describe(scored, row, asked)
-        yield WindowClassification(
-            start_s=start_s, end_s=end_s, predictions=one.predictions, novelty=one.novelty
-        )
+        yield WindowClassification(start_s=start_s, end_s=end_s, **_said(scored, row, asked))

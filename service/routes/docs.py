@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from service import installation
@@ -21,13 +21,6 @@ _POLICY = "default-src 'self' 'unsafe-inline'; img-src 'self' data:"
 
 web = StaticFiles(directory=str(files("service").joinpath("web")))
 router.mount("/web", open_to_all(web), name="web")
-
-
-@router.get("/")
-@open_to_all
-async def go_to_docs(request: Request) -> RedirectResponse:
-    """People who type the address want the documentation."""
-    return RedirectResponse(f"{_root(request)}/docs")
 
 
 @router.get("/openapi.json")
@@ -66,9 +59,9 @@ def _of_this_installation(request: Request) -> dict[str, Any]:
     given = f"{request.url.netloc}{root}"
     document = installation.described(
         request.app.openapi(),
-        models=list(catalogue.served),
-        classifiers=list(catalogue.heads),
-        has_keys=bool(state.guards.keyring),
+        models=list(catalogue.models),
+        classifiers=list(catalogue.classifiers),
+        has_keys=bool(state.gate.keyring),
         address=given if _ADDRESS.fullmatch(given) else installation.WRITTEN_ADDRESS,
     )
     return {**document, "servers": [{"url": root}]} if root else document

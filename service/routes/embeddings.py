@@ -5,22 +5,23 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.audio.uploads import Body
-from service.context import Context, Shared
+from service.context import Shared
 from service.dimensions import check_dimensions, shorten
-from service.engine import Windowing
 from service.exchange import embed, exchange
-from service.formats.answers import NPY, preferred, render
-from service.formats.arrow import ARROW
+from service.formats.accept import preferred
+from service.formats.answers import render
+from service.inference.windowing import Windowing
 from service.openapi import Responses, audio_body, problem_responses
+from service.output_names import TABLES
 from service.parameters import EmbeddingParameters
 from service.problems import AUDIO_PROBLEMS, Problem, invalid_parameter
 from service.schemas import EmbeddingList
-from service.streams.lines import EVENTS, NDJSON, answer_in_lines, misplaced, streamed_as
-from service.streams.streaming import Plan, describe_vectors
+from service.streams.lines import LINES, answer_in_lines, misplaced, streamed_as
+from service.streams.plans import plan_vectors
 from service.telemetry.timing import Timing
+from service.threads import in_thread
 from service.traffic.access import needs_key
-from service.traffic.patience import in_thread
+from service.uploads.body import Body
 
 router = APIRouter(tags=["embeddings"])
 
@@ -30,10 +31,11 @@ _ANSWERS: Responses = {
         "description": "A vector for each file, in the order of the files. Where several were sent "
         "and some cannot be used, those carry an `error` instead.",
         "content": {
-            NPY: {"schema": {"type": "string", "format": "binary"}},
-            ARROW: {"schema": {"type": "string", "format": "binary"}},
-            NDJSON: {"schema": {"type": "string"}},
-            EVENTS: {"schema": {"type": "string"}},
+            **{
+                table.media_type: {"schema": {"type": "string", "format": "binary"}}
+                for table in TABLES.values()
+            },
+            **LINES,
         },
     }
 }
@@ -54,17 +56,18 @@ async def embed_audio(
     Any sample rate and number of channels: the audio is mixed down and resampled to 16 kHz.
     """
     if form := streamed_as(request, query.stream):
-        return await answer_in_lines(request, shared, query, partial(_plan, shared), form)
+        return await answer_in_lines(request, shared, query, partial(plan_vectors, shared), form)
 
     async def answer(body: Body, asked: EmbeddingParameters, timing: Timing) -> Response:
         if asked.stream:
             raise misplaced()
-        encoder = shared.catalogue.get(asked.model).encoder
+        encoder = shared.catalogue.model(asked.model).network
         check_dimensions(asked.dimensions, encoder.card)
         windowing = Windowing.of(asked.window_s, asked.hop_s, encoder.card)
         output = asked.output or preferred(request.headers.get("accept", ""))
-        if windowing and output == "npy" and len(body.uploads) > 1:
-            raise _one_file_only(len(body.uploads))
+        table = TABLES.get(output)
+        if windowing and table and not table.takes_windows_of_many and len(body.uploads) > 1:
+            raise _one_file_only(output, len(body.uploads))
         outcomes = await embed(
             request, shared, encoder, body, windowing, timing, selection=asked.selection
         )
@@ -75,21 +78,9 @@ async def embed_audio(
     return await exchange(request, shared, query, answer)
 
 
-def _plan(shared: Context, asked: EmbeddingParameters) -> Plan:
-    if asked.output in ("npy", "arrow"):
-        reason = (
-            f"output={asked.output} is one table and cannot be streamed: ask for json or base64."
-        )
-        raise invalid_parameter("output", reason, value=asked.output)
-    model = shared.catalogue.get(asked.model)
-    check_dimensions(asked.dimensions, model.encoder.card)
-    windowing = Windowing.of(asked.window_s, asked.hop_s, model.encoder.card)
-    describe = describe_vectors(asked)
-    return Plan(model, "embedding", windowing, describe, selection=asked.selection)
-
-
-def _one_file_only(n_files: int) -> Problem:
+def _one_file_only(output: str, n_files: int) -> Problem:
     reason = (
-        "output=npy holds one file's windows: send one file, or ask for output=arrow or base64."
+        f"output={output} holds one file's windows: send one file, or ask for output=arrow or "
+        "base64."
     )
-    return invalid_parameter("output", reason, value=f"npy with {n_files} files")
+    return invalid_parameter("output", reason, value=f"{output} with {n_files} files")

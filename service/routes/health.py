@@ -1,13 +1,15 @@
 """`/livez`, `/readyz`: whether the process answers, and whether it can serve."""
 
-from collections.abc import Iterable
+from typing import Literal
 
 from fastapi import APIRouter, Response
 
 from service.context import Shared
-from service.inference.catalogue import Refused, Served, ServedHead
+from service.inference.catalogue import Catalogue
+from service.inference.kind import Kind
 from service.schemas import Liveness, ModelStatus, Readiness
 from service.traffic.access import probe
+from service.traffic.quotas import Quotas
 
 router = APIRouter(tags=["health"])
 
@@ -37,14 +39,19 @@ async def ready(shared: Shared, response: Response) -> Readiness:
     return Readiness(
         status="not ready" if complaints else "ready",
         reasons=complaints,
-        models=_statuses(catalogue.served.values(), catalogue.refused, is_head=False),
-        classifiers=_statuses(catalogue.heads.values(), catalogue.refused, is_head=True),
+        redis=_redis(shared.quotas),
+        **{f"{kind.name}s": _statuses(catalogue, kind) for kind in catalogue.by_kind},
     )
 
 
-def _statuses(
-    served: Iterable[Served | ServedHead], refused: Iterable[Refused], *, is_head: bool
-) -> list[ModelStatus]:
+def _redis(quotas: Quotas) -> Literal["up", "down"] | None:
+    """Never a reason for red: all replicas would be restarted for what none of them can mend."""
+    if quotas.shared is None:
+        return None
+    return "up" if quotas.shared.link.is_up else "down"
+
+
+def _statuses(catalogue: Catalogue, kind: Kind) -> list[ModelStatus]:
     ready = [
         ModelStatus(
             name=item.name,
@@ -52,10 +59,10 @@ def _statuses(
             space_id=item.space_id,
             golden_error=item.golden_error,
         )
-        for item in served
+        for item in catalogue.by_kind[kind].values()
     ]
     return ready + [
         ModelStatus(file=item.file, status="refused", reason=item.reason)
-        for item in refused
-        if item.is_head == is_head
+        for item in catalogue.refused
+        if item.kind is kind
     ]

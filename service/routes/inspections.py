@@ -5,27 +5,21 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.audio.inspections import (
-    DECODED,
-    HEADERS_ALONE,
-    FileInspection,
-    Inspected,
-    InspectionList,
-    inspect,
-)
-from service.audio.quality import quality_report
-from service.audio.uploads import Body, Upload
+from models.runtime import Encoder
+from service.audio.files import Upload
 from service.context import Shared
-from service.engine import Windowing
 from service.exchange import costs, exchange
-from service.formats.answers import in_place, json_response
+from service.formats.answers import in_place, json_response, quality_report
 from service.inference.catalogue import Served
+from service.inference.windowing import Windowing
+from service.inspections import DECODED, HEADERS_ALONE, Inspected, inspect
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import InspectionParameters
 from service.problems import REQUEST_PROBLEMS
-from service.schemas import Usage
+from service.schemas import FileInspection, InspectionList, Usage
 from service.telemetry.timing import Timing
 from service.traffic.access import needs_key
+from service.uploads.body import Body
 
 router = APIRouter(tags=["limits"])
 
@@ -54,8 +48,8 @@ async def inspect_audio(
     """
 
     async def answer(body: Body, asked: InspectionParameters, timing: Timing) -> Response:
-        model = shared.catalogue.get(asked.model)
-        windowing = Windowing.of(asked.window_s, asked.hop_s, model.encoder.card)
+        model = shared.catalogue.model(asked.model)
+        windowing = Windowing.of(asked.window_s, asked.hop_s, model.network.card)
         with timing.stage("decode"):
             # Decoding costs what it costs elsewhere, whatever the verdict; headers cost nothing
             inspected = await inspect(
@@ -73,9 +67,13 @@ async def inspect_audio(
 
 
 def _render(
-    model: Served, uploads: Sequence[Upload], inspected: Sequence[Inspected], *, is_decoded: bool
+    model: Served[Encoder],
+    uploads: Sequence[Upload],
+    inspected: Sequence[Inspected],
+    *,
+    is_decoded: bool,
 ) -> Response:
-    accepted = [file for file in inspected if file.problem is None]
+    accepted = [file for file in inspected if file.failure is None]
     files = enumerate(zip(uploads, inspected, strict=True))
     return json_response(
         InspectionList(
@@ -97,7 +95,7 @@ def _file(index: int, upload: Upload, found: Inspected) -> FileInspection:
     return FileInspection(
         index=index,
         file=upload.name,
-        is_accepted=found.problem is None,
+        is_accepted=found.failure is None,
         container=header and header.container,
         codec=header and header.codec,
         sample_rate=header and header.sample_rate,
@@ -107,5 +105,5 @@ def _file(index: int, upload: Upload, found: Inspected) -> FileInspection:
         windows=found.windows,
         quality=quality_report(found.quality, found.warnings),
         warnings=list(found.warnings) or None,
-        error=found.problem and in_place(found.problem),
+        error=found.failure and in_place(found.failure),
     )

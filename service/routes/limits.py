@@ -6,13 +6,16 @@ from fastapi import APIRouter, Request
 
 from models.audio import MAX_AMPLITUDE
 from models.containers import accepted_formats
-from service.audio.uploads import FORM, MAX_FIELD_BYTES, MAX_FIELDS, RAW_PREFIX, RAW_TYPES
 from service.context import Shared
-from service.engine import MAX_OVERLAP, MIN_DURATION_S
+from service.engine import MIN_DURATION_S
 from service.formats import json_body, open_inference, openai_embeddings
-from service.parameters import MAX_TOP_K, FunctionToApply, Granularity, Output
+from service.formats.job_requests import MAX_UPLOADS
+from service.inference.windowing import MAX_OVERLAP
+from service.output_names import OUTPUTS
+from service.parameters import MAX_CLASSIFIERS, MAX_TOP_K, FunctionToApply, Granularity
 from service.schemas import LimitList
 from service.traffic.access import needs_key
+from service.uploads.body import FORM, MAX_FIELD_BYTES, MAX_FIELDS, RAW_PREFIX, RAW_TYPES
 
 router = APIRouter(tags=["limits"])
 
@@ -39,7 +42,7 @@ async def list_limits(request: Request, shared: Shared) -> LimitList:
         body_grace_s=settings.body_grace_s,
         min_body_bytes_per_s=settings.min_body_bytes_per_s,
         audio_seconds_per_minute=request.state.caller.audio_seconds_per_minute,
-        max_inflight_per_key=request.app.state.guards.shares.limit(request.state.caller),
+        max_inflight_per_key=request.app.state.gate.callers.limit(request.state.caller),
         request_timeout_s=settings.request_timeout_s,
         max_queue_s=settings.queue_s,
         max_streams=settings.max_streams,
@@ -62,8 +65,21 @@ async def list_limits(request: Request, shared: Shared) -> LimitList:
         max_overlap=MAX_OVERLAP,
         formats=accepted_formats(),
         media_types=[FORM, f"{RAW_PREFIX}*", *RAW_TYPES],
-        outputs=list(get_args(Output)),
+        outputs=list(OUTPUTS),
         granularities=list(get_args(Granularity)),
         functions_to_apply=list(get_args(FunctionToApply)),
+        max_collections=settings.max_collections,
+        max_collection_items=settings.max_collection_items,
+        max_collection_bytes=settings.max_collection_bytes,
+        max_kept_days=settings.max_kept_days,
+        max_classifiers=MAX_CLASSIFIERS,
+        max_jobs=settings.max_jobs,
+        max_job_uploads=MAX_UPLOADS,
+        max_job_bytes=settings.max_job_bytes,
+        job_kept_hours=settings.job_kept_hours,
+        upload_kept_hours=settings.upload_kept_hours,
+        max_fits=settings.max_fits,
+        fit_timeout_s=settings.fit_timeout_s,
+        fit_memory_bytes=settings.fit_memory_bytes,
         max_top_k=MAX_TOP_K,
     )

@@ -8,8 +8,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from service.context import Context
 from service.problems import Problem
-from service.streams.lines import as_problem, failure
-from service.streams.live import CLOSE_NORMAL, CLOSE_PROBLEM, converse
+from service.streams.lines import broken_off, failure
+from service.streams.live import CLOSE_NORMAL, CLOSE_PROBLEM, serve_stream
 from service.traffic.access import needs_key
 from service.traffic.auth import STREAM_PROTOCOL
 
@@ -29,11 +29,11 @@ async def stream_audio(socket: WebSocket) -> None:
     is_spoken = STREAM_PROTOCOL in socket.scope["subprotocols"]
     await socket.accept(subprotocol=STREAM_PROTOCOL if is_spoken else None)
     try:
-        await converse(socket, shared)
+        await serve_stream(socket, shared)
     except WebSocketDisconnect:
         return
     except Exception as error:
-        await _end(socket, as_problem(error))
+        await _end(socket, broken_off(error))
     else:
         await _close(socket, CLOSE_NORMAL)
 

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 
+from models.runtime import Encoder
 from service.context import Shared
 from service.inference.catalogue import Served
 from service.openapi import problem_responses
@@ -16,7 +17,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 async def list_models(shared: Shared) -> ModelList:
     """Every model that is served, with its card."""
     catalogue = shared.catalogue
-    return ModelList(data=[_entry(model, catalogue.default) for model in catalogue.served.values()])
+    return ModelList(data=[_entry(model, catalogue.default) for model in catalogue.models.values()])
 
 
 @router.get(
@@ -25,11 +26,11 @@ async def list_models(shared: Shared) -> ModelList:
 @needs_key()
 async def describe_model(model_id: str, shared: Shared) -> ModelEntry:
     """One model and its card."""
-    return _entry(shared.catalogue.get(model_id), shared.catalogue.default)
+    return _entry(shared.catalogue.model(model_id), shared.catalogue.default)
 
 
-def _entry(model: Served, default: str | None) -> ModelEntry:
-    card = model.encoder.card
+def _entry(model: Served[Encoder], default: str | None) -> ModelEntry:
+    card = model.network.card
     return ModelEntry(
         id=card.name,
         default=card.name == default,

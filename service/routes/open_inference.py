@@ -7,9 +7,10 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
+from models.runtime import Encoder
+from service.clips import Embedded
 from service.context import Context, Shared
-from service.engine import Embedded
-from service.exchange import converse, embed
+from service.exchange import embed, exchange_with
 from service.formats.answers import all_embedded
 from service.formats.json_body import JSON
 from service.formats.open_inference import (
@@ -25,8 +26,8 @@ from service.inference.catalogue import Served
 from service.openapi import SCHEMAS, problem_responses
 from service.problems import AUDIO_PROBLEMS, Problem
 from service.telemetry.timing import Timing
+from service.threads import in_thread
 from service.traffic.access import needs_key, probe
-from service.traffic.patience import in_thread
 from service.untrusted import printable
 
 router = APIRouter(prefix="/v2", tags=["open inference"])
@@ -136,8 +137,8 @@ async def version_infer(model: str, version: str, request: Request, shared: Shar
     return await _infer(request, shared, _served(shared, model, version))
 
 
-def _served(shared: Context, model: str, version: str | None = None) -> Served:
-    served = shared.catalogue.get(model)
+def _served(shared: Context, model: str, version: str | None = None) -> Served[Encoder]:
+    served = shared.catalogue.model(model)
     if version not in (None, served.space_id):
         detail = (
             f"There is no version {printable(str(version))!r} of {served.name}; "
@@ -147,21 +148,21 @@ def _served(shared: Context, model: str, version: str | None = None) -> Served:
     return served
 
 
-def _described(served: Served) -> dict[str, Any]:
-    return model_metadata(served.name, served.space_id, served.encoder.card.embed_dim)
+def _described(served: Served[Encoder]) -> dict[str, Any]:
+    return model_metadata(served.name, served.space_id, served.network.card.embed_dim)
 
 
-async def _infer(request: Request, shared: Context, model: Served) -> Response:
+async def _infer(request: Request, shared: Context, model: Served[Encoder]) -> Response:
     async def answer(body: InferBody, asked: NoParameters, timing: Timing) -> Response:
-        outcomes = await embed(request, shared, model.encoder, body, None, timing)
+        outcomes = await embed(request, shared, model.network, body, None, timing)
         files = all_embedded(outcomes, body.tensor)
         with timing.stage("render"):
             return await in_thread(_render, model, body, files)
 
-    return await converse(request, shared, read_inference, NoParameters(), answer)
+    return await exchange_with(read_inference, request, shared, NoParameters(), answer)
 
 
-def _render(model: Served, body: InferBody, files: Sequence[Embedded]) -> Response:
+def _render(model: Served[Encoder], body: InferBody, files: Sequence[Embedded]) -> Response:
     tensor, binary = output_tensor([file.embedding for file in files], is_binary=body.is_binary)
     audio_seconds = sum(file.duration_s for file in files)
     document: dict[str, Any] = {

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request, Response
 
 from models.modelfile import Card
-from service.audio.uploads import Body
+from service.clips import Embedded
 from service.context import Shared
 from service.dimensions import check_dimensions, shorten
-from service.engine import Embedded
-from service.exchange import converse, embed
-from service.formats.answers import all_embedded, json_response, vector
+from service.exchange import embed, exchange_with
+from service.formats.answers import all_embedded, json_response
 from service.formats.json_body import JSON
 from service.formats.openai_embeddings import (
     OpenAIEmbedding,
@@ -20,12 +19,13 @@ from service.formats.openai_embeddings import (
     openai_usage,
     read_openai,
 )
+from service.formats.vectors import vector
 from service.openapi import SCHEMAS, Responses, problem_responses
-from service.parameters import Output
 from service.problems import AUDIO_PROBLEMS
 from service.telemetry.timing import Timing
+from service.threads import in_thread
 from service.traffic.access import needs_key
-from service.traffic.patience import in_thread
+from service.uploads.body import Body
 
 router = APIRouter(tags=["embeddings"])
 
@@ -54,18 +54,18 @@ async def embed_openai(request: Request, shared: Shared) -> Response:
     """
 
     async def answer(body: Body, asked: OpenAIParameters, timing: Timing) -> Response:
-        encoder = shared.catalogue.get(asked.model).encoder
+        encoder = shared.catalogue.model(asked.model).network
         check_dimensions(asked.dimensions, encoder.card)
         outcomes = await embed(request, shared, encoder, body, None, timing)
         files = all_embedded(shorten(outcomes, asked.dimensions), "input")
         with timing.stage("render"):
             return await in_thread(_render, encoder.card, files, asked)
 
-    return await converse(request, shared, read_openai, OpenAIParameters(), answer)
+    return await exchange_with(read_openai, request, shared, OpenAIParameters(), answer)
 
 
 def _render(card: Card, files: Sequence[Embedded], asked: OpenAIParameters) -> Response:
-    output: Output = "base64" if asked.encoding_format == "base64" else "json"
+    output = "base64" if asked.encoding_format == "base64" else "json"
     return json_response(
         OpenAIList(
             model=card.name,

@@ -1,4 +1,4 @@
-"""`GET /v1/usage`: who has used how much since the process started."""
+"""`GET /v1/usage`: who has used how much, in this process or in all replicas that share a Redis."""
 
 from fastapi import APIRouter, Request
 
@@ -7,7 +7,7 @@ from service.openapi import problem_responses
 from service.schemas import KeyUsage, UsageReport
 from service.traffic.access import needs_key
 from service.traffic.quotas import Caller
-from service.traffic.usage import Used
+from service.traffic.shared_accounts import SharedUse, Sums
 
 router = APIRouter(tags=["limits"])
 
@@ -19,18 +19,21 @@ router = APIRouter(tags=["limits"])
 )
 @needs_key()
 async def show_usage(request: Request, shared: Shared) -> UsageReport:
-    """Requests and seconds of audio by key, since this process started.
+    """Requests and seconds of audio by key: of all replicas where they share a Redis that answers.
 
-    A key of the scope `metrics` sees all keys, another one sees itself.
+    Else of this process since it started. A key of the scope `metrics` sees all keys, another one
+    sees itself.
     """
     caller: Caller = request.state.caller
-    by_key = shared.usage.by_key
-    seen = by_key if caller.sees_all else {caller.key: by_key.get(caller.key, Used())}
+    everywhere = await shared.usage.of_all_replicas()
+    use = everywhere or SharedUse(shared.usage.since, shared.usage.by_key)
+    seen = use.by_key if caller.sees_all else {caller.key: use.by_key.get(caller.key, Sums())}
     rows = sorted(seen.items(), key=lambda row: row[0] or "")
     return UsageReport(
-        since=shared.usage.since,
+        since=use.since,
+        replicas="all" if everywhere else "this",
         data=[
-            KeyUsage(key=key, requests=used.requests, audio_seconds=round(used.audio_s, 3))
-            for key, used in rows
+            KeyUsage(key=key, requests=sums.requests, audio_seconds=round(sums.audio_s, 3))
+            for key, sums in rows
         ],
     )

@@ -1,7 +1,7 @@
 """Long recordings answered in lines of JSON, or in events, while the rest is still computed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from typing import TypeVar
@@ -13,23 +13,23 @@ from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from service.audio.spool import Spooled, spooled
 from service.context import Context
-from service.errors import shortage
+from service.errors import as_problem, shortage
+from service.exceptions import Failure
 from service.exchange import merged
-from service.formats.accept import negotiated
-from service.formats.answers import NPY
-from service.formats.arrow import ARROW
+from service.formats.accept import IN_ONE_PIECE, negotiated
 from service.problems import Problem, invalid_parameter
 from service.streams.streaming import Members, Plan, answers
 from service.traffic.patience import while_connected
+from service.uploads.spool import Spooled, spooled
 
 NDJSON = "application/x-ndjson"
 EVENTS = "text/event-stream"  # of HTML's Server-Sent Events
-OTHERS = ("application/json", NPY, ARROW)  # what answers in one piece
 
 P = TypeVar("P", bound=BaseModel)
 Lines = AsyncGenerator[bytes, None]
+Answers = AsyncGenerator[list[Members], None]
+Instead = Callable[[P, Spooled, Answers], Answers]
 Writer = Callable[[Iterable[Members]], bytes]
 
 log = structlog.get_logger()
@@ -39,20 +39,27 @@ def streamed_as(request: Request, stream: bool) -> str | None:
     """The form of a stream, if one is asked for by the query or by the Accept header."""
     accept = request.headers.get("accept", "")
     if stream:
-        return negotiated(accept, (NDJSON, EVENTS))
-    chosen = negotiated(accept, (*OTHERS, NDJSON, EVENTS))
+        return negotiated(accept, list(_WRITERS))
+    chosen = negotiated(accept, [*IN_ONE_PIECE, *_WRITERS])
     return chosen if chosen in _WRITERS else None
 
 
 def misplaced() -> Problem:
-    """The parameter came with the form, too late to receive the file in another way."""
+    """The problem of `stream` in the form, where it comes too late."""
     return invalid_parameter("stream", "stream belongs into the query: ?stream=true.", value=True)
 
 
 async def answer_in_lines(
-    request: Request, shared: Context, query: P, planned: Callable[[P], Plan], media_type: str
+    request: Request,
+    shared: Context,
+    query: P,
+    planned: Callable[[P], Awaitable[Plan]],
+    media_type: str,
+    instead: Instead[P] | None = None,
 ) -> StreamingResponse:
     """Receive one file, and answer in that form once the first line is there.
+
+    `instead` makes of the answers what is sent in their place.
 
     Raises:
         Problem: for whatever is wrong before that.
@@ -60,15 +67,40 @@ async def answer_in_lines(
     async with AsyncExitStack() as stack:
         stack.enter_context(shared.streams.slot())
         upload = await stack.enter_async_context(spooled(request, shared.settings))
-        plan = planned(merged(query, upload.fields))
+        asked = merged(query, upload.fields)
+        plan = await planned(asked)
+        change = partial(instead, asked, upload) if instead else _as_they_are
         spend = partial(shared.spend, request.state.caller)
         write = _WRITERS[media_type]
-        lines = _lines(shared, plan, upload, spend, write, request.state.request_id)
-        await stack.enter_async_context(aclosing(lines))
-        first = await while_connected(request, _first(lines))
-        sent = _with(first, lines)
-        return LineResponse(sent, media_type, stack.pop_all(), shared.settings.idle_timeout_s)
+        lines = _lines(shared, plan, upload, spend, change, write, request.state.request_id)
+        return await begun(request, shared, lines, media_type, stack)
     raise AssertionError("nothing is suppressed")
+
+
+async def send_in_lines(
+    request: Request, shared: Context, answers: Answers, media_type: str
+) -> StreamingResponse:
+    """Send answers in that form, as they are made, once there is a first one.
+
+    Raises:
+        Problem: there is no place for another stream.
+        Exception: what `answers` raises before the first one.
+    """
+    async with AsyncExitStack() as stack:
+        stack.enter_context(shared.streams.slot())
+        lines = _written(answers, _WRITERS[media_type], request.state.request_id)
+        return await begun(request, shared, lines, media_type, stack)
+    raise AssertionError("nothing is suppressed")
+
+
+async def begun(
+    request: Request, shared: Context, lines: Lines, media_type: str, stack: AsyncExitStack
+) -> StreamingResponse:
+    """An answer whose first line is there; it takes along what `stack` holds."""
+    await stack.enter_async_context(aclosing(lines))
+    first = await while_connected(request, _first(lines))
+    sent, idle_s = _with(first, lines), shared.settings.idle_timeout_s
+    return LineResponse(sent, media_type, stack.pop_all(), idle_s)
 
 
 class LineResponse(StreamingResponse):
@@ -100,6 +132,7 @@ async def _lines(
     plan: Plan,
     upload: Spooled,
     spend: Callable[[float], None],
+    change: Callable[[Answers], Answers],
     write: Writer,
     request_id: str,
 ) -> Lines:
@@ -109,22 +142,42 @@ async def _lines(
     warnings: list[str] = []
     async with (
         aclosing(shared.recordings.blocks(upload.file, plan.selection, warnings.append)) as blocks,
-        aclosing(answers(shared.engine.batcher, plan, blocks, spend, warnings)) as some,
+        aclosing(answers(shared.engine.batcher, plan, blocks, spend, warnings)) as given,
+        aclosing(_opened_by(opening, change(given))) as some,
+        aclosing(_written(some, write, request_id)) as lines,
     ):
+        async for line in lines:
+            yield line
+
+
+async def _opened_by(opening: list[Members], answers: Answers) -> Answers:
+    """The answers, the first of which comes with what opens them."""
+    async with aclosing(answers):
+        async for members in answers:
+            yield [*opening, *members]
+            opening = []
+
+
+async def _written(answers: Answers, write: Writer, request_id: str) -> Lines:
+    """Answers as lines; what goes wrong after the first of them is the last line."""
+    has_begun = False
+    async with aclosing(answers):
         try:
-            async for members in some:
-                yield write([*opening, *members])
-                opening = []
+            async for members in answers:
+                yield write(members)
+                has_begun = True
         except Exception as error:
-            if opening:
+            if not has_begun:
                 raise
-            yield write([failure(as_problem(error), request_id)])
+            yield write([failure(broken_off(error), request_id)])
 
 
-def as_problem(error: Exception) -> Problem:
-    """What broke a stream off, as it may be told."""
+def broken_off(error: Exception) -> Problem:
+    """The problem that an exception is, where it breaks off a stream."""
     if isinstance(error, Problem):
         return error
+    if isinstance(error, Failure):
+        return as_problem(error)
     if short := shortage(error):
         return short
     log.error("stream failed", exc_info=error)
@@ -158,6 +211,12 @@ def as_events(answers: Iterable[Members]) -> bytes:
 
 
 _WRITERS: dict[str, Writer] = {NDJSON: as_lines, EVENTS: as_events}
+LINES = {media_type: {"schema": {"type": "string"}} for media_type in _WRITERS}
+"""What OpenAPI says of them."""
+
+
+def _as_they_are(given: Answers) -> Answers:
+    return given
 
 
 async def _first(lines: Lines) -> bytes:

@@ -18,13 +18,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from models.audio import AudioError, Resampler
+from models.audio import Resampler
 from models.runtime import Floats
 from models.tiles import checked
 from service.context import Context
-from service.engine import Windowing
-from service.errors import audio_problem, validation_problem
+from service.dimensions import check_dimensions
+from service.errors import validation_problem
+from service.inference.catalogue import Catalogue
+from service.inference.windowing import Windowing
 from service.parameters import (
+    Dimensions,
     EmbeddingParameters,
     JsonParameters,
     PredictionParameters,
@@ -54,14 +57,29 @@ class LiveConfig(JsonParameters):
 
     model_config = ConfigDict(extra="forbid")
 
-    sample_rate: int = Field(ge=8_000, le=48_000)
-    encoding: Literal["s16le", "f32le"] = "s16le"
-    model: str | None = Field(default=None, max_length=128)
-    head: str | None = Field(default=None, max_length=128)
-    window_s: Seconds = Field(default=1.0, le=60)
-    hop_s: Seconds | None = None
-    output: Literal["json", "base64"] = "json"
-    top_k: TopK = 5
+    sample_rate: int = Field(ge=8_000, le=48_000, description="Hz of what comes.")
+    encoding: Literal["s16le", "f32le"] = Field(
+        default="s16le", description="Mono samples: 16-bit integers, or floats in [-1, 1]."
+    )
+    model: str | None = Field(
+        default=None, max_length=128, description="An id from `GET /v1/models`; else the default."
+    )
+    head: str | None = Field(
+        default=None,
+        max_length=128,
+        description="A classifier's id; its labels then come beside each vector.",
+    )
+    window_s: Seconds = Field(default=1.0, le=60, description="Seconds of a window.")
+    hop_s: Seconds | None = Field(
+        default=None, description="Seconds from one window's start to the next; else `window_s`."
+    )
+    output: Literal["json", "base64"] = Field(
+        default="json", description="Vectors as numbers, or as little-endian float32 in base64."
+    )
+    dimensions: Dimensions | None = Field(
+        default=None, description="So many values of each vector, the first, at length 1."
+    )
+    top_k: TopK = Field(default=5, description="How many labels, the best of them.")
 
 
 class _End(BaseModel):
@@ -72,16 +90,18 @@ class _End(BaseModel):
     end: Literal[True]
 
 
-async def converse(socket: WebSocket, shared: Context) -> None:
+async def serve_stream(socket: WebSocket, shared: Context) -> None:
     """Serve one accepted socket until the client has ended its stream.
 
     Raises:
-        Problem: for whatever is wrong; the socket is still open then.
+        Problem, ServiceError, AudioError: for whatever is wrong; the socket is still open then.
         WebSocketDisconnect: the client has gone.
     """
     settings = shared.settings
     config = _config(await _Listener(socket, settings.head_timeout_s, "configuration").receive())
-    plan = _plan(shared, config)
+    named = [config.head] if config.head else []
+    catalogue = await shared.catalogue_of(socket.state.caller, named)
+    plan = _plan(catalogue, config)
     await _send(socket, [plan.opening], settings.idle_timeout_s)
     spend = partial(shared.spend, socket.state.caller)
     with ExitStack() as place:
@@ -102,21 +122,24 @@ def _config(message: str | bytes) -> LiveConfig:
         raise validation_problem(error.errors()) from None
 
 
-def _plan(shared: Context, config: LiveConfig) -> Plan:
+def _plan(catalogue: Catalogue, config: LiveConfig) -> Plan:
     """As for a file, in tiles that add a hop: a frame leaves once all that it sees has come."""
-    model = shared.catalogue.model_for(config.model, config.head)
-    windowing = Windowing.of(config.window_s, config.hop_s, model.encoder.card)
+    model = catalogue.model_for(config.model, config.head)
+    check_dimensions(config.dimensions, model.network.card)
+    windowing = Windowing.of(config.window_s, config.hop_s, model.network.card)
     assert windowing is not None
     hop_frames = max(1, round(windowing.hop_s / windowing.frame_s))
-    return Plan(model, "embedding", windowing, _described(shared, config), hop_frames)
+    return Plan(model, "embedding", windowing, _described(catalogue, config), hop_frames)
 
 
-def _described(shared: Context, config: LiveConfig) -> Describe:
-    vectors = describe_vectors(EmbeddingParameters(output=config.output))
+def _described(catalogue: Catalogue, config: LiveConfig) -> Describe:
+    vectors = describe_vectors(
+        EmbeddingParameters(output=config.output, dimensions=config.dimensions)
+    )
     if config.head is None:
         return vectors
     asked = PredictionParameters(top_k=config.top_k)
-    labels = describe_predictions(shared.catalogue.head(config.head), asked)
+    labels = describe_predictions([catalogue.classifier(config.head)], asked)
 
     def both(rows: Floats) -> list[Members]:
         return [a | b for a, b in zip(vectors(rows), labels(rows), strict=True)]
@@ -172,10 +195,7 @@ def _samples(message: bytes, dtype: np.dtype[Any], resampler: Resampler) -> Floa
     scale = np.float32(2.0**-15 if dtype.kind == "i" else 1.0)
     with np.errstate(invalid="ignore"):  # a signalling NaN is refused below, and no line of the log
         samples = pcm.astype(np.float32) * scale
-    try:
-        return resampler.add(checked(samples))
-    except AudioError as error:
-        raise audio_problem(error) from None
+    return resampler.add(checked(samples))
 
 
 def _check_message(message: bytes) -> None:
@@ -201,7 +221,7 @@ def _check_duration(seconds: float, limit: float) -> None:
 
 
 class _Listener:
-    """Receives messages from a client that has to say something.
+    """Receives messages, and gives up a client that sends too little audio.
 
     It may be waited for `patience_s` without any audio. Waiting uses that up, audio gives it back,
     ten times as much as it lasts: neither empty messages nor a sample now and then keep a socket.
@@ -217,7 +237,7 @@ class _Listener:
         self._patience_s = self._left_s = patience_s
 
     def heard(self, audio_s: float) -> None:
-        """So much audio has come."""
+        """Give back patience for audio that has come."""
         self._left_s = min(self._patience_s, self._left_s + PATIENCE_PER_AUDIO * audio_s)
 
     async def receive(self) -> str | bytes:

@@ -18,14 +18,15 @@ from models.classifier import Classifier
 from models.runtime import Encoder, Floats
 from models.tiles import Cutter, Tile
 from models.windows import Timed, shortened
-from service.engine import Windowing, pooled, too_short
-from service.formats.answers import vector
-from service.inference.batcher import RECORDING_TILE_S, TILES_AHEAD, Batcher, Turn
-from service.inference.catalogue import Served, ServedHead
+from service.engine import pooled, too_short
+from service.exceptions import ServiceError
+from service.formats.vectors import vector
+from service.inference.batcher import RECORDING_TILE_S, TILES_AHEAD, Batcher, Deadlines
+from service.inference.catalogue import Served
 from service.inference.scoring import Scored, describe
+from service.inference.windowing import Windowing
 from service.parameters import EmbeddingParameters, PredictionParameters
-from service.problems import Problem
-from service.traffic.patience import in_thread
+from service.threads import in_thread
 
 Members = dict[str, Any]
 Describe = Callable[[Floats], list[Members]]
@@ -42,7 +43,7 @@ class Plan:
         hop_frames: of a live stream, whose tiles add one hop each; None for what need not hurry.
     """
 
-    model: Served
+    model: Served[Encoder]
     kind: str
     windowing: Windowing | None
     describe: Describe
@@ -51,7 +52,7 @@ class Plan:
 
     @property
     def opening(self) -> Members:
-        """What stands before the first answer."""
+        """The first line of the answer."""
         return {"object": "stream", "model": self.model.name, "space_id": self.model.space_id}
 
 
@@ -72,16 +73,16 @@ async def answers(
         warnings: what is noticed about the recording, all of it there when the blocks have ended.
 
     Raises:
-        Problem: the recording is too short, or the model fails.
+        ServiceError: the recording is too short, or the model fails.
     """
-    encoder, windowing = plan.model.encoder, plan.windowing
+    encoder, windowing = plan.model.network, plan.windowing
     timeline = windowing.timeline(encoder) if windowing else None
     source, whole, n_windows = _Counted(blocks, spend), encoder.pool(), 0
     new_frames = plan.hop_frames or encoder.tiling.new_frames(RECORDING_TILE_S)
     ahead = TILES_AHEAD if plan.hop_frames is None else 1
     async with (
         aclosing(_tiles(encoder, source, new_frames)) as tiles,
-        aclosing(batcher.frames(Turn(), encoder, tiles, ahead)) as parts,
+        aclosing(batcher.frames(Deadlines(), encoder, tiles, ahead)) as parts,
     ):
         async for frames in parts:
             timed = await in_thread(pooled, frames, whole, timeline)
@@ -101,33 +102,43 @@ async def answers(
 
 
 def describe_vectors(asked: EmbeddingParameters) -> Describe:
-    """Each vector itself."""
+    """Answers with the vectors themselves."""
 
     def members(vectors: Floats) -> list[Members]:
-        _check(vectors)
+        check_finite(vectors)
         short = shortened(vectors, asked.dimensions)
         return [{"embedding": vector(row, asked.output or "json")} for row in short]
 
     return members
 
 
-def describe_predictions(head: ServedHead, asked: PredictionParameters) -> Describe:
-    """What a classifier says of each vector."""
-    return partial(_predictions, head.classifier, asked)
+def describe_predictions(
+    classifiers: Sequence[Served[Classifier]], asked: PredictionParameters
+) -> Describe:
+    """Answers with what classifiers say of each vector; of several, each in its place."""
+    networks = [classifier.network for classifier in classifiers]
+    if len(networks) == 1:
+        return partial(_predictions, networks[0], asked)
+
+    def members(vectors: Floats) -> list[Members]:
+        each = [_predictions(network, asked, vectors) for network in networks]
+        return [{"classifications": list(row)} for row in zip(*each, strict=True)]
+
+    return members
 
 
 def _predictions(
     classifier: Classifier, asked: PredictionParameters, vectors: Floats
 ) -> list[Members]:
-    _check(vectors)
+    check_finite(vectors)
     scored = Scored(classifier.card, classifier.predict(vectors))
-    _check(scored.rows.logits)
+    check_finite(scored.rows.logits)
     rows = (describe(scored, row, asked) for row in range(len(vectors)))
     return [row.model_dump(exclude_none=True) for row in rows]
 
 
 class _Counted:
-    """Blocks, and how much they came to."""
+    """Passes blocks on and counts their seconds."""
 
     def __init__(self, blocks: AsyncIterator[Floats], spend: Callable[[float], None]) -> None:
         self._blocks, self._spend = blocks, spend
@@ -149,8 +160,8 @@ async def _tiles(encoder: Encoder, source: _Counted, new_frames: int) -> AsyncGe
     async for block in source:
         for tile in cutter.add(block):
             yield tile
-    if problem := too_short(source.duration_s):
-        raise problem
+    if error := too_short(source.duration_s):
+        raise error
     yield cutter.rest()
 
 
@@ -164,6 +175,7 @@ def _windows(plan: Plan, timed: list[Timed], before: int) -> list[Members]:
     ]
 
 
-def _check(values: np.typing.NDArray[Any]) -> None:
+def check_finite(values: np.typing.NDArray[Any]) -> None:
+    """Raises ServiceError, `internal`, where a value is not a number."""
     if not np.isfinite(values).all():
-        raise Problem("internal", "The model's answer for this recording is not finite.")
+        raise ServiceError("internal", "The model's answer for this recording is not finite.")

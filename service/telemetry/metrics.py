@@ -1,36 +1,32 @@
-"""What Prometheus scrapes: traffic, stages, audio, refusals, and what is served.
+"""What Prometheus scrapes and the service counts: traffic, stages, audio, refusals.
+
+The state at the time of a scrape is in `service/gauges.py`.
 
 No label holds anything a client wrote, and every value that a label can have is there from the
 start, at 0: a rate over a series that does not exist yet is no rate.
 """
 
-import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import version
-from typing import TYPE_CHECKING, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import get_args
 
 from fastapi.routing import APIRoute, APIWebSocketRoute
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
 from starlette.routing import BaseRoute
 
-from service.audio.decode_process import Cause
-from service.engine import Clip, Embedded
-from service.problems import PROBLEM_TYPES, Problem
+from service.collections.job_records import ENDED
+from service.formats.job_requests import Kind
+from service.problems import PROBLEM_TYPES
 
-if TYPE_CHECKING:
-    from service.context import Context
-    from service.traffic.usage import Usage
-
-STAGES = ("receive", "decode", "queue", "infer", "classify", "render")
+STAGES = ("receive", "decode", "queue", "infer", "classify", "search", "store", "render")
 RESULTS = ("decoded", "embedded")
 RELOADS = ("done", "refused")
 WEBSOCKET = "WEBSOCKET"  # in place of a method
@@ -40,10 +36,9 @@ NO_ROUTE = "none"  # what was answered before the routes, and what is at no rout
 HUNG_UP = 499  # in place of a status, where the client was gone before there was one
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_LONG_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600)
 _BYTES = tuple(4**k for k in range(5, 16))  # 1 KiB to 1 GiB
 _WHOLE = (1, 2, 4, 8, 16, 32, 64)
-
-Family = CounterMetricFamily | GaugeMetricFamily
 
 
 class Metrics:
@@ -109,6 +104,32 @@ class Metrics:
             ("reason",),
             registry=registry,
         )
+        self.jobs_in_hand = Gauge(
+            "viola_worker_jobs", "Jobs that this process works on.", registry=registry
+        )
+        self.job_places = Gauge(
+            "viola_worker_places", "Jobs that it may work on at once.", registry=registry
+        )
+        self.job_wait = Histogram(
+            "viola_job_wait_seconds",
+            "From a job's submission until this process took it, the first that did.",
+            ("kind",),
+            buckets=_LONG_SECONDS,
+            registry=registry,
+        )
+        self.job_duration = Histogram(
+            "viola_job_duration_seconds",
+            "From when a job was first taken to its end, by this process.",
+            ("kind", "state"),
+            buckets=_LONG_SECONDS,
+            registry=registry,
+        )
+        self.jobs_again = Counter(
+            "viola_jobs_begun_again_total",
+            "Jobs that this process took up which another had put down, or died of.",
+            ("kind",),
+            registry=registry,
+        )
         self.reloads = Counter(
             "viola_reloads_total",
             "Reloads of models and keys, by outcome.",
@@ -120,9 +141,13 @@ class Metrics:
         _from_zero(self.rejected, PROBLEM_TYPES)
         _from_zero(self.refused_files, PROBLEM_TYPES)
         _from_zero(self.reloads, RELOADS)
+        _from_zero(self.job_wait, get_args(Kind))
+        _from_zero(self.jobs_again, get_args(Kind))
+        for kind, state in product(get_args(Kind), ENDED):
+            self.job_duration.labels(kind, state)
 
-    def know(self, routes: Sequence[BaseRoute]) -> None:
-        """Start the counts of every answer that the routes say they can give."""
+    def start_at_zero(self, routes: Sequence[BaseRoute]) -> None:
+        """Start the counters of every answer that the routes declare, at 0."""
         for route in routes:
             if isinstance(route, APIRoute):
                 statuses = {200, *route.responses}
@@ -135,10 +160,6 @@ class Metrics:
         self.request_duration.labels(path)
         for status in statuses:
             self.requests.labels(path, method, str(status))
-
-    def watch(self, context: "Context") -> None:
-        """Also show the state that the application's parts are in at the time of a scrape."""
-        self.registry.register(_State(context))
 
     def observe_request(
         self, route: str | None, method: str, status: int | None, seconds: float, n_bytes: int
@@ -156,129 +177,42 @@ class Metrics:
         for stage, duration in seconds.items():
             self.stage_duration.labels(stage).observe(duration)
 
-    def observe_decoded(self, prepared: Sequence[Clip | Problem]) -> float:
-        """Count what the files of one request came to; returns the seconds of audio in them."""
-        clips = [item for item in prepared if isinstance(item, Clip)]
-        audio_s = sum(clip.duration_s for clip in clips)
+    def observe_decoded(self, audio_s: float, refused: Iterable[str]) -> None:
+        """Count what the files of one request came to: seconds, and problems by their names."""
         self.audio.labels("decoded").inc(audio_s)
-        for item in prepared:
-            if isinstance(item, Problem):
-                self.refused_files.labels(item.kind.slug).inc()
-        return audio_s
+        for slug in refused:
+            self.refused_files.labels(slug).inc()
 
-    def observe_embedded(self, outcomes: Sequence[Embedded | Problem]) -> None:
+    def observe_embedded(self, audio_s: float, n_windows: int) -> None:
         """Count the vectors of one request."""
-        for item in outcomes:
-            if isinstance(item, Embedded):
-                self.audio.labels("embedded").inc(item.duration_s)
-                self.windows.inc(len(item.windows.start_s) if item.windows else 0)
+        self.audio.labels("embedded").inc(audio_s)
+        self.windows.inc(n_windows)
 
     def observe_stream(self, audio_s: float) -> None:
-        """Count a part of a recording whose answers leave while it is decoded."""
+        """Count a part of a recording that is answered as a stream."""
         for result in RESULTS:
             self.audio.labels(result).inc(audio_s)
+
+    def observe_job_begun(self, kind: str, attempt: int, waited_s: float) -> None:
+        """Count a job that this process has taken."""
+        if attempt == 1:
+            self.job_wait.labels(kind).observe(waited_s)
+        else:
+            self.jobs_again.labels(kind).inc()
+
+    def observe_job_ended(self, kind: str, state: str, took_s: float) -> None:
+        """Count a job that this process has ended."""
+        self.job_duration.labels(kind, state).observe(took_s)
 
     def observe_batch(self, rows: int, audio_s: float, took_s: float) -> None:
         """Count one inference."""
         self.batch_rows.observe(rows)
 
     def page(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+        """All counters in Prometheus' text format."""
         return generate_latest(self.registry)
-
-
-class _State(Collector):
-    """What is read off the application when it is asked for, rather than counted."""
-
-    def __init__(self, context: "Context") -> None:
-        self.context = context
-
-    def collect(self) -> Iterator[Family]:
-        context = self.context
-        decoder = context.engine.decoder
-        yield _gauge("viola_ready", "Whether readiness is green.", not context.complaints())
-        yield _gauge("viola_draining", "Whether it is shutting down.", context.drain.has_begun)
-        yield _gauge(
-            "viola_inflight_requests", "Requests with audio in hand.", context.admission.inflight
-        )
-        yield _gauge(
-            "viola_inflight_limit", "How many there may be.", context.admission.max_inflight
-        )
-        yield from _used(context.usage)
-        batcher = context.engine.batcher
-        yield _gauge("viola_queue_audio_seconds", "Audio that waits.", batcher.queued_s)
-        yield _gauge("viola_memory_bytes", "What requests hold in memory.", context.budget.used)
-        yield _gauge("viola_memory_limit_bytes", "What they may hold.", context.budget.total)
-        yield _gauge("viola_streams", "Answers in lines in hand.", context.streams.inflight)
-        yield _gauge("viola_live_streams", "Live streams with audio.", context.live.inflight)
-        yield _gauge("viola_hung_inferences", "Inferences given up.", batcher.hung)
-        yield _gauge("viola_decode_workers", "Processes that decode.", len(decoder.pids))
-        restarts = CounterMetricFamily(
-            "viola_decode_worker_restarts_total",
-            "Processes that decode and were replaced, by cause.",
-            labels=("cause",),
-        )
-        for cause in get_args(Cause):
-            restarts.add_metric((cause,), decoder.restarts[cause])
-        yield restarts
-        yield _info(
-            "viola_model_info",
-            "A model that is served.",
-            [
-                {
-                    "model": model.name,
-                    "space_id": model.space_id,
-                    "embed_dim": str(model.encoder.card.embed_dim),
-                }
-                for model in context.catalogue.served.values()
-            ],
-        )
-        yield _info(
-            "viola_classifier_info",
-            "A classifier that is served.",
-            [
-                {"head": head.name, "space_id": head.space_id}
-                for head in context.catalogue.heads.values()
-            ],
-        )
-        yield _info("viola_build_info", "What is running.", [_build()])
-
-
-def _used(usage: "Usage") -> Iterator[Family]:
-    """By the names that the operator gave the keys; of an open service the name is empty."""
-    requests = CounterMetricFamily(
-        "viola_key_requests_total", "Requests and live streams, by key.", labels=("key",)
-    )
-    audio = CounterMetricFamily(
-        "viola_key_audio_seconds_total", "Audio decoded, by key.", labels=("key",)
-    )
-    for key, used in usage.by_key.items():
-        requests.add_metric((key or "",), used.requests)
-        audio.add_metric((key or "",), used.audio_s)
-    yield requests
-    yield audio
 
 
 def _from_zero(metric: Counter | Histogram, values: Iterable[str]) -> None:
     for value in values:
         metric.labels(value)
-
-
-def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, text, value=float(value))
-
-
-def _info(name: str, text: str, rows: Sequence[Mapping[str, str]]) -> GaugeMetricFamily:
-    """Facts as labels of a 1, which is how Prometheus joins them to numbers."""
-    family = GaugeMetricFamily(name, text, labels=tuple(rows[0]) if rows else ())
-    for row in rows:
-        family.add_metric(tuple(row.values()), 1)
-    return family
-
-
-def _build() -> dict[str, str]:
-    return {
-        "version": version("viola-audio"),
-        "onnxruntime": version("onnxruntime"),
-        "python": platform.python_version(),
-    }

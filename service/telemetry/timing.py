@@ -28,5 +28,5 @@ class Timing:
             self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - started
 
     def header(self) -> str:
-        """The header's value, in milliseconds as it wants them."""
+        """The value of the `Server-Timing` header, in milliseconds."""
         return ", ".join(f"{name};dur={s * 1000:.1f}" for name, s in self.seconds.items())

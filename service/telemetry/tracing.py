@@ -47,7 +47,7 @@ def close(provider: TracerProvider | None) -> None:
 
 
 def telemetry(provider: TracerProvider | None) -> TelemetryConfig:
-    """What FastAPI may do: spans to this provider, and nothing that the environment turns on."""
+    """FastAPI's settings: spans go to this provider; the environment turns nothing else on."""
     return {
         "tracer_provider": provider,
         "tracing": provider is not None,

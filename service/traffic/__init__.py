@@ -1,1 +1,1 @@
-"""Who may come, how much at once, for how long."""
+"""Access, quotas and limits: who may call, how much at once, and for how long."""

@@ -1,4 +1,4 @@
-"""What a route asks of its callers: declared once, at the route, and nowhere else.
+"""Who may call a route: declared at the route's function, and nowhere else.
 
     @router.post("/v1/audio/embeddings")
     @needs_key("embed", metered=True)
@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from starlette.routing import BaseRoute
 
-Scope = Literal["embed", "classify", "metrics"]
+Scope = Literal["embed", "classify", "metrics", "search", "teach", "jobs"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 T = TypeVar("T")

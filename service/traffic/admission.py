@@ -1,4 +1,4 @@
-"""How much may be in hand at once; one request more is refused at once, not kept waiting."""
+"""A limit on requests in progress: one more than that is refused at once, not kept waiting."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -10,12 +10,12 @@ RETRY_AFTER_S = 1
 
 
 class Admission:
-    """Counts requests in hand; used on the event loop alone, so a plain number does.
+    """Counts requests in progress; used on the event loop alone, so a plain number does.
 
     Args:
-        max_inflight: how many there may be.
-        max_queue_s: seconds of audio that one more may have to wait behind.
-        ahead_s: how many it would.
+        max_inflight: requests in progress at the most.
+        max_queue_s: seconds of audio that may be queued before a new request.
+        ahead_s: tells how many are queued now.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Admission:
         self._ahead_s = ahead_s
 
     def check(self) -> None:
-        """Whether one more may come.
+        """Refuse another request where there is no room for it.
 
         Raises:
             Problem: if every place is taken, or the queue is full.
@@ -57,6 +57,6 @@ class Admission:
 
 
 def overloaded(detail: str, limit: float, observed: float, unit: str) -> Problem:
-    """There is too much of something; in a second there may be less."""
+    """The refusal of a request for which there is no room now; it may be sent again in a second."""
     headers = {"Retry-After": str(RETRY_AFTER_S)}
     return Problem("overloaded", detail, limit=limit, observed=observed, unit=unit, headers=headers)

@@ -2,7 +2,7 @@
 
 A line a key, in the file that `VIOLA_API_KEYS_FILE` names or in `VIOLA_API_KEYS` itself:
 
-    name:sha256[:scope,scope][:audio_seconds_per_minute][:max_inflight]
+    name:sha256[:scope,scope][:audio_seconds_per_minute][:max_inflight][:group,group]
 
 Keys are 256 random bits, so a plain hash is enough: there is nothing to guess that a slow one would
 protect. `viola key NAME` makes one.
@@ -32,6 +32,7 @@ USUAL_SCOPES: tuple[Scope, ...] = ("embed", "classify")  # of a line that names 
 PREFIX = "viola_"  # tells people, and scanners of repositories, what they have found
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_GROUP = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 STREAM_PROTOCOL = "viola.stream"  # what a socket speaks that was opened with subprotocols
@@ -42,13 +43,17 @@ _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 @dataclass(frozen=True)
 class Key:
-    """A key as it is stored: its hash, what it opens, how much it may send, how much at once."""
+    """A key as it is stored: its hash, what it opens, how much it may send, how much at once.
+
+    `groups` are those whose collections and classifiers it shares.
+    """
 
     name: str
     digest: str
     scopes: frozenset[Scope] = frozenset(USUAL_SCOPES)
     audio_seconds_per_minute: float | None = None
     max_inflight: int | None = None
+    groups: frozenset[str] = frozenset()
 
     @classmethod
     def parse(cls, line: str) -> "Key":
@@ -58,25 +63,26 @@ class Key:
             ValueError: with what is wrong with it. The line itself may be a key, and is not shown.
         """
         fields = line.strip().split(":")
-        if len(fields) > 5:
+        if len(fields) > 6:
             raise ValueError(
-                "more than five fields; expected name:sha256[:scopes][:seconds][:requests]"
+                "more than six fields; expected name:sha256[:scopes][:seconds][:requests][:groups]"
             )
-        name, digest, scopes, quota, share = (*fields, "", "", "", "")[:5]
+        name, digest, scopes, quota, share, groups = (*fields, "", "", "", "", "")[:6]
         if not _NAME.fullmatch(name):
             raise ValueError("the name must be 1 to 64 letters, digits, dots, dashes, underscores")
         if not _DIGEST.fullmatch(digest):
             raise ValueError("the second field must be a SHA-256 in 64 hexadecimal digits")
-        return cls(name, digest, _scopes(scopes), _quota(quota), _share(share))
+        return cls(name, digest, _scopes(scopes), _quota(quota), _share(share), _groups(groups))
 
     def line(self) -> str:
-        """What `parse` reads."""
+        """The line of the file, as `parse` reads it."""
         quota = self.audio_seconds_per_minute
         scopes = ",".join(scope for scope in SCOPES if scope in self.scopes)
         fields = [
             f"{self.name}:{self.digest}:{scopes}",
             "" if quota is None else f"{quota:g}",
             "" if self.max_inflight is None else str(self.max_inflight),
+            ",".join(sorted(self.groups)),
         ]
         return fields[0] + ":".join(["", *fields[1:]]).rstrip(":")
 
@@ -92,7 +98,7 @@ class Keyring:
         return bool(self.keys)
 
     def admit(self, access: Access, headers: Headers) -> Key | None:
-        """Who asks, where that matters; None where anybody may.
+        """The key that a request presents; None where the route or the service needs none.
 
         Raises:
             Problem: no key, an unknown one, or one without the scopes that the route needs.
@@ -119,7 +125,7 @@ class Keyring:
         return key
 
     def _find(self, presented: str) -> Key | None:
-        """Compare with every key, in a time that tells nothing about how close it came."""
+        """The key of this text; the comparison takes as long whatever the text is."""
         digest = digest_of(presented)
         found = None
         for key in self.keys:
@@ -143,7 +149,7 @@ def _brings_key(protocol: str) -> bool:
 
 
 def _from_base64url(text: str) -> str:
-    """The text itself where it is no base64url: it will not be the key of anybody."""
+    """Decode a key; what is no base64url is returned as it is, and no key will match it."""
     padded = text + "=" * (-len(text) % 4)
     try:
         return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
@@ -157,7 +163,7 @@ def new_key() -> str:
 
 
 def digest_of(key: str) -> str:
-    """What is stored of a key."""
+    """The SHA-256 of a key, which is all that is stored of it."""
     return sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -188,7 +194,7 @@ def load_keys(settings: Settings) -> list[Key]:
 
 
 def _some(where: str, lines: Iterable[str]) -> list[Key]:
-    """Keys, of which there must be one: a secret that has been lost must not open the service."""
+    """The keys of some lines, at least one: a lost secret must not leave the service open."""
     found = _parsed(where, lines)
     if not found:
         raise SettingsError(f"{where} holds no key; only without the setting is the service open")
@@ -234,3 +240,13 @@ def _share(text: str) -> int | None:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise ValueError("the fifth field must be requests in hand at once, a whole number above 0")
     return int(text)
+
+
+def _groups(text: str) -> frozenset[str]:
+    names = [name.strip() for name in text.split(",")] if text else []
+    if not all(map(_GROUP.fullmatch, names)):
+        raise ValueError(
+            "the sixth field must be names of groups, each of 1 to 32 letters, digits, dots, "
+            "dashes, underscores, with commas between"
+        )
+    return frozenset(names)

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from types import TracebackType
 from typing import Self
 
-from service.problems import Problem
+from service.exceptions import ServiceError
 
 RETRY_AFTER_S = 2
 WAIT_S = 25.0  # for others to end; bounded, since who waits holds bytes that others wait for
@@ -22,7 +21,7 @@ UPLOADS = 0.5  # of the budget at the most, so that what has been received can a
 
 
 class Budget:
-    """Bytes in memory; shares are opened and awaited on one event loop.
+    """The bytes that all requests may hold; used on one event loop.
 
     Attributes:
         total: how many bytes all requests may hold together.
@@ -38,7 +37,7 @@ class Budget:
         self._uploads: deque[_Waiter] = deque()
 
     def share(self) -> "Share":
-        """What one request holds, nothing so far; to be closed."""
+        """A share that holds nothing yet; close it when the request has ended."""
         return Share(self)
 
     def _try(self, n_bytes: int, most: int) -> bool:
@@ -65,13 +64,13 @@ class Budget:
             self._uploads.popleft()
 
     def _serve(self, waiter: "_Waiter") -> bool:
-        """Whether it waits no longer, perhaps because there is room now."""
+        """Give a waiter its bytes if there is room; True if it waits no longer."""
         if not waiter.ready.done() and self._try(waiter.n_bytes, waiter.most):
             waiter.ready.set_result(None)
         return waiter.ready.done()
 
     async def _wait(self, n_bytes: int, most: int, queue: "deque[_Waiter]") -> bool:
-        """Whether there was room in time; it is taken then."""
+        """Wait for room and take it; False if there was none in time."""
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.append(_Waiter(n_bytes, most, ready))
         try:
@@ -89,7 +88,7 @@ class Budget:
 
 @dataclass(frozen=True, eq=False)
 class _Waiter:
-    """So many bytes that somebody waits for, and until how many in all there is room for them."""
+    """A request that waits for `n_bytes`, until at most `most` are used in all."""
 
     n_bytes: int
     most: int
@@ -104,15 +103,10 @@ class Share:
         self.held = 0
 
     def __enter__(self) -> Self:
-        """Nothing is held yet."""
+        """Begin."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         """Give all of it back."""
         self.give(self.held)
 
@@ -122,7 +116,7 @@ class Share:
         Uploads leave a part of the budget to what comes after them, and wait behind it.
 
         Raises:
-            Problem: there is never or not soon enough room for them.
+            ServiceError: there is never or not soon enough room for them.
         """
         self.check(n_bytes)
         budget = self.budget
@@ -139,16 +133,16 @@ class Share:
         """Hold so many bytes more; may be called in a thread, while the request waits for it.
 
         Raises:
-            Problem: there is no room for them.
+            ServiceError: there is no room for them.
         """
         if not self.try_now(n_bytes):
             raise self._full(n_bytes)
 
     def try_now(self, n_bytes: int) -> bool:
-        """As `take_now`, but tells whether there was room.
+        """Like `take_now`, but returns False where there is no room now.
 
         Raises:
-            Problem: there is never room for them.
+            ServiceError: there is never room for them.
         """
         self.check(n_bytes)
         fits = self.budget._try(n_bytes, self.budget.total)
@@ -162,7 +156,7 @@ class Share:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Give back at the end of the block what was taken in it."""
+        """Whatever is taken inside the block is given back at its end."""
         before = self.held
         try:
             yield
@@ -173,11 +167,11 @@ class Share:
         """Refuse what would not fit if there were no other request.
 
         Raises:
-            Problem: this request can never be served.
+            ServiceError: this request can never be served.
         """
         wanted, total = self.held + n_bytes, self.budget.total
         if wanted > total:
-            raise Problem(
+            raise ServiceError(
                 "too-much-memory",
                 f"The request would hold {wanted} bytes in memory; all requests together have "
                 f"{total}: send less audio at once, ask for fewer windows, or use stream=true.",
@@ -186,16 +180,16 @@ class Share:
                 unit="bytes",
             )
 
-    def _full(self, n_bytes: int) -> Problem:
+    def _full(self, n_bytes: int) -> ServiceError:
         used, total = self.budget.used, self.budget.total
-        return Problem(
+        return ServiceError(
             "overloaded",
             f"Requests in hand hold {used} of {total} bytes of memory; this one needs {n_bytes} "
             "more.",
             limit=total,
             observed=used + n_bytes,
             unit="bytes",
-            headers={"Retry-After": str(RETRY_AFTER_S)},
+            retry_after_s=RETRY_AFTER_S,
         )
 
 
@@ -213,5 +207,5 @@ class Costs:
 
 
 def free() -> Costs:
-    """For work of the service's own, which nobody pays."""
+    """The costs of the service's own work: nothing is limited and nothing is charged."""
     return Costs(Budget(sys.maxsize).share(), lambda seconds: None)

@@ -1,4 +1,4 @@
-"""Connections: a bound in bytes and seconds on what they may send that is no request.
+"""HTTP connections, with limits in bytes and seconds on what is no complete request.
 
 Uvicorn's HTTP/1.1 on llhttp (`httptools`), which answers several times as many requests a second as
 its parser in Python: under overload most answers are refusals, and what they cost is missing from
@@ -14,11 +14,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.errors import problem_response
 from service.problems import Problem
-from service.traffic.crowd import SURPLUS, Crowd
+from service.traffic.connection_limiter import SURPLUS, ConnectionLimiter
 from service.traffic.pace import ABORT
-from service.traffic.stalls import StallTimer
+from service.traffic.stalls import StallWatch
 
 MAX_HEAD_BYTES = 16 * 1024  # request line and headers
+MAX_PIPELINED = 16  # requests that wait behind one: each takes kilobytes, and its head 18 bytes
 
 
 class _Part(Enum):
@@ -42,22 +43,24 @@ def bounded_protocol(
     that goes on sending a body that was refused before it was read. A head of more than 16 KiB and
     what is no HTTP at all are answered with a problem document, once the requests before it on the
     same connection have their answers. Beyond `max_connections` only probes are answered.
-    """
-    crowd: Crowd[HttpToolsProtocol] = Crowd(max_connections)
 
-    class BoundedProtocol(HttpToolsProtocol):
-        """A connection that has to say what it wants."""
+    Of requests that are sent without waiting for answers `MAX_PIPELINED` are kept; the last of them
+    is the last of its connection, and the client sends again what has no answer (RFC 9112, 9.3.2).
+    """
+    limiter: ConnectionLimiter[HttpToolsProtocol] = ConnectionLimiter(max_connections)
+
+    class BoundedProtocol(StallWatch, HttpToolsProtocol):
+        """A connection that is closed unless it sends whole requests in time."""
 
         _timer: asyncio.TimerHandle | None = None
-        _stall: StallTimer
         _next = _Part.HEAD
         _head_bytes = 0
         _n_whole = 0  # requests that have come
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._stall = StallTimer(transport, write_timeout_s)
-            leaver = crowd.enter(self, len(self.connections))
+            self.watch_stalls(transport, write_timeout_s)
+            leaver = limiter.enter(self, len(self.connections))
             if isinstance(leaver, BoundedProtocol):
                 leaver._make_room()
             self._watch()
@@ -73,20 +76,10 @@ def bounded_protocol(
             self._watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            crowd.leave(self)
+            limiter.leave(self)
             self._forget()
             self.resume_writing()
             super().connection_lost(exc)
-
-        # What the client does not take
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._stall.start()
-
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            self._stall.stop()
 
         # What the parser finds
 
@@ -95,7 +88,7 @@ def bounded_protocol(
             self._next, self._head_bytes = _Part.HEAD, 0
             extensions: dict[str, Any] = {ABORT: self.transport.abort}
             self.scope["extensions"] = extensions
-            if refusal := crowd.refusal(self, len(self.connections)):
+            if refusal := limiter.refusal(self, len(self.connections)):
                 self.scope["state"][SURPLUS] = refusal
 
         def on_url(self, url: bytes) -> None:
@@ -109,6 +102,9 @@ def bounded_protocol(
         def on_headers_complete(self) -> None:
             if self._head_bytes > MAX_HEAD_BYTES:
                 raise ValueError("the head is too long")  # comes back as `send_400_response`
+            if len(self.pipeline) >= MAX_PIPELINED:
+                self._next = _Part.HEAD
+                raise ValueError("too many requests wait")  # likewise
             self._next = _Part.BODY
             super().on_headers_complete()
 
@@ -123,7 +119,7 @@ def bounded_protocol(
                 self.transport.write(_bytes(refusal))
                 self.transport.close()
             else:
-                self._stall.stop()  # the other protocol has its own
+                self.stall.stop()  # the other protocol has its own
                 super().handle_websocket_upgrade()
 
         def send_400_response(self, msg: str) -> None:
@@ -153,8 +149,8 @@ def bounded_protocol(
 
         def _make_room(self) -> None:
             """Leave for a newer connection, where too many are open."""
-            refusal = crowd.refusal(self, len(self.connections))
-            crowd.leave(self)
+            refusal = limiter.refusal(self, len(self.connections))
+            limiter.leave(self)
             if self.cycle is None and refusal is not None:
                 self.transport.write(_bytes(refusal))
             self.transport.close()
@@ -162,11 +158,11 @@ def bounded_protocol(
         # The clock
 
         def _only_talks(self) -> bool:
-            """Whether what comes is the beginning of a head, or a body nobody waits for."""
+            """Whether the client sends a head, or the body of a request that has its answer."""
             return self._next is not _Part.NOTHING and not self._is_answering()
 
         def _watch(self) -> None:
-            """Keep one timer running for as long as that is so."""
+            """Start the timer while the client is in the middle of a head; stop it otherwise."""
             if not self._only_talks():
                 self._forget()
             elif self._timer is None:

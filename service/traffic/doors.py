@@ -1,9 +1,11 @@
-"""Every route stands behind a door, which lets in by what the route itself declares.
+"""Puts the gate's checks around every route, by the access that the route declares.
 
-The door is part of the route that the router has matched: there is no second table of paths, and so
-no spelling of a path that reaches a route without its rights.
+The checks belong to the route that the router has matched. There is no second table of paths, so no
+spelling of a path reaches a route without them.
 """
 
+import re
+from collections import defaultdict
 from collections.abc import Iterable
 
 from fastapi import FastAPI
@@ -15,13 +17,15 @@ from service.errors import path_within
 from service.traffic.access import Access, declared_access
 from service.traffic.gate import Gate
 
+_PARAMETER = re.compile(r"{[^}]*}")  # in a path, whatever its name
+
 
 class UndeclaredAccess(RuntimeError):
     """A route that does not say who may call it."""
 
 
 class Door(BaseRoute):
-    """One route with its gate. Also answers HEAD wherever there is a GET."""
+    """A route that is checked by the gate first. It also answers HEAD wherever there is a GET."""
 
     def __init__(self, route: BaseRoute, access: Access, gate: Gate) -> None:
         self.route, self.access, self.gate = route, access, gate
@@ -30,16 +34,18 @@ class Door(BaseRoute):
         methods: set[str] = set(getattr(route, "methods", None) or ())
         self._answers_head = "GET" in methods and "HEAD" not in methods
         self._allowed = methods | ({"HEAD"} if self._answers_head else set())
+        self.allowed_here = self._allowed
+        """Methods that its path takes, through other doors as well; for `Allow`."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """As the route; a path with control characters or line ends is none."""
+        """Match as the route does, except for paths with control characters or line ends."""
         if not path_within(scope).isprintable():
             return Match.NONE, {}
         match, child_scope = self.route.matches(self._as_get(scope))
         return match, {**child_scope, "route": self.route}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the caller in and serve.
+        """Check the caller, then serve.
 
         Raises:
             Problem: the caller may not, or not now.
@@ -49,11 +55,11 @@ class Door(BaseRoute):
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._allowed and scope["type"] == "http" and scope["method"] not in self._allowed:
-            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self._allowed))})
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self.allowed_here))})
         await self.route.handle(self._as_get(scope), receive, send)
 
     def _as_get(self, scope: Scope) -> Scope:
-        """The server leaves out the body of an answer to HEAD."""
+        """A HEAD request as the GET that the route knows; the server leaves out the body."""
         if self._answers_head and scope.get("method") == "HEAD":
             return dict(scope) | {"method": "GET"}
         return scope
@@ -66,17 +72,24 @@ def install(app: FastAPI, routes: Iterable[BaseRoute], gate: Gate) -> None:
         UndeclaredAccess: one of them does not declare who may call it.
     """
     app.router.default = _nothing_here
+    by_path: dict[str, list[Door]] = defaultdict(list)
     for route in routes:
-        app.router.routes.append(_door(route, gate))
+        door = _door(route, gate)
+        app.router.routes.append(door)
+        by_path[_PARAMETER.sub("{}", door.path)].append(door)
+    for doors in by_path.values():
+        together = set[str]().union(*(door.allowed_here for door in doors))
+        for door in doors:
+            door.allowed_here = together
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
-    """For WebSockets too, which Starlette would tell 403."""
+    """404, for WebSockets too, whose handshakes Starlette would answer with 403."""
     raise HTTPException(404)
 
 
 def check(app: FastAPI) -> None:
-    """Called at the start, when nothing is added any more.
+    """Check at the start, when no more routes are added.
 
     Raises:
         UndeclaredAccess: a route was added that has no door.

@@ -1,4 +1,4 @@
-"""Leaving without losing anything: first say so, then take nothing new, then finish, then go."""
+"""Graceful shutdown: readiness turns red, new requests are refused, those in progress finish."""
 
 from collections.abc import Callable
 from time import monotonic
@@ -9,14 +9,14 @@ RETRY_AFTER_S = 5  # by then another instance answers under the same address
 
 
 def cut_short() -> Problem:
-    """What a request is told that was in hand and not done when the time was up."""
+    """The problem of a request that was not finished when the time for shutting down was up."""
     detail = "The service is shutting down, and the answer was not ready in time."
     headers = {"Retry-After": str(RETRY_AFTER_S), "Connection": "close"}
     return Problem("draining", detail, headers=headers)
 
 
 class Drain:
-    """How far the process is on its way out.
+    """How far the shutdown has come.
 
     For `delay_s` after `begin` readiness is red but requests are still taken, since balancers look
     only now and then; after that they are refused. It is over when nothing is in hand any more, or
@@ -32,11 +32,11 @@ class Drain:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the process is leaving."""
+        """Whether the shutdown has begun."""
         return self._began is not None
 
     def begin(self, *, at_once: bool = False) -> None:
-        """Start to leave; `at_once` leaves out the delay."""
+        """Start the shutdown; `at_once` leaves out the delay."""
         if at_once:
             self.delay_s = 0.0
         self._began = self._clock() if self._began is None else self._began

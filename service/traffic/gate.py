@@ -1,4 +1,4 @@
-"""What is decided about a request before a byte of its body is read: crowd, drain, key, quota."""
+"""What is checked before a byte of a body is read: connections, shutdown, origin, key, quota."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -9,31 +9,31 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.problems import Problem
 from service.traffic.access import Access
 from service.traffic.auth import Keyring
-from service.traffic.crowd import SURPLUS
+from service.traffic.caller_limiter import CallerLimiter
+from service.traffic.connection_limiter import SURPLUS
 from service.traffic.drain import Drain
 from service.traffic.origins import Origins
 from service.traffic.quotas import Caller, Quotas
-from service.traffic.shares import Shares
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 @dataclass
-class Guards:
-    """What the gate asks; the keyring may be replaced while requests run."""
+class Gate:
+    """Checks every request to a route; the keyring may be replaced while requests run."""
 
     keyring: Keyring
     quotas: Quotas
     drain: Drain
-    shares: Shares = field(default_factory=Shares)
+    callers: CallerLimiter = field(default_factory=CallerLimiter)
     origins: Origins = field(default_factory=Origins)
 
-    def admit(self, access: Access, scope: Scope) -> Caller:
-        """Who asks; from the moment that this is known it stands in the request's state.
+    async def admit(self, access: Access, scope: Scope) -> Caller:
+        """Check a request; returns who asks, and puts that into the request's state.
 
         Raises:
             Problem: too many are connected, the service is leaving, the page or the key may not do
-                this, or the quota is used up.
+                this, or the quota is used up or not known.
         """
         headers = Headers(scope=scope)
         refusal: Problem | None = scope["state"].get(SURPLUS)
@@ -41,6 +41,8 @@ class Guards:
             raise refusal
         if access.drained:
             self.drain.check()
+        if not (access.is_probe or self.keyring):
+            self.origins.check_host(headers)
         if scope["type"] == "websocket":
             self.origins.check_socket(headers)
         elif scope["method"] not in SAFE_METHODS:
@@ -49,15 +51,8 @@ class Guards:
         address = scope["client"][0] if scope.get("client") else None
         caller = scope["state"]["caller"] = Caller.of(key, address, self.quotas.usual)
         if access.metered:
-            self.quotas.check(caller)
+            await self.quotas.admit(caller)
         return caller
-
-
-class Gate:
-    """Lets requests in to routes."""
-
-    def __init__(self, guards: Guards) -> None:
-        self.guards = guards
 
     async def serve(
         self, access: Access, route: ASGIApp, scope: Scope, receive: Receive, send: Send
@@ -67,12 +62,16 @@ class Gate:
         Raises:
             Problem: the caller may not do this, or not now.
         """
-        caller = self.guards.admit(access, scope)
+        caller = await self.admit(access, scope)
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(self.guards.quotas.headers(caller))
+                MutableHeaders(scope=message).update(await self.quotas.told(caller))
             await send(message)
 
-        with self.guards.shares.slot(caller) if access.metered else nullcontext():
-            await route(scope, receive, marked if access.metered else send)
+        with self.callers.slot(caller) if access.metered else nullcontext():
+            try:
+                await route(scope, receive, marked if access.metered else send)
+            except Exception:  # a file that was decoded is paid for before its refusal is sent
+                await self.quotas.settle()
+                raise

@@ -1,4 +1,4 @@
-"""How slowly a body may arrive, and an answer be taken: who holds a place or memory must go on."""
+"""The slowest rates at which a body may arrive and an answer may be read."""
 
 import asyncio
 from time import monotonic
@@ -6,7 +6,8 @@ from time import monotonic
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import path_within, problem_response
+from service.errors import as_problem, path_within, problem_response
+from service.exceptions import ServiceError
 from service.problems import Problem
 from service.traffic.budget import Budget, Share
 
@@ -18,7 +19,7 @@ log = structlog.get_logger()
 
 
 class BodyPace:
-    """Gives up a body that arrives more slowly than `bytes_per_s`, after `grace_s` for free.
+    """Refuses a body that arrives more slowly than `bytes_per_s`, once `grace_s` have passed.
 
     Only time spent waiting for the client counts, so a service that is busy blames nobody, and a
     body of any length may arrive as long as it moves.
@@ -86,7 +87,7 @@ class AnswerPace:
 
 
 class _Sender:
-    """The way out of one answer."""
+    """Sends one answer in pieces, and measures how long the client takes for them."""
 
     def __init__(
         self, pace: AnswerPace, scope: Scope, receive: Receive, send: Send, share: Share
@@ -98,7 +99,7 @@ class _Sender:
         self._waited_s, self._n_bytes = 0.0, 0
 
     async def send(self, message: Message) -> None:
-        """What the application calls."""
+        """Send a message of the application."""
         if self._is_over:
             return
         if message["type"] != "http.response.body":
@@ -120,8 +121,8 @@ class _Sender:
     def _full(self, n_bytes: int) -> Problem | None:
         try:
             self._share.take_now(n_bytes)
-        except Problem as problem:
-            return problem
+        except ServiceError as error:
+            return as_problem(error)
         return None
 
     async def _refuse(self, problem: Problem) -> None:
@@ -149,7 +150,7 @@ class _Sender:
         self._waited_s += monotonic() - started
 
     def _give_up(self) -> None:
-        """Cut off; who computes the rest is told by the connection that the client has gone."""
+        """Close the connection; whoever computes the rest is told that the client has gone."""
         self._is_over = True
         log.info("answer given up: the client takes too little", bytes_taken=self._n_bytes)
         if abort := self._scope.get("extensions", {}).get(ABORT):

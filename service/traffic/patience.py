@@ -1,21 +1,19 @@
-"""How long a request is worked on: until its deadline, and while somebody waits for the answer."""
+"""Ends the work for a request at its deadline, and when the client disconnects."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from service.problems import Problem
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
 async def within(timeout_s: float, work: Awaitable[T]) -> T:
-    """What `work` returns; when the time is up it is cancelled, wherever it is.
+    """Await `work`; it is cancelled when the time is up.
 
     Raises:
         Problem: it took longer.
@@ -36,7 +34,7 @@ async def within(timeout_s: float, work: Awaitable[T]) -> T:
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` returns, which is cancelled if the client goes; its body has been read.
+    """Await `work`; it is cancelled if the client disconnects. The body must have been read.
 
     Raises:
         ClientDisconnect: nobody waits for the answer any more.
@@ -52,39 +50,6 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         if not working.done():
             working.cancel()
             await asyncio.wait([working])
-
-
-async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What `call` returns, run in a thread.
-
-    A thread cannot be cancelled: where the request is, this waits until the thread has ended, so
-    that the places and the memory of the request are not given to others before.
-    """
-    return await to_the_end(asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs)))
-
-
-async def to_the_end(
-    work: "asyncio.Future[T]", hurry: Callable[[], None] | None = None, after_s: float = 0.0
-) -> T:
-    """What `work` returns; a cancellation is passed on once the work has ended by itself.
-
-    Args:
-        work: goes on whatever happens here.
-        hurry: is called `after_s` after the cancellation, to make the work end.
-        after_s: seconds.
-    """
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        timer = hurry and asyncio.get_running_loop().call_later(after_s, hurry)
-        while not work.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([work])
-        if timer:
-            timer.cancel()
-        if not work.cancelled():
-            work.exception()  # nobody waits for it any more
-        raise
 
 
 async def _disconnected(request: Request) -> None:

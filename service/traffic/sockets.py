@@ -1,27 +1,85 @@
-"""WebSockets: a bound on the time in which a client takes what it is sent."""
+"""WebSockets, with limits on what their clients leave unfinished, and on what they do not read."""
 
-from typing import Any
+from collections import deque
+from typing import Any, Generic, TypeVar
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
-from service.traffic.stalls import StallTimer
+from service.traffic.stalls import StallWatch
+
+PART_BYTES = 300  # that a message or a fragment of one takes beside its content
+CLOSE_OVERLOADED = 4503
+
+S = TypeVar("S")
 
 
-def bounded_socket(write_timeout_s: float) -> type[WebSocketsSansIOProtocol]:
-    """Uvicorn's protocol, which cuts the line of a client that takes nothing for so long."""
+class Unfinished(Generic[S]):
+    """The bytes of all sockets' messages that nobody can take yet.
 
-    class BoundedSocket(WebSocketsSansIOProtocol):
-        """A connection whose client has to read."""
+    Where they are too many, the socket goes whose message has been on its way for the longest: one
+    that is sent in earnest is whole within moments. Used on the event loop alone.
+    """
 
-        _stall: StallTimer
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes, self.n_bytes = most_bytes, 0
+        self._held: dict[S, int] = {}  # in the order in which their messages began
+
+    def hold(self, socket: S, n_bytes: int) -> S | None:
+        """Note what a socket holds now; returns one that has to be closed for it."""
+        self.n_bytes += n_bytes - self._held.get(socket, 0)
+        if n_bytes:
+            self._held[socket] = n_bytes
+        else:
+            self._held.pop(socket, None)
+        return next(iter(self._held)) if self.n_bytes > self.most_bytes else None
+
+    def begin(self, socket: S) -> None:
+        """Another message of the socket begins."""
+        if (n_bytes := self._held.pop(socket, 0)) > 0:
+            self._held[socket] = n_bytes
+
+
+def bounded_socket(
+    write_timeout_s: float, max_unfinished_bytes: int = 32 << 20
+) -> type[WebSocketsSansIOProtocol]:
+    """Uvicorn's protocol, which keeps little of what has not come whole.
+
+    It closes a connection of which nothing was read for so long, and takes no more pings while
+    answers to others have not been read.
+    """
+    unfinished: Unfinished[WebSocketsSansIOProtocol] = Unfinished(max_unfinished_bytes)
+
+    class BoundedSocket(StallWatch, WebSocketsSansIOProtocol):
+        """A connection whose client has to read, and to end what it begins."""
+
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            self._fragments = 0  # bytes of the message that comes
+            self._queued: deque[int] = deque()  # bytes of each that has come
+            self._n_queued = 0  # of all of them
+            self._pings_wait = False
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._stall = StallTimer(transport, write_timeout_s)
+            self.watch_stalls(transport, write_timeout_s)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._stall.stop()
+            self.stall.stop()
             super().connection_lost(exc)
+            unfinished.hold(self, 0)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._note()
+
+        async def receive(self) -> Any:
+            message = await super().receive()
+            if message["type"] == "websocket.receive" and self._queued:
+                self._n_queued -= self._queued.popleft()
+                unfinished.begin(self)
+                self._note()
+            return message
 
         async def send(self, message: Any) -> None:
             await super().send(message)
@@ -29,12 +87,63 @@ def bounded_socket(write_timeout_s: float) -> type[WebSocketsSansIOProtocol]:
             if message["type"] == "websocket.http.response.body" and ended:
                 self.handshake_complete = True  # else uvicorn logs an error: it had no answer
 
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._stall.start()
+        # What comes
+
+        def handle_text(self, event: Frame) -> None:
+            self._fragments = _size(event)
+            super().handle_text(event)
+
+        def handle_bytes(self, event: Frame) -> None:
+            self._fragments = _size(event)
+            super().handle_bytes(event)
+
+        def handle_cont(self, event: Frame) -> None:
+            self._fragments += _size(event)
+            super().handle_cont(event)
+
+        def send_receive_event_to_app(self) -> None:
+            n_before = self.queue.qsize()
+            super().send_receive_event_to_app()
+            if self.queue.qsize() > n_before:
+                self._queued.append(self._fragments)
+                self._n_queued += self._fragments
+            self._fragments = 0
+
+        def handle_ping(self) -> None:
+            super().handle_ping()
+            if not self.writable.is_set():
+                self._pings_wait = True
+                self.transport.pause_reading()
 
         def resume_writing(self) -> None:
             super().resume_writing()
-            self._stall.stop()
+            if self._pings_wait and not self.read_paused:
+                self.transport.resume_reading()
+            self._pings_wait = False
+
+        def _note(self) -> None:
+            """Tell what is held of messages, and close whoever has to go for it."""
+            if self.transport.is_closing():
+                return
+            n_bytes = len(self.conn.reader.buffer) + self._fragments + self._n_queued
+            leaver = unfinished.hold(self, n_bytes)
+            while isinstance(leaver, BoundedSocket):
+                leaver._give_up()
+                leaver = unfinished.hold(leaver, 0)
+
+        def _give_up(self) -> None:
+            """Close, and forget what has come."""
+            if self.handshake_complete and not self.close_sent:
+                self.conn.send_close(CLOSE_OVERLOADED, "overloaded")
+                self.transport.write(b"".join(self.conn.data_to_send()))
+                self.close_sent = True
+                self.queue.put_nowait({"type": "websocket.disconnect", "code": CLOSE_OVERLOADED})
+            self.transport.close()
+            self.conn.reader.buffer.clear()
+            self.frames, self._fragments = [], 0
 
     return BoundedSocket
+
+
+def _size(event: Frame) -> int:
+    return len(event.data) + PART_BYTES

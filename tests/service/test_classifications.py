@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 from models.audio import SAMPLE_RATE
 from models.classifier import Classifier
 from models.runtime import Encoder
-from service.schemas import AnalysisList, ClassificationList, ClassifierList
+from service.formats.teaching_answers import ClassifierList
+from service.schemas import AnalysisList, ClassificationList
 from service.settings import Settings
 from tests.heads import GRAPH, LABELS, NOVEL_FROM, write_head
 from tests.service.conftest import Serve, encoded, serving, tone, write_model
@@ -323,3 +324,131 @@ def test_predictions_leave_in_lines_as_one_answer_would_hold_them(client: httpx.
     for one, other in zip(windows, whole["windows"], strict=True):
         assert {name: one[name] for name in other} == other
     assert done["usage"]["windows"] == 9
+
+
+def test_several_classifiers_in_one_pass_say_what_each_says_alone(client: httpx.Client) -> None:
+    samples = np.concatenate([chime(1.0, 100, 0.1), chime(1.0, 400, 0.1)])
+    asked = {"granularity": "window", "window_s": 0.5}
+    alone = {name: post(client, samples, head=name, **asked)["data"][0] for name in LISTED}
+    for names in (["pitch,chord"], LISTED):
+        body = post(client, samples, classifier=names, **asked)
+        ClassificationList.model_validate(body)
+        assert body["heads"] == LISTED
+        assert "head" not in body
+        (item,) = body["data"]
+        assert "predictions" not in item
+        for place, name in enumerate(LISTED):
+            single = alone[name]
+            for several, one in zip(
+                [item, *item["windows"]], [single, *single["windows"]], strict=True
+            ):
+                found = several["classifications"][place]
+                assert found == {
+                    "head": name,
+                    "predictions": one["predictions"],
+                    "novelty": one["novelty"],
+                }
+
+
+LISTED = ["pitch", "chord"]
+
+
+def test_classifiers_may_be_fields_of_the_form(client: httpx.Client) -> None:
+    files = {"file": ("a.wav", encoded(tone()))}
+    for given in ({"classifier": LISTED}, {"classifier": "pitch, chord"}):
+        assert client.post(URL, files=files, data=given).json()["heads"] == LISTED
+    assert client.post(URL, files=files, data={"classifier": "chord"}).json()["head"] == "chord"
+
+
+def test_several_classifiers_label_lines_too(client: httpx.Client) -> None:
+    asked = {"classifier": LISTED, "stream": True, "granularity": "window"}
+    answer = client.post(URL, content=encoded(tone(2.0)), params=asked, headers=WAV)
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    windows = [line for line in lines if line["object"] == "window"]
+    assert len(windows) == 4
+    for line in [*windows, lines[-2]]:
+        assert [one["head"] for one in line["classifications"]] == LISTED
+
+
+def test_an_analysis_may_name_its_classifiers(client: httpx.Client) -> None:
+    (item,) = post(client, tone(), ANALYZE, classifier="pitch,chord")["data"]
+    assert sorted(c["head"] for c in item["classifications"]) == sorted(LISTED)
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "words"),
+    [
+        ({"classifier": "pitch,apart"}, 409, "takes vectors of space space-of-wide"),
+        ({"classifier": "pitch,nobody"}, 404, "no classifier 'nobody'"),
+        ({"classifier": "pitch", "head": "chord"}, 400, "head names one already"),
+        ({"classifier": ",".join(f"c{i}" for i in range(17))}, 400, "at most 16"),
+        ({"classifier": ","}, 400, "at least 1"),
+    ],
+)
+def test_classifiers_that_do_not_go_together_are_refused(
+    client: httpx.Client, asked: dict[str, str], status: int, words: str
+) -> None:
+    answer = client.post(URL, content=encoded(tone()), params=asked, headers=WAV)
+    assert answer.status_code == status, answer.text
+    assert words in answer.json()["detail"]
+
+
+def of_vectors(client: httpx.Client, **members: Any) -> httpx.Response:
+    return client.post(URL, json={"space_id": "space-of-tiny", **members})
+
+
+def test_vectors_are_labelled_as_their_audio_is(client: httpx.Client) -> None:
+    samples = np.concatenate([chime(1.0, 100, 0.1), chime(1.0, 400, 0.1)])
+    asked = {"window_s": 0.5, "output": "base64"}
+    (embedded,) = post(client, samples, "/v1/audio/embeddings", **asked)["data"]
+    (plain,) = post(client, samples, "/v1/audio/embeddings", window_s=0.5)["data"]
+    (labelled,) = post(client, samples, granularity="window", window_s=0.5)["data"]
+    for given in (embedded["embedding"], plain["embedding"]):
+        answer = of_vectors(client, embedding=given)
+        assert answer.status_code == 200, answer.text
+        ClassificationList.model_validate(answer.json())
+        (item,) = answer.json()["data"]
+        assert item["predictions"] == labelled["predictions"]
+        assert item["novelty"] == labelled["novelty"]
+    rows = [window["embedding"] for window in embedded["windows"]]
+    body = of_vectors(client, embeddings=rows, top_k=2, classifier=LISTED).json()
+    assert (body["model"], body["heads"], body["usage"]["audio_seconds"]) == ("tiny", LISTED, 0)
+    assert len(body["data"]) == 4
+    for item, window in zip(body["data"], labelled["windows"], strict=True):
+        assert item["classifications"][0]["predictions"] == window["predictions"][:2]
+
+
+def test_vectors_choose_the_model_of_their_space(client: httpx.Client) -> None:
+    answer = client.post(URL, json={"space_id": "space-of-wide", "embedding": [0.1, 0, 0, 0]})
+    assert (answer.json()["model"], answer.json()["head"]) == ("wide", "apart")
+
+
+@pytest.mark.parametrize(
+    ("members", "status", "words"),
+    [
+        ({"embedding": [0.1] * 3}, 400, "has 3 values; vectors of this space have 4"),
+        ({"embedding": [0.1, 0.2, 0.3, 1e39]}, 400, "not finite"),
+        ({"embedding": [0.1, 0.2, 0.3, -1e38]}, 400, "a value of 1e+38; at most 1e+06"),
+        ({"embedding": [0.1, 0.2, 0.3, "x"]}, 400, "expected numbers"),
+        ({"embedding": [0.1, 0.2, 0.3, True]}, 400, "expected numbers"),
+        ({"embedding": "AAAA"}, 400, "not base64 of float32"),
+        ({"embedding": "AADAfwAAwH8AAMB/AADAfw=="}, 400, "not finite"),
+        ({"embeddings": [[0.1] * 4, [0.1] * 5]}, 400, "embeddings[1] has 5 values"),
+        ({"embeddings": []}, 400, "a vector at least"),
+        ({"embeddings": [[0.0] * 4] * 5000}, 413, "at most 4096"),
+        ({}, 400, "Send `embedding`"),
+        ({"embedding": [0.1] * 4, "embeddings": [[0.1] * 4]}, 400, "Send `embedding`"),
+        ({"embedding": [0.1] * 4, "window_s": 1}, 400, "window_s means nothing for vectors"),
+        ({"embedding": [0.1] * 4, "space_id": "elsewhere"}, 409, "No model here computes"),
+        ({"embedding": [0.1] * 4, "head": "apart"}, 409, "takes those of space space-of-wide"),
+        ({"embedding": [0.1] * 4, "top_k": 0}, 400, "top_k"),
+        ({"embedding": [0.1] * 4, "space_id": None}, 400, "space_id is missing"),
+        ({"embedding": [0.1] * 4, "space_id": 7}, 400, "space_id is a number"),
+    ],
+)
+def test_vectors_that_cannot_be_labelled_are_refused(
+    client: httpx.Client, members: dict[str, Any], status: int, words: str
+) -> None:
+    answer = of_vectors(client, **members)
+    assert answer.status_code == status, answer.text
+    assert words in answer.json()["detail"]

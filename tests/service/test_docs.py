@@ -14,8 +14,7 @@ import httpx
 import pytest
 
 from service import installation
-from service.formats.answers import NPY
-from service.formats.arrow import ARROW
+from service.outputs import arrow, npy
 
 SNAPSHOT = Path(__file__).with_name("openapi.json")
 PATH = "/v1/audio/embeddings"
@@ -66,6 +65,7 @@ def test_every_refusal_is_described_with_an_example(document: dict[str, Any]) ->
         "415",
         "422",
         "429",
+        "431",
         "500",
         "503",
         "507",
@@ -73,8 +73,8 @@ def test_every_refusal_is_described_with_an_example(document: dict[str, Any]) ->
     }
     assert set(responses.pop("200")["content"]) == {
         "application/json",
-        NPY,
-        ARROW,
+        npy.FORMAT.media_type,
+        arrow.FORMAT.media_type,
         "application/x-ndjson",
         "text/event-stream",
     }
@@ -99,11 +99,6 @@ def test_the_documentation_loads_nothing_from_elsewhere(client: httpx.Client) ->
 def test_the_licence_of_what_the_page_loads_is_served_with_it(client: httpx.Client) -> None:
     for name in ("LICENSE", "NOTICE", "swagger-ui-bundle.js.LICENSE.txt"):
         assert client.get(f"/web/swagger/{name}").status_code == 200
-
-
-def test_the_root_leads_to_the_documentation(client: httpx.Client) -> None:
-    answer = client.get("/")
-    assert (answer.status_code, answer.headers["Location"]) == (307, "/docs")
 
 
 def test_the_page_lists_what_this_installation_serves(client: httpx.Client) -> None:

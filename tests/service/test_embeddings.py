@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from models.runtime import Encoder
-from service.formats.answers import vector
-from service.formats.arrow import ARROW
+from service.formats.vectors import vector
+from service.outputs import arrow
 from service.problems import Problem
 from service.schemas import EmbeddingList
 from tests.service.conftest import EMBED_DIM, FRAME_HOP, encoded, tone
@@ -232,7 +232,7 @@ def test_arrow_has_a_row_for_each_file_or_each_window(
     ("accept", "media_type"),
     [
         ("application/x-npy", "application/x-npy"),
-        ("text/html, application/vnd.apache.arrow.stream;q=0.9", ARROW),
+        ("text/html, application/vnd.apache.arrow.stream;q=0.9", arrow.FORMAT.media_type),
         ("application/json, application/x-npy", "application/json"),
         ("application/json;q=0.5, application/x-npy", "application/x-npy"),
         ("application/x-ndjson;q=0.1, application/json", "application/json"),

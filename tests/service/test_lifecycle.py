@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -23,9 +24,12 @@ from typer.testing import CliRunner
 
 import viola
 from models.modelfile import DEFAULT_MODEL
-from service.inference.catalogue import Catalogue, Refused, Served, ServedHead
-from service.inference.reloading import merged
+from service.inference.catalogue import Catalogue, Refused, Served
+from service.inference.kind import Kind
+from service.inference.kinds.classifier import KIND as CLASSIFIER
+from service.inference.kinds.encoder import KIND as ENCODER
 from service.problems import Problem
+from service.reloading import merged
 from service.traffic.auth import digest_of, new_key
 from service.traffic.drain import Drain
 from tests.service.conftest import encoded, tone, until, write_model
@@ -297,40 +301,28 @@ def test_sighup_serves_new_models_and_keys_and_survives_broken_files(
 
 
 def catalogue(
-    *files: str, heads: tuple[str, ...] = (), refused: tuple[str, ...] = (), version: int = 1
+    *files: str, classifiers: tuple[str, ...] = (), refused: tuple[str, ...] = (), version: int = 1
 ) -> Catalogue:
     """Models and classifiers called like their files, told apart by their golden errors."""
 
-    class Named(Served):
-        @property
-        def name(self) -> str:
-            return self.file.removesuffix(".onnx")
+    def of(kind: Kind, name: str) -> Any:
+        network: Any = SimpleNamespace(card=SimpleNamespace(name=name, space_id="space"))
+        return Served(kind, network, version, f"{name}.onnx")
 
-        @property
-        def space_id(self) -> str:
-            return "space"
-
-    class NamedHead(ServedHead):
-        name = Named.name
-        space_id = Named.space_id
-
-    def of(kind: Any, name: str) -> Any:
-        return kind(None, version, f"{name}.onnx")
-
+    served = [of(ENCODER, name) for name in files]
     return Catalogue(
-        {name: of(Named, name) for name in files},
-        {name: of(NamedHead, name) for name in heads},
-        [Refused(f"{name}.onnx", "broken") for name in refused],
+        [*served, *(of(CLASSIFIER, name) for name in classifiers)],
+        [Refused(ENCODER, f"{name}.onnx", "broken") for name in refused],
     )
 
 
 def versions(merged: Catalogue) -> dict[str, float]:
-    return {name: item.golden_error for name, item in (merged.served | merged.heads).items()}
+    return {item.name: item.golden_error for item in merged}
 
 
 def test_a_broken_file_leaves_its_old_content_and_a_missing_one_nothing() -> None:
-    old = catalogue("default", "b", "gone", heads=("h", "i"))
-    new = catalogue("b", heads=("i",), refused=("default", "h"), version=2)
+    old = catalogue("default", "b", "gone", classifiers=("h", "i"))
+    new = catalogue("b", classifiers=("i",), refused=("default", "h"), version=2)
     result = merged(old, new, None)
     assert versions(result) == {"default": 1, "b": 2, "h": 1, "i": 2}
     assert result.default == "default"

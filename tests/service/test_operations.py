@@ -14,7 +14,6 @@ from service.app import create_app
 from service.settings import Settings
 from service.traffic import doors
 from service.traffic.access import open_to_all
-from service.traffic.gate import Gate
 from tests.service.conftest import GRAPH, Serve, encoded, serving, tone, until, write_model
 
 URL = "/v1/audio/embeddings"
@@ -156,7 +155,7 @@ def boom_app(settings: Settings) -> FastAPI:
     async def boom() -> None:
         raise RuntimeError("the password is 1234")
 
-    doors.install(app, router.routes, Gate(app.state.guards))
+    doors.install(app, router.routes, app.state.gate)
     return app
 
 

@@ -46,6 +46,19 @@ def test_settings_that_cannot_be_used_end_the_command_with_the_reason() -> None:
     assert "VIOLA_MAX_FILES='none' is not accepted" in ended.stderr
 
 
+def test_a_place_of_collections_that_cannot_be_used_ends_the_command_in_one_line(
+    model_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    for data, words in (("file", "is a file; name a folder"), ("file/below", "Not a directory")):
+        settings = {"VIOLA_DATA": str(tmp_path / data), "VIOLA_MODELS": str(model_file)}
+        ended = CliRunner().invoke(viola.build(), ["serve"], env=settings)
+        assert ended.exit_code == 2
+        assert ended.stderr.startswith("viola serve: VIOLA_DATA: ")
+        assert words in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
 def test_the_command_serves_logs_json_and_ends_cleanly(model_file: Path, port: int) -> None:
     options = ["--models", str(model_file), "--port", str(port), "--log-level", "info"]
     process = subprocess.Popen(

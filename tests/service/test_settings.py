@@ -1,4 +1,3 @@
-import os
 import re
 from pathlib import Path
 
@@ -6,6 +5,7 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from service.settings import Settings, SettingsError, load_settings
+from tests.pages import check_table
 
 
 def test_a_setting_is_read_from_the_environment_when_asked_for(
@@ -108,16 +108,11 @@ def row(name: str, field: FieldInfo) -> str:
 def test_the_documentation_lists_every_setting_with_its_default() -> None:
     """After a change that is meant run `UPDATE_DOCS=1 pytest tests/service/test_settings.py`."""
     table = "".join(row(name, field) for name, field in Settings.model_fields.items())
-    text = PAGE.read_text()
-    if os.environ.get("UPDATE_DOCS"):
-        text = TABLE.sub(lambda _: table, text)
-        PAGE.write_text(text)
-    (found,) = TABLE.findall(text)
-    assert found == table
+    check_table(PAGE, TABLE, table)
 
 
 @pytest.mark.parametrize(
-    ("asked", "lanes"),
+    ("asked", "workers_and_threads"),
     [
         ({}, (4, 1)),
         ({"threads": 2}, (2, 2)),
@@ -127,14 +122,14 @@ def test_the_documentation_lists_every_setting_with_its_default() -> None:
     ],
 )
 def test_inferences_and_their_threads_share_the_machine(
-    asked: dict[str, int], lanes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    asked: dict[str, int], workers_and_threads: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.settings.available_cpus", lambda: 4)
-    assert Settings(**asked).lanes == lanes  # type: ignore[arg-type]
+    assert Settings(**asked).workers_and_threads == workers_and_threads  # type: ignore[arg-type]
 
 
 def test_a_large_machine_gives_each_inference_several_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("service.settings.available_cpus", lambda: 64)
-    assert Settings().lanes == (8, 8)
+    assert Settings().workers_and_threads == (8, 8)

@@ -24,10 +24,10 @@ from models import audio
 from models.audio import AudioError, Limits
 from models.quality import Meter
 from service.audio import decode_child
-from service.audio.decode_child import BLOCK, NO_MEMORY, Guard
-from service.audio.decode_process import CLOSE_S
+from service.audio.decode_child import BLOCK, NO_MEMORY, ResourceLimits
+from service.audio.decode_process import CLOSE_S, DecoderDied, DecoderProcess
 from service.audio.decoder import MAX_KILLS, WORK_BYTES, Decoder
-from service.problems import Problem
+from service.exceptions import ServiceError
 from service.traffic.budget import Budget, Costs, Share
 from tests import recordings
 from tests.mutations import different, mutated
@@ -42,8 +42,8 @@ def make() -> Iterator[Make]:
     """Pools that are closed at the end of the test."""
     made: list[Decoder] = []
 
-    def start(workers: int = 1, **guard: float) -> Decoder:
-        made.append(Decoder(Limits(), workers, Guard(**guard)))  # type: ignore[arg-type]
+    def start(workers: int = 1, **resources: float) -> Decoder:
+        made.append(Decoder(Limits(), workers, ResourceLimits(**resources)))  # type: ignore[arg-type]
         return made[-1]
 
     yield start
@@ -114,10 +114,9 @@ def test_a_file_that_kills_two_children_is_refused(make: Make, monkeypatch) -> N
         "service.audio.decode_process.DecoderProcess._ask",
         lambda self, *_: os.kill(self.pid, signal.SIGSEGV) or (_ for _ in ()).throw(EOFError),
     )
-    with pytest.raises(Problem) as problem:
+    with pytest.raises(ServiceError) as problem:
         decode(decoder, encoded(tone()))
-    assert problem.value.kind.slug == "undecodable"
-    assert problem.value.status_code == 422
+    assert problem.value.reason == "undecodable"
     monkeypatch.undo()
     assert len(decode(decoder, encoded(tone()))) == 16_000
 
@@ -127,11 +126,11 @@ def test_a_child_that_hangs_is_killed_when_its_time_is_up(make: Make) -> None:
     decode(decoder, encoded(tone()))
     os.kill(decoder.pids[0], signal.SIGSTOP)
     started = time.monotonic()
-    with pytest.raises(Problem) as problem:
+    with pytest.raises(ServiceError) as problem:
         decode(decoder, encoded(tone()))
     assert time.monotonic() - started < 5
-    assert problem.value.kind.slug == "decode-timeout"
-    assert problem.value.extensions["limit"] == 0.5
+    assert problem.value.reason == "decode-timeout"
+    assert problem.value.limit == 0.5
     assert decoder.restarts == {"timeout": 1}
 
 
@@ -185,13 +184,13 @@ def test_a_file_that_waits_for_memory_does_not_lose_its_time() -> None:
     budget, others = short_of_memory(wav, 100 * 64_000)
 
     async def run() -> None:
-        pool = Decoder(Limits(), 1, Guard(wall_s=5.0))
+        pool = Decoder(Limits(), 1, ResourceLimits(wall_s=5.0))
         await pool.read(encoded(tone()))
         with budget.share() as own:
             reading = asyncio.create_task(pool.read(wav, Costs(own, lambda _: None)))
             while not budget._growing:
                 await asyncio.sleep(0.01)
-            await asyncio.sleep(pool.guard.wall_s)
+            await asyncio.sleep(pool.resources.wall_s)
             assert not reading.done()
             others.give(others.held)
             assert len((await reading).samples) == 100 * 16_000
@@ -242,19 +241,19 @@ def test_a_file_that_costs_too_much_cpu_time_is_given_up(make: Make) -> None:
 
     timer = threading.Timer(0.3, use_up)
     timer.start()
-    with pytest.raises(Problem) as problem:
+    with pytest.raises(ServiceError) as problem:
         decode(decoder, encoded(tone()))
     timer.join()
-    assert problem.value.kind.slug == "decode-timeout"
-    assert problem.value.extensions["limit"] == decoder.guard.cpu_s
+    assert problem.value.reason == "decode-timeout"
+    assert problem.value.limit == decoder.resources.cpu_s
     assert decoder.restarts == {"cpu": 1}
     assert len(decode(decoder, encoded(tone()))) == 16_000
 
 
 def test_a_confined_process_gets_no_more_memory_and_writes_no_file(tmp_path: Path) -> None:
     program = f"""
-from service.audio.decode_child import Guard, _confine
-_confine(Guard(memory_bytes=64 << 20))
+from service.audio.decode_child import ResourceLimits, _confine
+_confine(ResourceLimits(memory_bytes=64 << 20))
 bytearray(32 << 20)
 import pathlib
 path = pathlib.Path({str(tmp_path / "x")!r})
@@ -306,6 +305,17 @@ def test_children_go_with_the_service(serve: Serve) -> None:
         own = set(children()) - before
         assert len(own) == 4  # one is a spare
     until(lambda: not own & set(children()))
+
+
+def test_a_process_that_died_unseen_is_known_as_dead() -> None:
+    """It is a zombie until somebody looks, and tells nothing of its memory."""
+    process, file = DecoderProcess(Limits(), ResourceLimits()), encoded(tone(0.5))
+    assert len(process.decode(file).samples)
+    os.kill(process.pid, signal.SIGKILL)
+    until(lambda: "VmData" not in Path(f"/proc/{process.pid}/status").read_text())
+    with pytest.raises(DecoderDied, match="signal"):
+        process.decode(file)
+    process.close()
 
 
 def test_no_request_is_lost_while_decoders_are_killed(serve: Serve) -> None:
@@ -362,8 +372,8 @@ def survives(decoder: Decoder, data: bytes) -> str:
         samples = decode(decoder, data)
     except AudioError as error:
         return error.reason
-    except Problem as problem:
-        return problem.kind.slug  # any other exception is a failure
+    except ServiceError as problem:
+        return problem.reason  # any other exception is a failure
     assert np.isfinite(samples).all()
     assert 0 < len(samples) <= 61 * 16_000
     return "read"
@@ -414,5 +424,5 @@ def test_no_mutated_file_is_described_or_measured_with_anything_but_facts_or_a_r
     decoder: Decoder, data: bytes
 ) -> None:
     for look in (decoder.read_header, partial(decoder.read, measured=True)):
-        with suppress(AudioError, Problem):
+        with suppress(AudioError, ServiceError):
             asyncio.run(look(data))

@@ -15,7 +15,7 @@ from models.audio import Limits
 from service.audio import decoder as decoders
 from service.audio.decode_process import DecoderProcess
 from service.audio.decoder import Decoder
-from service.problems import Problem
+from service.exceptions import ServiceError
 from service.traffic.budget import Budget, Costs
 from tests.service.audio.test_decoder import children
 from tests.service.conftest import Serve, encoded, tone, until
@@ -72,7 +72,9 @@ def test_an_upload_that_cannot_be_kept_is_refused(
     serve: Serve, monkeypatch, code: int, status: int, slug: str, is_form: bool
 ) -> None:
     wav = encoded(tone(60.0))
-    target = "tempfile.SpooledTemporaryFile.write" if is_form else "service.audio.spool._write"
+    target = (
+        "tempfile.SpooledTemporaryFile.write" if is_form else "service.uploads.spool.write_whole"
+    )
     real: Any = io.BytesIO.write
     out = NoMore(code, real)
     sent: dict[str, Any] = {"files": {"file": wav}} if is_form else {"content": wav}
@@ -110,7 +112,7 @@ def test_what_was_decoded_is_charged_whatever_became_of_it() -> None:
             leaving = asyncio.create_task(pool.read(encoded(tone(300.0)), costs))
             await asyncio.sleep(0.05)
             leaving.cancel()
-            with suppress(asyncio.CancelledError, Problem):
+            with suppress(asyncio.CancelledError, ServiceError):
                 await leaving
             assert costs.share.held == 0
         finally:

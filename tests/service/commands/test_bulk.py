@@ -1,5 +1,6 @@
 import csv
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 import viola
 from models.runtime import Encoder
-from service.commands.bulk import Failure, Tally, embed_files
+from service.commands.bulk import Failure, Tally, audio_files, embed_files
 from service.commands.tables import Row, TableError, writing
 from tests.signals import noise
 
@@ -73,10 +74,31 @@ def test_a_name_that_cannot_be_opened_stops_nothing(encoder: Encoder, files: lis
     assert results[1].file == "\\xff.wav"
 
 
-def test_a_folder_among_the_files_is_a_failure(encoder: Encoder, tmp_path: Path) -> None:
-    (failure,) = embed_files(encoder, [tmp_path])
-    assert isinstance(failure, Failure)
-    assert "folder" in failure.reason
+def test_folders_and_tars_stand_for_the_audio_files_in_them(
+    encoder: Encoder, files: list[Path], tmp_path: Path
+) -> None:
+    (files[0].parent / "notes.txt").write_text("no audio")
+    packed = tmp_path / "more.tar"
+    with tarfile.open(packed, "w") as tar:
+        tar.add(files[4], "inner/e.wav")
+    found = audio_files([files[4], files[0].parent, packed])
+    results = list(embed_files(encoder, found))
+    there = [files[4], *(path for path in files if path.exists()), packed / "inner" / "e.wav"]
+    assert [result.file for result in results] == [str(path) for path in there]
+    assert isinstance(results[0], Row)
+    assert isinstance(results[-1], Row)
+    np.testing.assert_allclose(results[0].embedding, results[-1].embedding, atol=1e-6)
+
+
+def test_a_folder_without_audio_is_an_error_before_anything_is_embedded(
+    model_path: Path, files: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "table.npz"
+    result = embed(files[0], tmp_path / "empty", "-o", out, "--model", model_path)
+    assert result.exit_code == 2
+    assert "holds no files of" in " ".join(result.output.split())
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".jsonl", ".parquet"])

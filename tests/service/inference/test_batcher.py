@@ -14,9 +14,9 @@ from models import modelfile
 from models.inputs import cut as blocks
 from models.runtime import Encoder, Output
 from models.tiles import Tile
-from service.inference.batcher import Batcher, Turn
-from service.inference.lane import NICENESS, Lane
-from service.problems import Problem
+from service.exceptions import ServiceError
+from service.inference.batcher import Batcher, Deadlines
+from service.inference.worker import NICENESS, Worker
 from tests.service.conftest import tone
 
 Floats = NDArray[np.float32]
@@ -55,7 +55,7 @@ def run(work: Callable[[Batcher], Awaitable[None]], **settings: float) -> None:
 
 
 def embedding(batcher: Batcher, encoder: Encoder, samples: Floats) -> "asyncio.Task[Floats]":
-    return asyncio.create_task(batcher.run(Turn(), encoder, "embedding", samples))
+    return asyncio.create_task(batcher.run(Deadlines(), encoder, "embedding", samples))
 
 
 async def tiles(encoder: Encoder, samples: Floats) -> AsyncIterator[Tile]:
@@ -64,7 +64,7 @@ async def tiles(encoder: Encoder, samples: Floats) -> AsyncIterator[Tile]:
 
 
 async def frames(batcher: Batcher, encoder: Encoder, samples: Floats) -> Floats:
-    parts = batcher.frames(Turn(), encoder, tiles(encoder, samples))
+    parts = batcher.frames(Deadlines(), encoder, tiles(encoder, samples))
     return np.concatenate([part async for part in parts])
 
 
@@ -152,10 +152,10 @@ def test_a_recording_has_two_tiles_in_the_queue_at_most(encoder: Watched) -> Non
 
 
 def test_due_times_keep_a_promise_and_save_no_credit() -> None:
-    turn = Turn()
-    first, second = turn.due_s(10.0), turn.due_s(10.0)
+    deadlines = Deadlines()
+    first, second = deadlines.next_s(10.0), deadlines.next_s(10.0)
     assert second - first == pytest.approx(1.0)
-    later = Turn().due_s(1.0)
+    later = Deadlines().next_s(1.0)
     assert first > later  # a second of sound goes before ten that came a moment earlier
 
 
@@ -196,9 +196,9 @@ def test_a_batch_that_fails_fails_alone(encoder: Watched, monkeypatch: pytest.Mo
     async def work(batcher: Batcher) -> None:
         bad = embedding(batcher, broken, tone(1.0))
         good = embedding(batcher, encoder, tone(1.0))
-        with pytest.raises(Problem) as problem:
+        with pytest.raises(ServiceError) as problem:
             await bad
-        assert problem.value.kind.slug == "internal"
+        assert problem.value.reason == "internal"
         assert len(await good) == encoder.card.embed_dim
         assert len(await embedding(batcher, encoder, tone(2.0))) == encoder.card.embed_dim
 
@@ -208,9 +208,9 @@ def test_a_batch_that_fails_fails_alone(encoder: Watched, monkeypatch: pytest.Mo
 def test_an_inference_that_hangs_is_left_behind(encoder: Watched) -> None:
     async def work(batcher: Batcher) -> None:
         encoder.gate.clear()
-        with pytest.raises(Problem) as problem:
+        with pytest.raises(ServiceError) as problem:
             await embedding(batcher, encoder, tone(1.0))
-        assert (problem.value.status_code, problem.value.kind.slug) == (503, "model-unavailable")
+        assert problem.value.reason == "model-unavailable"
         assert batcher.hung == 1
         encoder.gate.set()
         assert len(await embedding(batcher, encoder, tone(2.0))) == encoder.card.embed_dim
@@ -236,10 +236,10 @@ def test_what_a_new_clip_would_wait_behind_is_no_recording_that_runs_ahead(
 ) -> None:
     async def work(batcher: Batcher) -> None:
         encoder.gate.clear()
-        turn = Turn()
-        turn.due_s(100.0)
-        long = asyncio.create_task(batcher.run(turn, encoder, "frames", tone(10.0)))
-        other = asyncio.create_task(batcher.run(turn, encoder, "frames", tone(10.0)))
+        deadlines = Deadlines()
+        deadlines.next_s(100.0)
+        long = asyncio.create_task(batcher.run(deadlines, encoder, "frames", tone(10.0)))
+        other = asyncio.create_task(batcher.run(deadlines, encoder, "frames", tone(10.0)))
         short = embedding(batcher, encoder, tone(5.0))
         await started(encoder)
         assert batcher.queued_s == pytest.approx(20.0)  # the short one runs
@@ -255,7 +255,7 @@ def test_what_a_new_clip_would_wait_behind_is_no_recording_that_runs_ahead(
 
 def test_inference_lets_the_event_loop_go_first() -> None:
     async def niceness() -> int:
-        lane = Lane("test")
+        lane = Worker("test")
         found = await lane.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         lane.close()
         return found

@@ -8,9 +8,12 @@ import pytest
 
 from models.classifier import Classifier
 from models.runtime import Encoder
-from service.inference.catalogue import Catalogue, Served, ServedHead
-from service.inference.selftest import SelfTestReport, report, self_tests
-from service.traffic.latest import Latest
+from service.inference.catalogue import Catalogue, Served
+from service.inference.kinds.classifier import KIND as CLASSIFIER
+from service.inference.kinds.encoder import KIND as ENCODER
+from service.inference.selftest import report, self_tests
+from service.schemas import SelfTestReport
+from service.traffic.shared_result import SharedResult
 from tests.heads import write_head
 from tests.service.conftest import Serve, write_model
 from tests.service.traffic.test_load import unfinished
@@ -52,10 +55,9 @@ def test_nothing_served_is_nothing_proved(serve: Serve, tmp_path: Path) -> None:
 
 def test_one_that_computes_something_else_fails_the_whole(folder: Path) -> None:
     bent = Encoder.open(write_model(folder / "bent.onnx", "bent", golden_scale=1.01), threads=1)
-    sound = ServedHead(Classifier.open(folder / "pitch.onnx"), 0.0)
-    found = report(
-        test() for test in self_tests(Catalogue({"bent": Served(bent, 0.0)}, {"pitch": sound}))
-    )
+    sound = Served(CLASSIFIER, Classifier.open(folder / "pitch.onnx"), 0.0)
+    catalogue = Catalogue([sound, Served(ENCODER, bent, 0.0)])
+    found = report(test() for test in self_tests(catalogue))
     assert found.status == "failed"
     assert [test.status for test in found.tests] == ["failed", "passed"]
     assert "golden vector" in str(found.tests[0].reason)
@@ -101,7 +103,7 @@ def test_a_result_is_shared_until_it_is_old_or_of_something_else() -> None:
 
     async def ask() -> None:
         nonlocal now
-        latest: Latest[int] = Latest(5.0, clock=lambda: now)
+        latest: SharedResult[int] = SharedResult(5.0, clock=lambda: now)
         assert await latest.get("a", compute) == await latest.get("a", compute) == 1
         assert await latest.get("b", compute) == 2
         now = 5.0

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from structlog.testing import capture_logs
 
 from service.app import create_app
-from service.inference.watchdog import Pulse, Watchdog
+from service.inference.watchdog import Heartbeat, Watchdog
 from service.settings import Settings
 from tests.service.conftest import encoded, serving, tone, until
 
@@ -31,7 +31,7 @@ class HangingSession:
 
 
 def hang(app: FastAPI) -> HangingSession:
-    encoder = app.state.context.catalogue.served["tiny"].encoder
+    encoder = app.state.context.catalogue.models["tiny"].network
     encoder._session = HangingSession(encoder._session)
     session: HangingSession = encoder._session
     return session
@@ -100,10 +100,10 @@ def test_a_model_that_begins_to_compute_something_else_turns_readiness_red(
 
 def test_work_that_waits_its_turn_is_no_silence_as_long_as_some_is_done() -> None:
     now = [0.0]
-    pulse = Pulse(clock=lambda: now[0])
-    with pulse.beat():
+    pulse = Heartbeat(clock=lambda: now[0])
+    with pulse.awaited():
         for _ in range(10):
-            with pulse.beat():
+            with pulse.awaited():
                 now[0] += 5
         assert pulse.silence_s == 0
         now[0] += 7
@@ -115,13 +115,13 @@ def test_work_that_waits_its_turn_is_no_silence_as_long_as_some_is_done() -> Non
 
 def test_a_failure_is_a_sign_of_life_but_a_caller_who_leaves_is_none() -> None:
     now = [0.0]
-    pulse = Pulse(clock=lambda: now[0])
-    with pulse.beat():
+    pulse = Heartbeat(clock=lambda: now[0])
+    with pulse.awaited():
         now[0] = 5
-        with pytest.raises(asyncio.CancelledError), pulse.beat():
+        with pytest.raises(asyncio.CancelledError), pulse.awaited():
             raise asyncio.CancelledError
         assert pulse.silence_s == 5
-        with pytest.raises(ValueError, match="broken"), pulse.beat():
+        with pytest.raises(ValueError, match="broken"), pulse.awaited():
             raise ValueError("broken")
         assert pulse.silence_s == 0
 
@@ -133,9 +133,9 @@ def test_what_is_busy_is_not_probed() -> None:
         probes.append(1)
 
     async def watch() -> None:
-        pulse = Pulse()
+        pulse = Heartbeat()
         dog = asyncio.create_task(Watchdog(pulse, interval_s=0.01, patience_s=9).watch(probe))
-        with pulse.beat():
+        with pulse.awaited():
             await asyncio.sleep(0.1)
             assert not probes
         await asyncio.sleep(0.1)

@@ -79,6 +79,19 @@ def test_a_live_stream_gets_what_the_file_would(
     assert done["usage"]["audio_seconds"] == pytest.approx(4.3, abs=1e-3)
 
 
+def test_vectors_of_a_live_stream_are_shortened_as_those_of_files(client: httpx.Client) -> None:
+    pcm = np.round(tone(2.0) * 2**15).astype("<i2").tobytes()
+    ends = []
+    for asked in ({}, {"dimensions": 3}):
+        with opened(client, **asked) as line:
+            line.send(pcm)
+            line.send(END)
+            *_, whole, _ = rest(line)
+            ends.append(np.array(whole["embedding"]))
+    first = ends[0][:3]
+    np.testing.assert_allclose(ends[1], first / np.linalg.norm(first), atol=1e-6)
+
+
 def test_an_answer_comes_with_every_hop(client: httpx.Client) -> None:
     pcm = np.zeros(8_000, "<i2").tobytes()  # half a second
     with opened(client) as line:
@@ -98,6 +111,8 @@ def test_an_answer_comes_with_every_hop(client: httpx.Client) -> None:
         ({"encoding": "mp3"}, 400, "invalid-parameter"),
         ({"colour": "red"}, 400, "invalid-parameter"),
         ({"hop_s": 2.0}, 400, "invalid-parameter"),
+        ({"dimensions": 0}, 400, "invalid-parameter"),
+        ({"dimensions": 100_000}, 400, "invalid-parameter"),
         ({"model": "none"}, 404, "model-not-found"),
         ({"head": "none"}, 404, "classifier-not-found"),
     ],
@@ -459,6 +474,44 @@ def test_a_page_of_ours_behind_a_proxy_that_changes_the_host_may_open_a_stream(
     ):
         pass
     told(refusal.value, 403, "foreign-origin")
+
+
+def handshaken(client: httpx.Client, line: socket.socket) -> None:
+    line.connect((client.base_url.host, client.base_url.port or 0))
+    line.settimeout(30)
+    line.sendall(HANDSHAKE)
+    assert b"101" in line.recv(4096)
+
+
+def test_messages_that_do_not_end_make_room_for_newer_ones(serve: Serve) -> None:
+    n_bytes = 1 << 20
+    half = b"\x82\xff" + n_bytes.to_bytes(8, "big") + bytes(4) + bytes(n_bytes - 64)
+    with serve(head_timeout_s=60) as client, ExitStack() as open_:
+        lines = [open_.enter_context(socket.socket()) for _ in range(36)]
+        for line in lines:
+            handshaken(client, line)
+            line.sendall(half)
+        overloaded = (4503).to_bytes(2, "big") + b"overloaded"
+        assert lines[0].recv(100).endswith(overloaded)
+        with opened(client) as other:
+            other.send(silence(1.5))
+            other.send(END)
+            assert [*rest(other)][-1]["object"] == "done"
+        lines[-1].settimeout(0.1)
+        with pytest.raises(TimeoutError):  # it may still end its message
+            lines[-1].recv(1)
+
+
+@pytest.mark.slow
+def test_pings_are_not_read_while_their_answers_are_not(serve: Serve) -> None:
+    pings = (b"\x89\xfd" + bytes(4 + 125)) * 250_000
+    with serve() as client, socket.socket() as line:
+        for size in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            line.setsockopt(socket.SOL_SOCKET, size, 4096)
+        handshaken(client, line)
+        line.settimeout(3)
+        with pytest.raises(TimeoutError):  # and not 32 MB of answers in memory
+            line.sendall(pings)
 
 
 def keep_sending(line: socket.socket, data: bytes) -> None:

@@ -145,7 +145,7 @@ def test_a_line_says_scopes_and_quota_and_is_written_as_it_is_read() -> None:
     ("line", "reason"),
     [
         ("web", "SHA-256"),
-        (f"web:{KEYS['all']}", "SHA-256"),
+        pytest.param(f"web:{KEYS['all']}", "SHA-256", id="a key in the open"),
         (f"a b:{'0' * 64}", "name"),
         (f"web:{'0' * 64}:admin", "no such scope"),
         (f"web:{'0' * 64}:embed:none", "audio seconds"),
@@ -153,7 +153,7 @@ def test_a_line_says_scopes_and_quota_and_is_written_as_it_is_read() -> None:
         (f"web:{'0' * 64}:embed:nan", "audio seconds"),
         (f"web:{'0' * 64}:embed:1:0", "in hand"),
         (f"web:{'0' * 64}:embed:1:1.5", "in hand"),
-        (f"web:{'0' * 64}:embed:1:2:3", "five fields"),
+        (f"web:{'0' * 64}:embed:1:2:birds:4", "six fields"),
     ],
 )
 def test_a_line_that_is_none_is_refused_by_its_number_and_not_shown(
@@ -214,12 +214,16 @@ def test_the_command_makes_a_key_that_its_line_knows(tmp_path: Path) -> None:
     app = viola.build()
     made = CliRunner().invoke(
         app,
-        ["key", "web", "--scope=embed", "--audio-seconds-per-minute=90", "--max-inflight=3"],
+        [
+            *("key", "web", "--scope=embed", "--audio-seconds-per-minute=90", "--max-inflight=3"),
+            *("--group=birds", "--group=bats"),
+        ],
     )
     assert made.exit_code == 0
     secret = made.stderr.split()[0]
     key = Key.parse(made.stdout)
-    assert key == Key("web", digest_of(secret), frozenset({"embed"}), 90.0, 3)
+    groups = frozenset({"birds", "bats"})
+    assert key == Key("web", digest_of(secret), frozenset({"embed"}), 90.0, 3, groups)
     assert secret not in made.stdout
     again = CliRunner().invoke(app, ["key", "web"])
     assert again.stdout != made.stdout
@@ -240,6 +244,43 @@ def test_pages_of_other_origins_may_not_call_unless_the_setting_names_them(
             real = other.post(EMBED, headers={"Origin": origin})
             assert real.status_code == 401
             assert ("Access-Control-Allow-Origin" in real.headers) is allowed
+
+
+@pytest.mark.parametrize(
+    ("host", "is_let_in"),
+    [
+        ("rebound.example", False),
+        ("rebound.example:8000", False),
+        ("127.0.0.1.rebound.example", False),
+        ("Rebound.Example.", False),
+        ("a.example", True),
+        ("A.example.:443", True),
+        ("localhost:8000", True),
+        ("viola.localhost", True),
+        ("laptop.local:8000", True),
+        ("viola", True),
+        ("192.0.2.1:8000", True),
+        ("[::1]:8000", True),
+        ("[::1]", True),
+    ],
+)
+def test_no_page_leads_its_own_name_to_this_machine(
+    serve: Serve, host: str, is_let_in: bool
+) -> None:
+    with serve(cors_origins=("https://a.example",)) as client:
+        for path in ("/v1/models", "/", "/metrics"):
+            answer = client.get(path, headers={"Host": host})
+            assert answer.status_code == (200 if is_let_in else 403), path
+        assert client.get("/livez", headers={"Host": host}).status_code == 200
+        answer = client.post(EMBED, files={"file": encoded(tone())}, headers={"Host": host})
+        assert answer.status_code == (200 if is_let_in else 403)
+
+
+@pytest.mark.parametrize("how", [{"api_keys": LINES[0]}, {"host": "0.0.0.0"}])
+def test_a_service_with_keys_or_for_others_has_any_name(serve: Serve, how: dict[str, str]) -> None:
+    with serve(**how) as client:
+        answer = client.get("/v1/models", headers={"Host": "viola.example"})
+        assert answer.status_code == (401 if "api_keys" in how else 200)
 
 
 # Of the official clients, and of the Open Inference Protocol

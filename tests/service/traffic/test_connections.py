@@ -12,9 +12,9 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from service.traffic.connections import MAX_HEAD_BYTES
-from service.traffic.crowd import Crowd
-from service.traffic.sockets import bounded_socket
+from service.traffic.connection_limiter import ConnectionLimiter
+from service.traffic.connections import MAX_HEAD_BYTES, MAX_PIPELINED
+from service.traffic.sockets import Unfinished, bounded_socket
 from tests.service.conftest import Serve, encoded
 
 # Decoding it takes longer than a head may
@@ -90,15 +90,36 @@ def test_requests_behind_a_request_are_answered_in_turn(client: httpx.Client) ->
     assert answers.count(b"HTTP/1.1 200 ") == 4
 
 
+def test_of_requests_that_wait_for_none_some_are_answered_and_the_rest_is_not_kept(
+    client: httpx.Client,
+) -> None:
+    with connected(client) as line:
+        line.sendall(POST + GET * 5000)
+        answers = all_of(line)
+    assert answers.count(b"HTTP/1.1 200 ") == 1 + MAX_PIPELINED
+    assert answers.count(b"HTTP/1.1 ") == 1 + MAX_PIPELINED
+    assert b"connection: close" in answers[answers.rindex(b"HTTP/1.1 ") :].lower()
+
+
+def test_the_message_that_takes_longest_makes_room() -> None:
+    unfinished: Unfinished[str] = Unfinished(10)
+    assert [unfinished.hold(name, 3) for name in "abc"] == [None] * 3
+    unfinished.begin("a")
+    assert unfinished.hold("d", 3) == "b"
+    assert unfinished.hold("b", 0) is None
+    assert unfinished.hold("a", 5) == "c"
+    assert unfinished.n_bytes == 11
+
+
 def test_who_is_there_stays_and_the_newest_of_too_many_makes_the_oldest_of_them_go() -> None:
-    crowd: Crowd[str] = Crowd(2, reserve=2)
-    assert [crowd.enter(name, n) for n, name in enumerate("abcd", 1)] == [None] * 4
-    assert crowd.enter("e", 5) == "c"
-    crowd.leave("c")
-    assert [crowd.refusal(name, 4) is None for name in "abde"] == [True, True, False, False]
-    assert crowd.refusal("d", 3) is None  # one of the first two has gone: there is room
-    assert crowd.refusal("e", 3) is not None
-    assert crowd.refusal("d", 9) is None  # and stays
+    limiter: ConnectionLimiter[str] = ConnectionLimiter(2, reserve=2)
+    assert [limiter.enter(name, n) for n, name in enumerate("abcd", 1)] == [None] * 4
+    assert limiter.enter("e", 5) == "c"
+    limiter.leave("c")
+    assert [limiter.refusal(name, 4) is None for name in "abde"] == [True, True, False, False]
+    assert limiter.refusal("d", 3) is None  # one of the first two has gone: there is room
+    assert limiter.refusal("e", 3) is not None
+    assert limiter.refusal("d", 9) is None  # and stays
 
 
 class Line(asyncio.Transport):

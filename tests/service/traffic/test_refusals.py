@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from models.audio import AudioError, Reason
-from service.errors import audio_problem
+from service.errors import as_problem
+from service.exceptions import Reason as ServiceReason
+from service.exceptions import ServiceError
 from service.problems import PROBLEM_TYPES
 from service.schemas import ProblemDocument
 from tests.service.conftest import Serve, encoded, tone
@@ -275,5 +277,18 @@ def test_every_problem_has_a_page_at_its_type(client: httpx.Client) -> None:
 
 
 def test_every_reason_of_the_decoder_is_a_problem_of_its_own() -> None:
-    problems = {audio_problem(AudioError(reason, "no")).kind.slug for reason in get_args(Reason)}
+    problems = {as_problem(AudioError(reason, "no")).kind.slug for reason in get_args(Reason)}
     assert len(problems) == len(get_args(Reason)) - 1  # unreadable is for paths: none here
+
+
+@pytest.mark.parametrize("reason", get_args(ServiceReason))
+def test_every_reason_of_the_inner_layers_is_a_problem(reason: ServiceReason) -> None:
+    problem = as_problem(ServiceError(reason, "It does not work.", param="hop_s", value=2.0))
+    assert problem.kind is PROBLEM_TYPES[reason]
+    assert (problem.detail, problem.extensions["param"]) == ("It does not work.", "hop_s")
+
+
+def test_what_may_work_later_says_when() -> None:
+    problem = as_problem(ServiceError("overloaded", "Full.", limit=1, observed=2, retry_after_s=3))
+    assert problem.headers == {"Retry-After": "3"}
+    assert problem.document() | {"limit": 1, "observed": 2, "status": 503} == problem.document()

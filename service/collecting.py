@@ -1,0 +1,167 @@
+"""Collections as the service has them: opened at its start where they are switched on."""
+
+import asyncio
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+import structlog
+
+from models.modelfile import Card
+from service.clips import Embedded
+from service.collections.records import Collection, Doubles, Floats, Quota, StoreError, Terms
+from service.collections.search import Searcher
+from service.collections.store import Store, open_shared_store, open_store
+from service.inference.windowing import Windowing
+from service.naming import GROUP_MARK, group_in
+from service.problems import Problem
+from service.settings import Settings, SettingsError
+from service.threads import in_thread
+from service.traffic.admission import Admission
+from service.traffic.quotas import Caller
+
+LEAST_REST = 0.2  # of a window
+DAY_S = 86_400.0
+EXPIRY_S = 3600.0  # between two looks at what is too old
+COMPARISONS = 1  # at a time: each keeps the cores busy for seconds
+NOBODY = GROUP_MARK  # owns nothing: no group has an empty name
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Collecting:
+    """The store, who searches it, how much a key may keep, and places for what takes seconds."""
+
+    store: Store
+    searcher: Searcher
+    quota: Quota
+    kept_s: float | None = None
+    comparisons: Admission = field(default_factory=lambda: Admission(COMPARISONS))
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self | None:
+        """What the settings name; None where they name nothing.
+
+        Raises:
+            SettingsError: it cannot be used, and why.
+        """
+        try:
+            if settings.database_url is not None:
+                store = open_shared_store(settings.database_url.get_secret_value())
+            elif settings.data is not None:
+                store = open_store(settings.data, memory_bytes=settings.search_memory_bytes)
+            else:
+                return None
+        except StoreError as error:
+            name = "VIOLA_DATA" if settings.database_url is None else "VIOLA_DATABASE_URL"
+            raise SettingsError(f"{name}: {error}") from error
+        quota = Quota(
+            settings.max_collections, settings.max_collection_items, settings.max_collection_bytes
+        )
+        kept_s = None if settings.max_kept_days is None else settings.max_kept_days * DAY_S
+        return cls(store, Searcher(store), quota, kept_s)
+
+    @classmethod
+    def count(cls, settings: Settings) -> int | None:
+        """How many collections there are where the settings name a place; it can be used.
+
+        Raises:
+            SettingsError: it cannot, and why.
+        """
+        opened = cls.open(settings)
+        if opened is None:
+            return None
+        with closing(opened.store):
+            return len(opened.store.collections.all())
+
+    async def tend(self) -> None:
+        """Delete what is too old, and what is left of deletions that were cut short, every hour."""
+        while True:
+            try:
+                await self._tidy()
+            except StoreError as error:
+                log.warning("not everything could be deleted", reason=str(error))
+            except Exception:  # whatever it was, it is tried again
+                log.exception("not everything could be deleted")
+            await asyncio.sleep(EXPIRY_S)
+
+    async def _tidy(self) -> None:
+        await in_thread(self.store.collections.finish_deletions)
+        if self.kept_s is not None and (n := await in_thread(self.store.expire, self.kept_s)):
+            log.info("items expired", items=n, kept_days=self.kept_s / DAY_S)
+
+    async def find(self, caller: Caller, name: str) -> Collection:
+        """The caller's collection of that name.
+
+        Raises:
+            CollectionNotFound: there is none, or it is somebody else's.
+        """
+        return await in_thread(self.store.collections.get, owner_of(caller, name), name)
+
+
+def windowing_of(terms: Terms, card: Card) -> Windowing | None:
+    """The windows that a collection's recordings are cut into."""
+    return Windowing.of(terms.window_s, terms.hop_s, card)
+
+
+def windows_of(embedded: Embedded) -> tuple[Doubles, Doubles, Floats]:
+    """Starts, ends and vectors of the windows that are kept of a recording.
+
+    A rest at its end that is shorter than a fifth of a window is none: it is too short to sound
+    like anything, and would be found for that.
+    """
+    windows = embedded.windows
+    if windows is None:
+        whole = embedded.embedding[None]
+        return np.zeros(1), np.array([embedded.duration_s]), whole
+    n = without_rest(windows.start_s, windows.end_s)
+    # Frames reach beyond the end of the recording
+    end_s = np.minimum(windows.end_s[:n], embedded.duration_s)
+    return windows.start_s[:n], end_s, windows.embedding[:n]
+
+
+def without_rest(start_s: Doubles, end_s: Doubles) -> int:
+    """How many of a recording's windows (N,) are kept; see `windows_of`."""
+    lengths = end_s - start_s
+    has_short_rest = len(lengths) > 1 and lengths[-1] < LEAST_REST * lengths[0]
+    return len(lengths) - has_short_rest
+
+
+def signature_of(caller: Caller) -> str:
+    """Who is said to have done something: the key; where there are no keys, nobody."""
+    return caller.key or ""
+
+
+def owner_of(caller: Caller, name: str) -> str:
+    """Whose a collection or a classifier of this name is, as far as a caller sees it.
+
+    `birds:sounds` is of the group birds, `sounds` of the caller's key; where there are no keys it
+    is everybody's. For whoever is not in a group, it is as if nobody had such a thing.
+    """
+    owner = group_in(name)
+    if owner is None:
+        return signature_of(caller)
+    return owner if owner in owners_of(caller) else NOBODY
+
+
+def owners_of(caller: Caller) -> list[str]:
+    """The caller itself, and the groups that it is in."""
+    return [signature_of(caller), *sorted(group + GROUP_MARK for group in caller.groups)]
+
+
+def check_member(caller: Caller, name: str) -> None:
+    """Refuse to make what would belong to a group that the caller is not in.
+
+    Raises:
+        Problem: it would.
+    """
+    if owner_of(caller, name) == NOBODY:
+        group = name.partition(GROUP_MARK)[0]
+        who = (
+            "Without keys there are no groups"
+            if caller.key is None
+            else (f"The key {caller.key} is not in the group {group!r}")
+        )
+        raise Problem("forbidden", f"{who}: choose a name without {group + GROUP_MARK!r}.")

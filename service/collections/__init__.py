@@ -1,0 +1,1 @@
+"""Collections: recordings kept as vectors, searched by example, labelled by people."""

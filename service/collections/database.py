@@ -1,0 +1,254 @@
+"""Opens a database, SQLite in a folder or PostgreSQL by its address, and brings it up to date.
+
+What is acknowledged is on the disk: SQLite writes ahead (WAL) and waits for the disk at every
+commit, as PostgreSQL does by itself.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from alembic import command
+from alembic.config import Config
+from alembic.util.exc import CommandError
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    delete,
+    event,
+    select,
+    text,
+)
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
+
+from service.collections.records import StoreBusy, StoreError, StoreFull, StoreUnavailable
+
+FILE = "viola.sqlite"
+MIGRATIONS = "service.collections:migrations"
+WAIT_S = 20.0  # for others who write
+CONNECTIONS = 8  # kept; as many again where there is much to do
+CONNECT_S = 5
+BATCH = 200  # rows that are deleted in one transaction: others may write between
+# A PostgreSQL whose machine is gone is known as gone; values of the address itself win
+ANSWERING = {"connect_timeout": CONNECT_S, "tcp_user_timeout": int(1000 * WAIT_S)}
+PAGE_BYTES = 16 << 10  # holds a few vectors; in SQLite's own of 4096 bytes half would be empty
+_FAILING = (  # what SQLite says where it is not the statement that is wrong
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_NOTADB,
+)
+# The classes of PostgreSQL's codes that say the same: lost connections, rights, I/O errors, an
+# administrator who ends it, damage
+_FAILING_CLASSES = ("08", "28", "57", "58", "XX")
+_LOCK = 0x564C41  # of PostgreSQL, for whoever brings the tables up to date
+_BEGIN = "viola_begin"  # how a transaction begins: an execution option of ours
+
+log = structlog.get_logger()
+
+
+class Database:
+    """Connections to one database, each in a transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._reading = engine
+        self._writing = engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection that sees one state of the database, whatever others write meanwhile."""
+        with _translated(), self._reading.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A connection whose changes are on the disk when the block has ended well, else undone."""
+        with _translated(), self._writing.begin() as connection:
+            yield connection
+
+    def delete_all(self, table: Table, condition: ColumnElement[bool]) -> int:
+        """Delete the rows of a table for which a condition holds, some at a time; how many."""
+        some = select(table.c.id).where(condition).limit(BATCH).scalar_subquery()
+        n_deleted, n_last = 0, BATCH
+        while n_last == BATCH:
+            with self.write() as connection:
+                n_last = connection.execute(delete(table).where(table.c.id.in_(some))).rowcount
+            n_deleted += n_last
+        return n_deleted
+
+    def give_back_space(self) -> None:
+        """Let the disk have what deleted rows took; where that fails now, at another time."""
+        if self._reading.dialect.name != "sqlite":
+            return  # PostgreSQL's autovacuum does so
+        try:
+            with _translated(), self._reading.connect() as connection:
+                raw: Any = connection.connection.dbapi_connection
+                raw.execute("PRAGMA incremental_vacuum").fetchall()
+                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except StoreError as error:  # the rows are gone all the same
+            log.warning("space not given back", reason=str(error))
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._reading.dispose()
+
+
+def open_sqlite(folder: Path) -> Database:
+    """The database in this folder, which is made if it is not there.
+
+    Raises:
+        StoreError: the folder cannot be written, or holds what a later version has written.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise StoreError(f"{folder} is a file; name a folder")
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"the folder {folder} cannot be used: {error.strerror}") from None
+    engine = create_engine(
+        URL.create("sqlite", database=str(folder / FILE)),
+        connect_args={"timeout": WAIT_S, "check_same_thread": False},
+        pool_size=CONNECTIONS,
+        max_overflow=CONNECTIONS,
+    )
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return _brought_up_to_date(engine, str(folder / FILE))
+
+
+def open_postgres(address: str) -> Database:
+    """The database at a `postgresql://` address; needs the extension pgvector there.
+
+    Raises:
+        StoreError: it cannot be reached, lacks pgvector, or holds what a later version has written.
+    """
+    try:
+        url = make_url(address).set(drivername="postgresql+psycopg")
+        engine = create_engine(
+            url,
+            pool_size=CONNECTIONS,
+            max_overflow=CONNECTIONS,
+            pool_pre_ping=True,
+            pool_timeout=WAIT_S,
+            connect_args={k: v for k, v in ANSWERING.items() if k not in url.query},
+        )
+        import pgvector.sqlalchemy  # noqa: F401
+    except ArgumentError:
+        raise StoreError("the database's address is none; expected postgresql://...") from None
+    except (ModuleNotFoundError, NoSuchModuleError):
+        raise StoreError(
+            "PostgreSQL needs psycopg and pgvector: pip install 'viola-audio[postgres]'"
+        ) from None
+    return _brought_up_to_date(engine, f"{url.host}, database {url.database}")
+
+
+def _brought_up_to_date(engine: Engine, where: str) -> Database:
+    database = Database(engine)
+    try:
+        migrate(database)
+    except (StoreBusy, StoreFull):
+        database.close()
+        raise
+    except CommandError as error:  # a step that is not among ours
+        database.close()
+        raise StoreError(
+            f"the database {where} was written by a later version of Viola ({error}): use that "
+            "one, or another place"
+        ) from error
+    except Exception as error:
+        database.close()
+        cause = error.__cause__ if isinstance(error, StoreUnavailable) else error
+        reason = getattr(cause, "orig", None) or error
+        raise StoreError(f"the database {where} cannot be used: {reason}") from error
+    return database
+
+
+def migrate(database: Database) -> None:
+    """Bring the tables to what this version expects, all of it or nothing; one at a time."""
+    with database.write() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        config = Config()
+        config.set_main_option("script_location", MIGRATIONS)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _set_up_sqlite(connection: Any, record: object) -> None:
+    connection.isolation_level = None  # transactions begin where we say so, below
+    for pragma in (
+        f"page_size = {PAGE_BYTES}",
+        "auto_vacuum = INCREMENTAL",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "secure_delete = ON",  # what is deleted is written over
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What callers can do something about, in their words."""
+    try:
+        yield
+    except NoConnection as error:
+        raise StoreBusy(f"The collections had no connection free within {WAIT_S:g} s.") from error
+    except DBAPIError as error:
+        if refusal := _of_sqlite(error.orig or error) or _of_postgres(error):
+            raise refusal from error
+        raise
+    except sqlite3.Error as error:  # past SQLAlchemy
+        if refusal := _of_sqlite(error):
+            raise refusal from error
+        raise
+
+
+def _of_sqlite(error: BaseException) -> StoreError | None:
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return None
+    primary = code & 0xFF
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusy(f"Others write to the collections for more than {WAIT_S:g} s.")
+    if primary == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE:
+        return StoreFull("There is no room on the disk of the collections.")
+    if primary in _FAILING:
+        return _unavailable(error, f": {error}")
+    return None
+
+
+def _of_postgres(error: DBAPIError) -> StoreError | None:
+    state: str = getattr(error.orig, "sqlstate", None) or ""
+    if not state and isinstance(error, OperationalError):
+        state = "08"  # there is no connection to tell more
+    if state in ("40001", "40P01", "55P03"):
+        return StoreBusy("The database of the collections cannot do this now.")
+    if state.startswith("53"):  # insufficient resources, 53100 being a full disk
+        return StoreFull("There is no room on the disk of the collections.")
+    if state.startswith(_FAILING_CLASSES):
+        return _unavailable(error.orig or error)
+    return None
+
+
+def _unavailable(error: BaseException, reason: str = "") -> StoreUnavailable:
+    """What is told; a server's own words may hold addresses and names, and go to the log alone."""
+    log.error("the database of the collections fails", reason=str(error))
+    return StoreUnavailable(f"The database of the collections cannot be used now{reason}.")

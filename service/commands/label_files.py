@@ -1,0 +1,222 @@
+"""Labels of recordings as files that people and editors of sound write: read and written here.
+
+A CSV of `file,start_s,end_s,label,verdict`, a label track of Audacity or a selection table of
+Raven. A CSV without times labels whole recordings; the last two formats know no verdicts, and what
+they hold is positive.
+"""
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+from models.atomic import replacing
+from models.sources import normal
+from service.collections.records import Label, NewLabel, Verdict
+from service.commands.events import AUDACITY, RAVEN, Event, check_name, event_writer
+from service.commands.tables import TableError
+from service.naming import MAX_LABEL, checked_label
+from service.untrusted import cell, text_of
+
+COLUMNS = ("file", "start_s", "end_s", "label", "verdict", "by", "created_at")
+FILE_COLUMNS = ("file", "item", "recording", "file_name")
+RAVEN_LABELS = ("Label", "Annotation", "Species", "Common Name", "Tags", "Code")
+RAVEN_FILES = ("Begin File", "Begin Path", "File")
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+
+def read(path: Path, recording: str | None = None) -> list[NewLabel]:
+    """The labels of a file; `item_id` is what the file calls the recording.
+
+    Args:
+        path: NAME.csv, NAME.txt (Audacity) or NAME.selections.txt (Raven).
+        recording: what labels belong to that name no file; else the file's own name.
+
+    Raises:
+        TableError: it cannot be read so, with the line that is wrong.
+    """
+    try:
+        found = _read(path, recording)
+    except csv.Error as error:
+        raise TableError(f"{path} is no table: {error}") from None
+    if not found:
+        raise TableError(f"{path} holds no labels")
+    return found
+
+
+def _read(path: Path, recording: str | None) -> list[NewLabel]:
+    text = _text(path)
+    alone = recording or path.name.removesuffix(RAVEN).removesuffix(AUDACITY)
+    if path.suffix == ".csv":
+        return list(_of_csv(path, text))
+    if path.name.endswith(RAVEN) or "Begin Time (s)" in text.partition("\n")[0]:
+        return list(_of_raven(path, text, alone))
+    if path.suffix == AUDACITY:
+        return list(_of_audacity(path, text, alone))
+    raise TableError(
+        f"{path}: labels are read from NAME.csv, NAME.txt (Audacity) or NAME.selections.txt (Raven)"
+    )
+
+
+def write(path: Path, labels: Sequence[Label], durations: Mapping[str, float]) -> int:
+    """Write labels; how many. Audacity and Raven get the positive ones, a CSV all of them.
+
+    Args:
+        path: as `read` takes it.
+        labels: to write; `item_id` is what the file calls the recording.
+        durations: seconds of each recording, for what is labelled as a whole.
+
+    Raises:
+        TableError: the format cannot hold them.
+    """
+    check_name(path, len({label.item_id for label in labels}))
+    is_csv = path.suffix == ".csv"
+    kept = [label for label in labels if is_csv or label.verdict == "positive"]
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
+        if is_csv:
+            table = csv.writer(out)
+            table.writerow(COLUMNS)
+            table.writerows(_csv_row(label) for label in kept)
+        else:
+            add = event_writer(path, out)
+            for label in kept:
+                add(_event(label, durations))
+    return len(kept)
+
+
+def _csv_row(label: Label) -> list[object]:
+    times = ["" if time is None else round(time, 6) for time in (label.start_s, label.end_s)]
+    said = cell(label.label), label.verdict, cell(label.by), label.created_at
+    return [cell(label.item_id), *times, *said]
+
+
+def _event(label: Label, durations: Mapping[str, float]) -> Event:
+    start_s, end_s = label.start_s, label.end_s
+    if start_s is None or end_s is None:
+        start_s, end_s = 0.0, durations[label.item_id]
+    return Event(label.item_id, start_s, end_s, label.label, 1.0)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except OSError as error:
+        raise TableError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise TableError(f"{path} is not text in UTF-8") from None
+
+
+def _of_csv(path: Path, text: str) -> Iterator[NewLabel]:
+    reader = csv.DictReader(text.splitlines())
+    columns = [column or "" for column in reader.fieldnames or []]
+    of_file = next((name for name in FILE_COLUMNS if name in columns), None)
+    if of_file is None or "label" not in columns:
+        raise TableError(
+            f"{path} has the columns {', '.join(columns) or 'none'}; file and label are needed, "
+            "start_s and end_s, and verdict, may be there"
+        )
+    for row in reader:
+        if any((value or "").strip() for value in row.values() if not isinstance(value, list)):
+            where = f"{path}, line {reader.line_num}"
+            times = row.get("start_s"), row.get("end_s")
+            verdict = row.get("verdict") or "positive"
+            file, label = (text_of(row[name] or "") for name in (of_file, "label"))
+            yield _label(where, file, label, times, verdict)
+
+
+def _of_audacity(path: Path, text: str, recording: str) -> Iterator[NewLabel]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith("\\"):  # the line below holds frequencies
+            continue
+        start_s, end_s, label = (*line.split("\t", 2), "", "")[:3]
+        where, words = f"{path}, line {number}", label.replace("\t", " ")
+        yield _label(where, recording, words, (start_s, end_s))
+
+
+def _of_raven(path: Path, text: str, recording: str) -> Iterator[NewLabel]:
+    reader = csv.DictReader(text.splitlines(), delimiter="\t")
+    columns = reader.fieldnames or []
+    of_label = next((name for name in RAVEN_LABELS if name in columns), None)
+    if of_label is None or not {"Begin Time (s)", "End Time (s)"} <= set(columns):
+        raise TableError(
+            f"{path} has no column of labels or of times; expected Begin Time (s), End Time (s) "
+            f"and one of {', '.join(RAVEN_LABELS)}"
+        )
+    of_file = next((name for name in RAVEN_FILES if name in columns), None)
+    seen: set[str] = set()
+    for row in reader:
+        number = row.get("Selection") or ""
+        if number and number in seen:  # the same selection in another view
+            continue
+        seen.add(number)
+        file = Path((of_file and row[of_file]) or recording).name
+        times = row["Begin Time (s)"], row["End Time (s)"]
+        yield _label(f"{path}, line {reader.line_num}", file, row[of_label], times)
+
+
+def _label(
+    where: str,
+    file: str | None,
+    label: str | None,
+    times: tuple[str | None, str | None],
+    verdict: str = "positive",
+) -> NewLabel:
+    """One label, checked.
+
+    Raises:
+        TableError: naming the line and what is wrong there.
+    """
+    file, label = (normal((text or "").strip()) for text in (file, label))
+    if not file or not label or len(label) > MAX_LABEL:
+        raise TableError(
+            f"{where}: expected a recording and a label of at most {MAX_LABEL} letters, found "
+            f"{file!r} and {label[: MAX_LABEL + 1]!r}"
+        )
+    try:
+        checked_label(label)
+    except ValueError as error:
+        raise TableError(f"{where}: {error}, found {label!r}") from None
+    if verdict not in VERDICTS:
+        raise TableError(f"{where}: verdict {verdict!r}; expected one of {', '.join(VERDICTS)}")
+    start_s, end_s = (_seconds(where, time) for time in times)
+    if (start_s is None) != (end_s is None):
+        raise TableError(f"{where}: both start_s and end_s are needed, or neither")
+    if start_s is not None and end_s is not None and not 0 <= start_s < end_s:
+        if start_s != end_s or start_s < 0:
+            raise TableError(f"{where}: from {start_s:g} to {end_s:g} s is no stretch of time")
+        raise TableError(
+            f"{where}: {label!r} at {start_s:g} s lasts no time; give it a start and an end"
+        )
+    return NewLabel(file, label, verdict, start_s, end_s)
+
+
+def _seconds(where: str, text: str | None) -> float | None:
+    if text is None or not text.strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise TableError(f"{where}: {text.strip()!r} is no number of seconds")
+    return value
+
+
+def by_file(labels: Iterable[NewLabel], ids: Mapping[str, str]) -> tuple[list[NewLabel], list[str]]:
+    """Labels by the ids of their recordings, and the names that no recording has.
+
+    Args:
+        labels: as they are read.
+        ids: the id of each recording, by id and by every name that it may be called.
+    """
+    known, unknown = [], set()
+    for label in labels:
+        name = Path(label.item_id)
+        spellings = (label.item_id, name.name, name.stem)
+        id_ = next((ids[one] for one in spellings if one in ids), None)
+        if id_ is None:
+            unknown.add(label.item_id)
+        else:
+            known.append(NewLabel(id_, label.label, label.verdict, label.start_s, label.end_s))
+    return known, sorted(unknown)

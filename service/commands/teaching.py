@@ -1,0 +1,249 @@
+"""The command that teaches a classifier from a folder of collections: viola teach."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from models import shipped
+from models.terminal import Force, clear_errors, console, keep_existing
+from service.commands.collections_cli import Data, Name, Owner, check_name, whose
+
+if TYPE_CHECKING:
+    from service.collections.fitting import Fit
+    from service.collections.records import Collection, Item
+    from service.collections.store import Store
+    from service.collections.teaching import Taught
+
+BY = "viola teach"
+
+
+def teach(
+    name: Annotated[
+        str | None, typer.Argument(help="What requests will call the classifier.")
+    ] = None,
+    data: Data = Path("data"),
+    collection: Name = "sounds",
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option("--labels", help="Add these first: .csv, .txt, .selections.txt; repeatable."),
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Write the collection's labels to a file instead.")
+    ] = None,
+    recording: Annotated[
+        str | None,
+        typer.Option(help="Which recording a track or a table is of; else that of its name."),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--label", help="Learn this one; repeatable. Else all.")
+    ] = None,
+    task: Annotated[
+        Literal["multi-class", "multi-label"],
+        typer.Option(help="Whether one label holds for a window, or each by itself."),
+    ] = "multi-class",
+    unlabelled: Annotated[
+        Literal["leave", "negative"],
+        typer.Option(help="Whether what nobody has said counts as a no."),
+    ] = "leave",
+    onnx: Annotated[
+        Path | None, typer.Option(help="Write the classifier file too, as NAME.onnx.")
+    ] = None,
+    owner: Owner = "",
+    licence: Annotated[str, typer.Option(help="Of the classifier, for its card.")] = "unknown",
+    description: Annotated[str, typer.Option(help="A sentence for the card.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Of splits and samples.")] = 0,
+    timeout_s: Annotated[float, typer.Option(min=1, help="Seconds that learning may take.")] = 600,
+    force: Force = False,
+) -> None:
+    """Make a classifier of the labels of a collection, as POST /v1/classifiers does.
+
+    It is kept in the folder as the next version of NAME, and a service on that folder answers with
+    it at once. Recordings are named in files of labels by their id or their file's name.
+    """
+    from service.collections.database import FILE
+    from service.collections.store import open_store
+    from service.commands.tables import TableError
+    from service.exceptions import ServiceError
+
+    if export is not None:
+        keep_existing(export, force=force)
+    if onnx is not None:
+        if onnx.suffix != ".onnx":
+            raise typer.BadParameter(f"--onnx {onnx}: expected a file NAME.onnx")
+        keep_existing(onnx, force=force)
+    if not (data / FILE).is_file():
+        raise typer.BadParameter(f"--data {data} holds no collections; viola index makes it")
+    with clear_errors(ServiceError, TableError):
+        with closing(open_store(data)) as store:
+            found = store.collections.get(whose(owner, collection), collection)
+            for path in labels or []:
+                _import(store, found, path, recording)
+            if export is not None:
+                _export(store, found, export, recording)
+                return
+            if name is None:
+                if labels:
+                    return  # only added
+                raise typer.BadParameter("NAME is missing: what the classifier will be called")
+            _check_name(name)
+            taught, fit = _learn(
+                store,
+                found,
+                name,
+                labels=only,
+                task=task,
+                unlabelled=unlabelled,
+                licence=licence,
+                description=description,
+                seed=seed,
+                timeout_s=timeout_s,
+            )
+            number = _keep(store, found, whose(owner, name), name, task, taught, fit)
+        if onnx is not None:
+            _write(onnx, fit.file)
+    _tell(name, number, taught, fit, onnx)
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that requests could not use, or would get another classifier for."""
+    check_name("NAME", name)
+    if name in shipped.names():
+        raise typer.BadParameter(f"{name!r} is a classifier that ships; choose another name")
+
+
+def _import(store: "Store", collection: "Collection", path: Path, recording: str | None) -> None:
+    """Add the labels of a file.
+
+    Raises:
+        TableError: it cannot be read, or none of its recordings is in the collection.
+    """
+    from service.commands.label_files import by_file, read
+    from service.commands.tables import TableError
+
+    known, unknown = by_file(read(path, recording), _ids(store, collection))
+    if not known:
+        raise TableError(
+            f"{path}: none of its recordings is in the collection {collection.name!r}, as "
+            f"{', '.join(unknown[:3])}"
+        )
+    store.labels.add(collection, known, BY)
+    _say(f"{path}: {len(known)} labels added")
+    if unknown:
+        _say(f"warning: {path}: not in the collection: {', '.join(unknown[:3])} ({len(unknown)})")
+
+
+def _export(store: "Store", collection: "Collection", path: Path, recording: str | None) -> None:
+    """Write the labels of the collection, or of one recording."""
+    from dataclasses import replace
+
+    from service.commands.label_files import write
+
+    items = {item.key: item for item in _items(store, collection)}
+    names = {key: item.file or item.id for key, item in items.items()}
+    labels = [
+        replace(label, item_id=names[label.item])
+        for label in store.labels.page(collection)
+        if recording in (None, label.item_id, names[label.item], Path(names[label.item]).name)
+    ]
+    durations = {names[key]: item.duration_s for key, item in items.items()}
+    _say(f"{path}: {write(path, labels, durations)} labels written")
+
+
+def _ids(store: "Store", collection: "Collection") -> dict[str, str]:
+    """Ids of the items by id, by file name, and by file name without its suffix."""
+    from models.sources import normal
+
+    ids: dict[str, str] = {}
+    items = list(_items(store, collection))
+    for item in items:
+        file = normal(item.file or "")
+        if not Path(file).name:  # what a client may call a file: "/"
+            continue
+        for known in (file, Path(file).name):
+            ids.setdefault(known, item.id)
+            ids.setdefault(str(Path(known).with_suffix("")), item.id)
+    return ids | {item.id: item.id for item in items}
+
+
+def _items(store: "Store", collection: "Collection") -> Iterator["Item"]:
+    after = 0
+    while some := store.items.page(collection, after, 1000):
+        yield from some
+        after = some[-1].key
+
+
+def _learn(
+    store: "Store",
+    collection: "Collection",
+    name: str,
+    *,
+    labels: list[str] | None,
+    task: Literal["multi-class", "multi-label"],
+    unlabelled: Literal["leave", "negative"],
+    licence: str,
+    description: str,
+    seed: int,
+    timeout_s: float,
+) -> tuple["Taught", "Fit"]:
+    from models.classifiers.table import Order
+    from service.collections.fitting import FitLimits, fit
+    from service.collections.gathering import learn_from
+    from service.collections.teaching import Lesson
+
+    lesson = Lesson(task, tuple(labels) if labels else None, unlabelled, seed)
+    taught = learn_from(store, collection, lesson)
+    order = Order(
+        name=name,
+        task=collection.name,
+        encoder=collection.terms.model,
+        space_id=collection.terms.space_id,
+        protocol=taught.protocol,
+        licence=licence,
+        description=description,
+        seed=seed,
+    )
+    return taught, fit(taught.table, order, FitLimits(timeout_s))
+
+
+def _keep(
+    store: "Store",
+    collection: "Collection",
+    owner: str,
+    name: str,
+    task: str,
+    taught: "Taught",
+    fit: "Fit",
+) -> int:
+    from service.collections.classifiers import NewVersion, about
+
+    told = about(fit, {"task": task}, taught.warnings)
+    new = NewVersion(collection.name, told, fit.file)
+    return store.classifiers.add(owner, name, new, BY)
+
+
+def _write(path: Path, content: bytes) -> None:
+    from models.atomic import replacing
+
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _tell(name: str, number: int, taught: "Taught", fit: "Fit", onnx: Path | None) -> None:
+    for warning in taught.warnings:
+        _say(f"warning: {warning}")
+    for sentence in fit.sentences:
+        _say(sentence)
+    counts = ", ".join(f"{label} {n}" for label, n in taught.table.counts.items())
+    _say(f"{name}, version {number}, taught by {len(taught.rows)} windows ({counts})")
+    _say(
+        f"next: curl -F file=@new.wav 'http://127.0.0.1:8000/v1/audio/classifications?head={name}'"
+    )
+    if onnx is not None:
+        _say(f"{onnx}: viola classify new.wav --head {onnx}")
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, highlight=False)

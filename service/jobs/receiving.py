@@ -1,0 +1,80 @@
+"""The files of a form -> uploads of the store, for a job that takes them at once."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from fastapi import Request
+from starlette.datastructures import FormData
+
+from service.collecting import signature_of
+from service.collections.records import StoreError
+from service.collections.uploads import PART_BYTES, Uploads
+from service.context import Context
+from service.queueing import Queueing
+from service.threads import in_thread
+from service.traffic.budget import Share
+from service.untrusted import printable
+from service.uploads.body import fields_of, parsed_form, refuse_encoding
+
+HELD_BYTES = 64 << 10  # of a file in memory, before it goes to a temporary one
+
+
+@dataclass
+class Made:
+    """The uploads that a form's files have become; deleted unless a job has taken them."""
+
+    ids: list[str] = field(default_factory=list)
+    are_taken: bool = False
+
+
+@asynccontextmanager
+async def received_files(
+    request: Request, shared: Context, queueing: Queueing
+) -> AsyncIterator[tuple[dict[str, str], Made]]:
+    """The fields of a form, and its files as uploads; until they have come it takes a place.
+
+    Raises:
+        Problem: the form cannot be read, or every place is taken.
+        StoreError: there is no room for its files.
+    """
+    refuse_encoding(request)
+    settings = shared.settings
+    request.state.max_body_bytes = settings.max_stream_body_bytes
+    share: Share = request.state.share
+    owner, uploads, made = signature_of(request.state.caller), queueing.store.uploads, Made()
+    with shared.receiving.slot(), shared.receivers.slot(request.state.caller):
+        await share.take(settings.max_files * HELD_BYTES, is_upload=True)
+        form = await parsed_form(request, request.stream(), settings.max_files, HELD_BYTES)
+    try:
+        await _keep(form, owner, queueing, made.ids)
+        yield fields_of(form)[1], made
+    finally:
+        if not made.are_taken:
+            for name in made.ids:
+                with suppress(StoreError):
+                    await in_thread(uploads.delete, owner, name)
+        await form.close()
+
+
+async def _keep(form: FormData, owner: str, queueing: Queueing, made: list[str]) -> None:
+    uploads = queueing.store.uploads
+    for part in fields_of(form)[0]:
+        upload = await in_thread(
+            uploads.create,
+            owner,
+            part.size or 0,
+            printable(part.filename or ""),
+            most_bytes=queueing.most_bytes,
+            kept_s=queueing.uploads_kept_s,
+        )
+        made.append(upload.id)
+        await in_thread(_copy, uploads, owner, upload.id, part.file)
+
+
+def _copy(uploads: Uploads, owner: str, name: str, file: BinaryIO) -> None:
+    first = 0
+    while data := file.read(PART_BYTES):
+        uploads.append(owner, name, first, data)
+        first += len(data)

@@ -1,0 +1,264 @@
+"""A worker: takes steps from the queue, does them, and says that it is alive while it does.
+
+Where a job ends is written with its result in one transaction, so that a worker that dies leaves
+either nothing behind or all of it. It is begun again at the first file that is not done.
+"""
+
+import asyncio
+from contextlib import aclosing, suppress
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from service.collections.attempts import Attempts
+from service.collections.job_records import FileDone, Job, JobGone, JobsFull, State, Step
+from service.collections.uploads import PART_BYTES
+from service.context import Context
+from service.formats.job_requests import WITHOUT_FILES
+from service.jobs.kinds import Doing
+from service.jobs.webhooks import tell
+from service.problems import Problem
+from service.queueing import Queueing
+from service.queues.queue import Again
+from service.streams.lines import as_lines, broken_off, failure
+from service.streams.streaming import Members
+from service.threads import in_thread
+from service.traffic.budget import Share
+from service.uploads.spool import Spooled, nameless, write_whole
+
+BEAT_S = 2.0  # or a third of the lapse, where that is less
+LATER_S = 5.0  # where a service is too busy to say when
+PASSING = (429, 503, 507)  # statuses of what passes by itself
+
+log = structlog.get_logger()
+
+
+class Worker:
+    """Does jobs, some at once, by the parts that requests are answered with."""
+
+    def __init__(self, shared: Context, queueing: Queueing) -> None:
+        self._shared, self._queueing = shared, queueing
+        self._jobs, self._attempts = queueing.store.jobs, queueing.store.attempts
+        self._is_leaving = asyncio.Event()
+        self._in_hand: set[asyncio.Task[None]] = set()
+
+    async def run(self, n_at_once: int) -> None:
+        """Work until cancelled; a queue that cannot be reached is tried again."""
+        self._shared.metrics.job_places.set(n_at_once)
+        while True:
+            try:
+                await self._queueing.queue.work(self._handle, n_at_once)
+            except Exception as error:
+                log.error("the queue of jobs fails", exc_info=error)
+            await asyncio.sleep(LATER_S)
+
+    async def leave(self) -> None:
+        """Put down what is in hand, so that other workers take it at once."""
+        self._is_leaving.set()
+        if self._in_hand:
+            await asyncio.wait(self._in_hand)
+
+    async def _handle(self, step: Step, name: str) -> None:
+        if self._is_leaving.is_set():
+            raise Again
+        doing = asyncio.create_task(self._do(step, name))
+        self._in_hand.add(doing)
+        doing.add_done_callback(self._in_hand.discard)
+        try:
+            await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            doing.cancel()
+            await asyncio.wait([doing])
+            raise
+
+    async def _do(self, step: Step, name: str) -> None:
+        if step == "tell":
+            await tell(self._jobs, name)
+            return
+        lapse_s, put = self._queueing.lapse_s, self._queueing.queue.put
+        began = await in_thread(self._attempts.begin, name, lapse_s, self._queueing.kept_s, put)
+        if isinstance(began, float):
+            raise Again(began)
+        if began is not None:
+            log.info("job begun", job=began.id, kind=began.kind, attempt=began.attempt)
+            waited_s = self._queueing.store.now() - began.created_at
+            self._shared.metrics.observe_job_begun(began.kind, began.attempt, waited_s)
+            with self._shared.metrics.jobs_in_hand.track_inprogress():
+                await self._work(began)
+
+    async def _work(self, job: Job) -> None:
+        """Do a job, unless it is cancelled, or taken away, or the worker leaves."""
+        progress = Progress()
+        working = asyncio.create_task(_Run(self._shared, self._queueing, job, progress).run())
+        beating = asyncio.create_task(self._beat(job, progress))
+        leaving = asyncio.create_task(self._is_leaving.wait())
+        together: list[asyncio.Task[Any]] = [working, beating, leaving]
+        try:
+            await asyncio.wait(together, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                await self._settle(job, working.result)
+            elif beating.done():
+                await _ended(working)
+                await self._stop(job)
+            else:
+                raise Again
+        except (Again, asyncio.CancelledError):
+            await _ended(working)
+            await in_thread(self._attempts.release, job)
+            raise
+        finally:
+            for task in together:
+                await _ended(task)
+
+    async def _settle(self, job: Job, result: Any) -> None:
+        """Write how a job has ended."""
+        state: State = "done"
+        error = None
+        try:
+            result()
+        except JobGone:
+            return await self._stop(job)
+        except Again:
+            raise
+        except DBAPIError as cause:
+            raise Again(LATER_S) from cause
+        except Exception as cause:
+            problem = broken_off(cause)
+            _raise_if_passing(problem)
+            state, error = "failed", {"code": problem.kind.slug, "message": problem.detail}
+        await self._end(job, state, error)
+        return None
+
+    async def _stop(self, job: Job) -> None:
+        """End a job that was cancelled; what else is gone, or another's, is left alone."""
+        with suppress(JobGone):
+            await self._end(job, "cancelled", None)
+
+    async def _end(self, job: Job, state: State, error: dict[str, str] | None) -> None:
+        kept_s, put = self._queueing.kept_s, self._queueing.queue.put
+        with suppress(JobGone):
+            await in_thread(self._attempts.end, job, state, error, kept_s, put)
+            log.info("job ended", job=job.id, kind=job.kind, state=state)
+            took_s = self._queueing.store.now() - (job.started_at or job.created_at)
+            self._shared.metrics.observe_job_ended(job.kind, state, took_s)
+
+    async def _beat(self, job: Job, progress: "Progress") -> None:
+        """Say that the job is in good hands, until it is not to be any more."""
+        while True:
+            await asyncio.sleep(min(BEAT_S, self._queueing.lapse_s / 3))
+            try:
+                await in_thread(self._attempts.beat, job, progress.place, progress.audio_s)
+            except JobGone as gone:
+                log.info("job stopped", job=job.id, reason=gone.message)
+                return
+            except Exception as error:  # of the database, which may come back in time
+                log.warning("no sign of life could be given", job=job.id, reason=str(error))
+
+
+class Progress:
+    """Which file is in hand, and how many seconds of it are decoded."""
+
+    def __init__(self) -> None:
+        self.place, self.audio_s = 0, 0.0
+
+    def add(self, audio_s: float) -> None:
+        """So many more."""
+        self.audio_s += audio_s
+
+
+class _Run:
+    """One job in the hands of its worker."""
+
+    def __init__(self, shared: Context, queueing: Queueing, job: Job, progress: Progress) -> None:
+        self._shared, self._store, self._job = shared, queueing.store, job
+        self._most_bytes, self._progress = queueing.most_bytes, progress
+
+    async def run(self) -> None:
+        """Do all that is not done.
+
+        Raises:
+            JobGone: it is to stop.
+            Again: it can be done later.
+            Problem, ServiceError: it cannot be done at all.
+        """
+        doing = Doing.again(self._shared, self._job)
+        with self._shared.budget.share() as share:
+            if self._job.kind in WITHOUT_FILES:
+                told = await doing.whole(self._job, share)
+                await in_thread(self._store.attempts.write, self._job, 0, 0, as_lines([told]))
+                return
+            await doing.plan()  # what cannot be done at all is no fault of a file
+            for place in range(self._job.n_done, self._job.n_files):
+                with share.lent():
+                    await self._file(doing, place, share)
+
+    async def _file(self, doing: Doing, place: int, share: Share) -> None:
+        """One file, whose failure does not stop the others."""
+        self._progress.place, self._progress.audio_s = place, 0.0
+        upload = await in_thread(self._store.uploads.of_job, self._job.key, place)
+        if upload is None:
+            raise JobGone("The job's files are gone.")
+        lines = _Lines(self._store.attempts, self._job, place, self._most_bytes)
+        file, on_disk = nameless()
+        with file:
+            if not on_disk:
+                await share.take(upload.n_bytes)
+            await in_thread(write_whole, file, self._store.uploads.content(upload))
+            file.seek(0)
+            spooled = Spooled(file, upload.file)
+            given = doing.lines(self._job, place, spooled, share, self._spend)
+            try:
+                async with aclosing(given):
+                    async for members in given:
+                        await lines.add(members)
+            except (JobGone, JobsFull, Again, DBAPIError):
+                raise  # no fault of the file
+            except Exception as error:
+                problem = broken_off(error)
+                _raise_if_passing(problem)
+                await lines.add([failure(problem, self._job.id)])
+        done = FileDone(self._progress.audio_s, lines.n_windows, lines.has_failed)
+        last = lines.part, bytes(lines.held), done, self._most_bytes
+        await in_thread(self._store.attempts.file_done, self._job, place, *last)
+
+    def _spend(self, audio_s: float) -> None:
+        self._progress.add(audio_s)
+        self._shared.metrics.observe_stream(audio_s)
+
+
+class _Lines:
+    """Writes lines to the result, some of them at a time."""
+
+    def __init__(self, attempts: Attempts, job: Job, place: int, most_bytes: int) -> None:
+        self._attempts, self._job, self._place = attempts, job, place
+        self._most_bytes = most_bytes
+        self.held, self.part = bytearray(), 0
+        self.n_windows, self.has_failed = 0, False
+
+    async def add(self, members: list[Members]) -> None:
+        """Add lines; once there are enough of them they are kept."""
+        for one in members:
+            if one["object"] == "done":
+                self.n_windows = one["usage"]["windows"]
+            self.has_failed = self.has_failed or one["object"] == "error"
+        self.held += as_lines(members)
+        if len(self.held) >= PART_BYTES:
+            held = bytes(self.held)
+            part = self._place, self.part, held, self._most_bytes
+            await in_thread(self._attempts.write, self._job, *part)
+            self.held, self.part = bytearray(), self.part + 1
+
+
+def _raise_if_passing(problem: Problem) -> None:
+    if problem.status_code in PASSING:
+        retry = (problem.headers or {}).get("Retry-After")
+        raise Again(float(retry) if retry else LATER_S)
+
+
+async def _ended(task: "asyncio.Task[Any]") -> None:
+    """Cancel a task, and wait until it has ended."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()

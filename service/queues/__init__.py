@@ -1,0 +1,1 @@
+"""What gives work to workers: a queue in a folder, or one in PostgreSQL."""

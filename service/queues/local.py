@@ -1,0 +1,128 @@
+"""The queue of a single machine: localqueue, an SQLite file beside the store's, for any processes.
+
+A step is leased: the worker renews the lease while it works, and after kill -9 it lapses.
+"""
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TypedDict, cast
+
+import structlog
+from localqueue import DeliveryPolicy, DurabilityMode, Empty, SimpleQueue
+from localqueue.exceptions import LocalQueueError
+from localqueue.job import Job
+from sqlalchemy import Connection
+
+from service.collections.job_records import Step
+from service.collections.records import StoreBusy
+from service.queues.queue import Again, Handle
+from service.threads import in_thread
+
+FOLDER = "queue"  # in that of the store
+POLL_S = 0.25  # for steps that other processes have put
+ERROR_S = 5.0  # after a failure that is none of a job's
+ENDLESS = 2**31 - 2  # tries: when to give up is told by the job
+KEPT_S = 60.0  # what was done
+
+log = structlog.get_logger()
+
+
+class Message(TypedDict):
+    """What is stored."""
+
+    step: str
+    job: str
+
+
+class LocalQueue:
+    """Steps in a folder.
+
+    Args:
+        folder: of the store.
+        lapse_s: after a worker's last sign of life its step is given to another.
+    """
+
+    def __init__(self, folder: Path, lapse_s: float) -> None:
+        self._lapse_s = lapse_s
+        self._queue: SimpleQueue[Message] = SimpleQueue(
+            str(folder / FOLDER),
+            "jobs",
+            delivery=DeliveryPolicy(lease_seconds=lapse_s, max_retries=ENDLESS),
+            durability=DurabilityMode.DURABLE,
+        )
+
+    def put(self, connection: Connection, step: Step, job: str) -> None:
+        """Add a step at the end.
+
+        It is there before the transaction of the store ends. Whoever takes it has to write, and so
+        waits for that; where it does not end well there is no such job, and nothing to do.
+        """
+        try:
+            self._queue.put({"step": step, "job": job})
+        except LocalQueueError as error:
+            raise StoreBusy("The queue of jobs cannot take more now.") from error
+
+    def is_empty(self) -> bool:
+        """Whether nothing waits and nothing is in hand."""
+        stats = self._queue.stats()
+        return not stats["ready"] and not stats["processing"]
+
+    async def work(self, handle: Handle, n_at_once: int) -> None:
+        """Do steps, so many at once, until cancelled."""
+        places = asyncio.Semaphore(n_at_once)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await places.acquire()
+                taken = await self._next()
+                step = group.create_task(self._do(taken, handle))
+                step.add_done_callback(lambda _: places.release())
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with suppress(LocalQueueError):
+            self._queue.purge(KEPT_S)
+        self._queue.close()
+
+    async def _next(self) -> Job[Message]:
+        while True:
+            wait_s = POLL_S
+            try:
+                return await in_thread(self._queue.get_nowait)
+            except Empty:
+                pass
+            except LocalQueueError as error:
+                log.error("the queue cannot be read", reason=str(error))
+                wait_s = ERROR_S
+            await asyncio.sleep(wait_s)
+
+    async def _do(self, taken: Job[Message], handle: Handle) -> None:
+        renewing = asyncio.create_task(self._renew(taken))
+        try:
+            await handle(cast(Step, taken.data["step"]), taken.data["job"])
+        except asyncio.CancelledError:
+            with suppress(LocalQueueError):
+                self._queue.nack(taken)  # here, in ms: nothing may come between
+            raise
+        except Again as again:
+            await self._give_back(taken, again.after_s)
+        except Exception as error:
+            log.error("step failed", step=taken.data["step"], job=taken.data["job"], exc_info=error)
+            await self._give_back(taken, ERROR_S)
+        else:
+            with suppress(LocalQueueError):  # it lapsed, and another finds that nothing is left
+                await in_thread(self._queue.ack, taken)
+                await in_thread(self._queue.purge, KEPT_S)
+        finally:
+            renewing.cancel()
+
+    async def _give_back(self, taken: Job[Message], after_s: float) -> None:
+        with suppress(LocalQueueError):
+            await in_thread(partial(self._queue.nack, taken, delay=after_s))
+
+    async def _renew(self, taken: Job[Message]) -> None:
+        while True:
+            await asyncio.sleep(self._lapse_s / 3)
+            with suppress(LocalQueueError):
+                await in_thread(self._queue.extend_lease, taken, self._lapse_s)

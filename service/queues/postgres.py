@@ -1,0 +1,109 @@
+"""The queue of several machines: Procrastinate, in the PostgreSQL database of the store.
+
+A step is put in the transaction that makes its job. Workers say that they are alive; what one of
+them had in hand that has not said so for long enough is given to another.
+"""
+
+import asyncio
+import logging
+from typing import Any, cast
+
+import structlog
+from procrastinate import (
+    App,
+    BaseRetryStrategy,
+    PsycopgConnector,
+    RetryDecision,
+    SyncPsycopgConnector,
+)
+from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import Job
+from sqlalchemy import Connection
+from sqlalchemy.engine import make_url
+
+from service.collections.job_records import Step
+from service.collections.records import StoreBusy
+from service.queues.queue import Again, Handle
+
+QUEUE = "viola"
+TASK = "viola:step"
+POLL_S = 5.0  # where a notification was lost
+ERROR_S = 5.0  # after a failure that is none of a job's
+CONNECTIONS = 4
+
+log = structlog.get_logger()
+
+
+class _AsTold(BaseRetryStrategy):
+    """Again when the step says so, and after any failure."""
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision:
+        after_s = exception.after_s if isinstance(exception, Again) else ERROR_S
+        return RetryDecision(retry_in={"seconds": cast(int, after_s)})
+
+
+class PostgresQueue:
+    """Steps in a database.
+
+    Args:
+        address: of the database, as `postgresql://...`.
+        lapse_s: after a worker's last sign of life its steps are given to others.
+    """
+
+    def __init__(self, address: str, lapse_s: float) -> None:
+        url = make_url(address).set(drivername="postgresql")
+        self._address = url.render_as_string(hide_password=False)
+        self._lapse_s = lapse_s
+        self._putting = App(connector=SyncPsycopgConnector(conninfo=self._address))
+        logging.getLogger("procrastinate").setLevel(logging.ERROR)  # what goes wrong we log
+
+    def put(self, connection: Connection, step: Step, job: str) -> None:
+        """Add a step at the end, in the same transaction."""
+        theirs = connection.connection.driver_connection
+        deferrer = self._putting.configure_task(TASK, queue=QUEUE, connection=theirs)
+        try:
+            deferrer.defer(step=step, job=job)
+        except ConnectorException as error:
+            raise StoreBusy("The queue of jobs cannot take more now.") from error
+
+    async def work(self, handle: Handle, n_at_once: int) -> None:
+        """Do steps, so many at once, until cancelled."""
+        connector = PsycopgConnector(
+            conninfo=self._address, min_size=1, max_size=CONNECTIONS + n_at_once
+        )
+        app = App(connector=connector)
+
+        @app.task(name=TASK, queue=QUEUE, retry=_AsTold())
+        async def do(step: str, job: str) -> None:
+            await handle(cast(Step, step), job)
+
+        async with app.open_async():
+            rescuing = asyncio.create_task(self._rescue(app))
+            try:
+                await app.run_worker_async(
+                    queues=[QUEUE],
+                    concurrency=n_at_once,
+                    fetch_job_polling_interval=POLL_S,
+                    update_heartbeat_interval=self._lapse_s / 3,
+                    stalled_worker_timeout=self._lapse_s,
+                    shutdown_graceful_timeout=self._lapse_s,
+                    install_signal_handlers=False,
+                    delete_jobs="always",
+                )
+            finally:
+                rescuing.cancel()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    async def _rescue(self, app: App) -> None:
+        """Give to others what workers had in hand that have not been heard of."""
+        manager: Any = app.job_manager
+        while True:
+            try:
+                for job in await manager.get_stalled_jobs(seconds_since_heartbeat=self._lapse_s):
+                    log.warning("step taken from a silent worker", job=job.task_kwargs.get("job"))
+                    await manager.retry_job(job)
+            except Exception as error:
+                log.warning("silent workers could not be looked for", reason=str(error))
+            await asyncio.sleep(self._lapse_s / 3)

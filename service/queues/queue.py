@@ -1,0 +1,37 @@
+"""What the jobs want of a queue; two libraries give it, each for one kind of database.
+
+A queue hands a step to one worker at a time, in the order in which steps were put, and again if the
+worker has not come to its end: at least once. That a job's effects are there once is seen to by its
+row in the store (`service/collections/jobs.py`).
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+from service.collections.job_records import Step
+
+Handle = Callable[[Step, str], Awaitable[None]]
+"""Does a step of the job of that name."""
+
+
+class Again(Exception):
+    """The step is to be done once more, in so many seconds."""
+
+    def __init__(self, after_s: float = 0.0) -> None:
+        super().__init__(f"again in {after_s:g} s")
+        self.after_s = after_s
+
+
+class Queue(Protocol):
+    """Steps of jobs that wait, on the disk."""
+
+    def put(self, connection: Connection, step: Step, job: str) -> None:
+        """Add a step at the end; it is there if the connection's transaction ends well."""
+
+    async def work(self, handle: Handle, n_at_once: int) -> None:
+        """Do steps, so many at once, until cancelled; what is in hand then is done again."""
+
+    def close(self) -> None:
+        """Let go of the disk."""

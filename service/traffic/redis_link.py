@@ -1,0 +1,119 @@
+"""A connection to Redis that is up or down: bounded in time, and known to be down without a try.
+
+The first call that fails marks it as down. From then on nobody waits for it: calls return at once
+that there is no answer, until `tend` has found Redis again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+
+from service.settings import SettingsError
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+T = TypeVar("T")
+
+MAX_CONNECTIONS = 16  # of one process
+RETRY_S = 1.0  # between tries to reach a Redis that is down
+SCHEMES = ("redis://", "rediss://", "unix://")
+
+log = structlog.get_logger()
+
+
+class RedisLink:
+    """One Redis, as the requests of one event loop see it.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`.
+        timeout_s: seconds that a call may take; one that takes longer counts as failed.
+        choice: what the service does while Redis is down, for the log.
+
+    Attributes:
+        is_up: whether the last call succeeded.
+        failures: how many calls have failed.
+
+    Raises:
+        SettingsError: the URL is none, or the package is not installed.
+    """
+
+    def __init__(self, url: str, timeout_s: float, choice: str = "open") -> None:
+        self.client = _client(url, timeout_s)
+        self.timeout_s, self.choice = timeout_s, choice
+        self.is_up, self.failures = True, 0
+        self._since = monotonic()
+
+    async def ask(self, call: Callable[[], Awaitable[T]]) -> T | None:
+        """What `call` returns; None where Redis is down, or fails, or takes too long."""
+        return await self._try(call) if self.is_up else None
+
+    async def find(self) -> bool:
+        """Ask Redis whether it is there, also while it is known to be down."""
+        return await self._try(self._ping) is not None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        with suppress(Exception):  # whatever is wrong with them, nobody uses them any more
+            async with asyncio.timeout(self.timeout_s):
+                await self.client.aclose()
+
+    async def _ping(self) -> bool:
+        return await self.client.ping()
+
+    async def _try(self, call: Callable[[], Awaitable[T]]) -> T | None:
+        from redis import RedisError
+
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                answer = await call()
+        except (TimeoutError, RedisError, OSError) as error:
+            self.failures += 1
+            self._change(False, reason=str(error) or f"no answer in {self.timeout_s:g} s")
+            return None
+        self._change(True)
+        return answer
+
+    def _change(self, is_up: bool, **facts: Any) -> None:
+        """Note whether Redis is up, and log it where that is news."""
+        if is_up == self.is_up:
+            return
+        lasted_s = round(monotonic() - self._since, 1)
+        self.is_up, self._since = is_up, monotonic()
+        if is_up:
+            log.info("redis is back", down_s=lasted_s)
+        else:
+            log.warning("redis is down", fail=self.choice, **facts)
+
+
+def _client(url: str, timeout_s: float) -> "Redis":
+    if not url.startswith(SCHEMES):
+        raise SettingsError(
+            f"VIOLA_REDIS_URL must begin with one of {', '.join(SCHEMES)}, such as "
+            "redis://localhost:6379/0; it is not shown here, since it may hold a password"
+        )
+    try:
+        from redis.asyncio import BlockingConnectionPool, Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+    except ModuleNotFoundError:
+        raise SettingsError(
+            "VIOLA_REDIS_URL needs the package redis: pip install 'viola-audio[redis]'"
+        ) from None
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=timeout_s,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),  # who waits for an answer to a request has no time for it
+        )
+        return Redis.from_pool(pool)
+    except ValueError as error:
+        reason = str(error).replace(url, "the URL")
+        raise SettingsError(f"VIOLA_REDIS_URL cannot be used: {reason}") from None

@@ -1,0 +1,273 @@
+"""The body of a request -> the files in it: a multipart form, or one file as it is."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+from fastapi import Request
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException
+
+from service.audio.files import Upload
+from service.problems import Problem
+from service.settings import Settings
+from service.traffic.budget import Share
+from service.untrusted import printable
+from service.uploads.forms import FormParser
+
+FILE_FIELD = "file"
+LISTS = ("classifier",)  # fields that may come several times
+FORM = "multipart/form-data"
+RAW_TYPES = ("application/octet-stream", "application/ogg", "video/mp4", "video/webm")
+RAW_PREFIX = "audio/"
+OFFSET = "application/offset+octet-stream"  # bytes of an upload in parts
+
+PIECE_BYTES = 16 << 10  # that a parser gets at a time
+MAX_FIELDS = 16
+MAX_FIELD_BYTES = 8 * 1024
+_CLOSE = {"Connection": "close"}
+
+B = TypeVar("B")
+Parse = Callable[[], Awaitable[B]]
+"""What makes the files of a body that has come whole."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """The files of a request, and the other fields of the form or of the JSON."""
+
+    uploads: list[Upload]
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+async def read_body(request: Request, settings: Settings) -> Parse[Body]:
+    """Receive a request's files into memory; the total is limited on the way in (`BodyLimit`).
+
+    A form is parsed as it comes, so that nothing is left to do.
+
+    Raises:
+        Problem: for a body of another kind, one that is malformed, one that takes too long, and
+            where memory is full.
+    """
+    kind = media_type(request)
+    async with in_time(settings):
+        if kind == FORM:
+            body = await _read_form(request, settings)
+        else:
+            body = Body([Upload(await received(request))])
+
+    async def parse() -> Body:
+        return body
+
+    return parse
+
+
+async def received(request: Request, copies: int = 1) -> bytearray:
+    """The body, in the request's share of memory; `copies` of it will be there while it is read.
+
+    Raises:
+        Problem: memory is full.
+    """
+    body = bytearray()  # grows where it is; joining chunks would need twice the memory
+    async for chunk in counted(request, copies):
+        body += chunk
+    return body
+
+
+async def counted(request: Request, copies: int = 1) -> AsyncGenerator[bytes, None]:
+    """The chunks of a body, each taken into the request's share of memory, in small pieces.
+
+    Between pieces other requests have their turn: a parser may be slow on what it gets.
+    """
+    share: Share = request.state.share
+    announced = request.headers.get("content-length", "0")
+    left = copies * int(announced) if announced.isascii() and announced.isdigit() else 0
+    await share.take(left, is_upload=True)  # all of it, or many would wait for each other's rest
+    async for chunk in request.stream():
+        left -= copies * len(chunk)
+        if left < 0:
+            await share.take(-left, is_upload=True)
+            left = 0
+        for first in range(0, len(chunk), PIECE_BYTES):
+            yield chunk[first : first + PIECE_BYTES]
+            await asyncio.sleep(0)
+
+
+def keep(share: Share, uploads: Sequence[Upload], before: int = 0) -> None:
+    """Keep the memory of the files alone; give back what reading the body took beside it."""
+    share.give(max(0, share.held - before - sum(upload.n_bytes for upload in uploads)))
+
+
+@asynccontextmanager
+async def in_time(settings: Settings) -> AsyncIterator[None]:
+    """Limit the time in which a body is received inside the block.
+
+    Raises:
+        Problem: if it takes too long.
+    """
+    try:
+        async with asyncio.timeout(settings.body_timeout_s):
+            yield
+    except TimeoutError:
+        raise body_timeout(settings.body_timeout_s) from None
+
+
+def body_timeout(timeout_s: float) -> Problem:
+    """The problem of a body that came too slowly."""
+    return Problem(
+        "body-timeout",
+        f"The body had not arrived whole after {timeout_s:g} s.",
+        limit=timeout_s,
+        unit="s",
+        headers=_CLOSE,
+    )
+
+
+def refuse_encoding(request: Request) -> None:
+    """Refuse a body that is compressed.
+
+    Raises:
+        Problem: it is compressed.
+    """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        detail = (
+            f"Content-Encoding {printable(encoding)!r} is not accepted; send the body as it is."
+        )
+        raise Problem("content-encoding", detail)
+
+
+def media_type_of(request: Request) -> str:
+    """What a request says that its body is, without parameters."""
+    declared = request.headers.get("content-type", RAW_TYPES[0])
+    return declared.partition(";")[0].strip().lower()
+
+
+def media_type(request: Request) -> str:
+    """The body's media type, if it is one that is accepted; the format is told by the bytes."""
+    refuse_encoding(request)
+    kind = media_type_of(request)
+    if kind == FORM or kind in RAW_TYPES or kind.startswith(RAW_PREFIX):
+        return kind
+    raise Problem(
+        "unsupported-media-type",
+        f"Content-Type {printable(kind)!r} is not accepted; send {FORM} with the part "
+        f"`{FILE_FIELD}`, or the file itself as {RAW_PREFIX}* or {RAW_TYPES[0]}.",
+        accepted=[FORM, f"{RAW_PREFIX}*", *RAW_TYPES],
+        headers={"Accept-Post": ", ".join((FORM, f"{RAW_PREFIX}*", *RAW_TYPES))},
+    )
+
+
+async def _read_form(request: Request, settings: Settings) -> Body:
+    # uploads are never written to disk
+    held_bytes = settings.max_body_bytes
+    # What the parser keeps, and what is read from it
+    chunks = counted(request, copies=2)
+    form = await parsed_form(request, chunks, settings.max_files, held_bytes)
+    try:
+        body = _files_and_fields(form)
+    finally:
+        await form.close()
+    keep(request.state.share, body.uploads)
+    return body
+
+
+async def parsed_form(
+    request: Request, chunks: AsyncIterator[bytes], max_files: int, held_bytes: int
+) -> FormData:
+    """A form whose body comes in chunks; files of more than `held_bytes` go to the disk.
+
+    Raises:
+        Problem: it is malformed, or has too many files.
+    """
+    parser = FormParser(
+        request.headers,
+        cast(AsyncGenerator[bytes, None], chunks),
+        max_files=max_files,
+        max_fields=MAX_FIELDS,
+        max_part_size=MAX_FIELD_BYTES,
+    )
+    parser.spool_max_size = held_bytes
+    try:
+        return await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
+            raise Problem(
+                "too-many-files",
+                f"The form has more than {max_files} files.",
+                limit=max_files,
+                observed=max_files + 1,  # where the count stopped
+                unit="files",
+            ) from None
+        if error.message.startswith("Part exceeded"):
+            raise _long_part(parser.part_name) from None
+        raise Problem("bad-request", f"The form cannot be read: {error.message}") from None
+
+
+def _files_and_fields(form: FormData) -> Body:
+    parts, fields = parts_of(form)
+    uploads = []
+    for part in parts:  # which the parser has kept in memory: reading does not block
+        uploads.append(Upload(part.file.read(), printable(part.filename or "")))
+        part.file.close()  # one file at a time is there twice
+    return Body(uploads, fields)
+
+
+def parts_of(form: FormData) -> tuple[list[UploadFile], dict[str, str]]:
+    """The files of a form, and its other fields.
+
+    Raises:
+        Problem: there is no file, or one under another name.
+    """
+    parts, fields = fields_of(form)
+    if not parts:
+        raise Problem(
+            "missing-file", f"The form holds no part `{FILE_FIELD}` with a file.", param=FILE_FIELD
+        )
+    return parts, fields
+
+
+def fields_of(form: FormData) -> tuple[list[UploadFile], dict[str, str]]:
+    """The files of a form, which need not be there, and its other fields.
+
+    Raises:
+        Problem: a file has another name.
+    """
+    parts: list[UploadFile] = []
+    fields: dict[str, str] = {}
+    for name, part in form.multi_items():
+        if isinstance(part, UploadFile) and name == FILE_FIELD:
+            parts.append(part)
+        elif isinstance(part, UploadFile) or name == FILE_FIELD:
+            raise _misplaced(name, part)
+        elif part:  # what a browser's form sends for an input left empty
+            several = name in LISTS and name in fields
+            fields[name] = f"{fields[name]},{part}" if several else part
+    return parts, fields
+
+
+def _long_part(name: str) -> Problem:
+    """The problem of a part that is no file and longer than a parameter may be."""
+    if name == FILE_FIELD:
+        return _misplaced(name, "")
+    shown = printable(name)
+    return Problem(
+        "bad-request",
+        f"The part {shown!r} of the form has more than {MAX_FIELD_BYTES} bytes and no file name: "
+        f"a file is sent as the part `{FILE_FIELD}`, with one.",
+        limit=MAX_FIELD_BYTES,
+        unit="bytes",
+        param=shown,
+    )
+
+
+def _misplaced(name: str, part: UploadFile | str) -> Problem:
+    shown = printable(name)
+    detail = (
+        f"A file came as the part {shown!r}; its name must be `{FILE_FIELD}`."
+        if isinstance(part, UploadFile)
+        else f"The part `{FILE_FIELD}` is no file: it has no file name."
+    )
+    return Problem("missing-file", detail, param=FILE_FIELD)

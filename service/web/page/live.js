@@ -1,0 +1,123 @@
+// The microphone, labelled while it is heard, over the service's WebSocket.
+
+import { Refusal, address, get, hasKey, openStream } from "./api.js";
+import { copyAs } from "./code.js";
+import { button, byId, element, errorText, percent, say } from "./dom.js";
+import { scoreChart } from "./track.js";
+
+const KEPT_S = 60;
+const SHOWN = 4;
+let running = null;
+
+export async function showLive() {
+  const holder = byId("stream");
+  if (holder.childElementCount) return;
+  const heads = element("select", { id: "live-head" });
+  const now = element("p", { class: "now", role: "status", "aria-live": "polite" });
+  const level = element("meter", { min: 0, max: 1, value: 0, "aria-label": "Level" });
+  const chart = element("div", { class: "chart" });
+  const log = element("ol", { class: "bars" });
+  const trouble = element("div");
+  const heard = [];
+  const toggle = button("Listen", async () => {
+    trouble.replaceChildren();
+    if (running) return stop();
+    toggle.textContent = "Stop";
+    try {
+      running = await listen(heads.value, { level, now, chart, log, heard }, ended);
+    } catch (error) {
+      ended(error);
+    }
+  }, { class: "main" });
+  function ended(error) {
+    stop();
+    if (error) trouble.replaceChildren(errorText(error));
+  }
+  function stop() {
+    running?.close();
+    running = null;
+    toggle.textContent = "Listen";
+    say("");
+  }
+  const python = () => `import soundfile as sf  # or a microphone, as sounddevice.InputStream\n\nblocks = sf.blocks("speech.opus", blocksize=4800, dtype="float32")\nfor window in client.listen(blocks, sample_rate=48000, head=${JSON.stringify(heads.value)}, window_s=1.0, hop_s=0.5):\n    print(window.start_s, window.labels[0].best)`;
+  holder.append(element("div", { class: "panel" },
+    element("div", { class: "row" }, toggle, element("label", { for: "live-head" }, "with"), heads, level),
+    trouble, now, chart, log,
+    copyAs(() => ({ path: "v1/audio/classifications", query: { head: heads.value, granularity: "window", window_s: 1, stream: true }, file: "speech.opus", python: python(), script: script(heads.value) }), "heard", () => heard)));
+  try {
+    const { data } = await get("v1/classifiers");
+    heads.append(...data.map(({ id }) => element("option", {}, id)));
+    toggle.disabled = data.length === 0;
+    if (!data.length) trouble.append(element("p", { class: "quiet" }, "No classifier is served."));
+  } catch (error) {
+    trouble.replaceChildren(errorText(error));
+  }
+}
+
+async function listen(head, shown, ended) {
+  const microphone = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false } })
+    .catch((error) => { throw new Error(`The microphone cannot be used: ${error.message}`); });
+  const context = new AudioContext();
+  const socket = openStream();
+  const close = () => {
+    microphone.getTracks().forEach((track) => track.stop());
+    if (context.state !== "closed") context.close();
+    if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ end: true }));
+    socket.onclose = null;
+  };
+  socket.onopen = async () => {
+    socket.send(JSON.stringify({ sample_rate: context.sampleRate, encoding: "f32le", window_s: 1, hop_s: 0.5, head, top_k: 5 }));
+    await context.audioWorklet.addModule(address("web/page/capture.js"));
+    const capture = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0 });
+    capture.port.onmessage = ({ data }) => {
+      shown.level.value = Math.min(1, 3 * Math.max(...data.map(Math.abs)));
+      if (socket.readyState === WebSocket.OPEN) socket.send(data);
+    };
+    context.createMediaStreamSource(microphone).connect(capture);
+    say("Listening.");
+  };
+  socket.onmessage = ({ data }) => {
+    const members = JSON.parse(data);
+    if (members.object === "error") return ended(new Refusal(members.error.status, members.error));
+    if (members.object === "window") tell(members, shown);
+  };
+  socket.onclose = ({ code }) => ended(code === 1000 ? null : new Error(
+    "The stream was not accepted, or broke off: is a key needed, or are all places for live streams taken?"));
+  return { close };
+}
+
+function tell(window, { now, chart, log, heard }) {
+  const { embedding, ...kept } = window;
+  heard.push(kept);
+  const [best] = window.predictions;
+  const isKnown = best && !window.novelty.is_novel;
+  const text = isKnown ? best.label : "nothing that it knows";
+  if (now.textContent !== text) now.textContent = text;
+  const top = window.predictions.slice(0, SHOWN);
+  log.replaceChildren(...top.map(({ label, score }) => element("li", {},
+    element("span", { class: "name" }, label), element("meter", { min: 0, max: 1, value: score, "aria-label": label }),
+    element("span", { class: "value" }, percent(score)))));
+  const recent = heard.filter(({ end_s }) => end_s > window.end_s - KEPT_S);
+  const labels = top.map(({ label }) => label);
+  const score = (one, label) => one.predictions.find((p) => p.label === label)?.score ?? 0;
+  chart.replaceChildren();
+  scoreChart(chart, labels, [recent.map(({ end_s }) => end_s), ...labels.map((label) => recent.map((one) => score(one, label)))]);
+}
+
+// For Node 22 or newer; without a key also for a browser's console.
+function script(head) {
+  const url = address("v1/audio/stream");
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  const key = hasKey() ? ', "viola.key." + Buffer.from(process.env.VIOLA_KEY).toString("base64url")' : "";
+  return `const socket = new WebSocket(${JSON.stringify(String(url))}, ["viola.stream"${key}]);
+socket.onmessage = ({ data }) => {
+  const { object, start_s, predictions, error } = JSON.parse(data);
+  console.log(object, start_s ?? "", predictions?.[0]?.label ?? error?.detail ?? "");
+};
+socket.onopen = () => {
+  socket.send(JSON.stringify({ sample_rate: 16000, encoding: "f32le", window_s: 1, hop_s: 0.5, head: ${JSON.stringify(head)} }));
+  for (let n = 0; n < 20; n++) socket.send(new Float32Array(1600)); // 2 s of silence: your samples
+  socket.send(JSON.stringify({ end: true }));
+};
+`;
+}

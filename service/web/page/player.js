@@ -1,0 +1,121 @@
+// A recording to see and hear: waveform with axis and selection, log-mel, labels over time.
+
+import WaveSurfer from "../vendor/wavesurfer/wavesurfer.esm.js";
+import RegionsPlugin from "../vendor/wavesurfer/regions.esm.js";
+import TimelinePlugin from "../vendor/wavesurfer/timeline.esm.js";
+import { axisTime, button, colour, element, seconds } from "./dom.js";
+import { Picture } from "./picture.js";
+
+const FIRST_VIEW_S = 60; // of a longer recording
+const CLOSEST = 800; // pixels a second
+
+export const nonce = () => document.querySelector("meta[name=csp-nonce]").content;
+
+export class Player {
+  constructor(sound) {
+    this.sound = sound;
+    this.tracks = [];
+    this.onselect = () => {};
+    this.holder = element("div", { class: "wave" });
+    this.canvas = element("canvas", { class: "picture", role: "img", "aria-label": `Log-mel spectrogram of ${sound.name}` });
+    this.trackHolder = element("div");
+    this.time = element("span", { class: "quiet" }, "");
+    this.play = button("Play", () => this.toggle(), { class: "main", "aria-keyshortcuts": "Space" });
+    this.note = element("p", { class: "error", hidden: true });
+    this.element = element("div", { class: "panel" },
+      element("div", { class: "row" }, this.play,
+        button("Zoom in", () => this.zoom(2)), button("Zoom out", () => this.zoom(0.5)), this.time),
+      this.holder, this.canvas, this.note, this.trackHolder);
+  }
+
+  // Called when the element is on the page, where it has a width.
+  start() {
+    const { duration } = this.sound;
+    const width = this.holder.clientWidth || 600;
+    this.least = width / Math.max(0.05, duration);
+    this.scale = Math.max(this.least, width / FIRST_VIEW_S);
+    this.regions = RegionsPlugin.create();
+    this.wave = WaveSurfer.create({
+      container: this.holder, height: 96, cspNonce: nonce(), url: this.sound.url,
+      peaks: [this.sound.peaks], duration, minPxPerSec: this.scale, normalize: true,
+      waveColor: colour("quiet"), progressColor: colour("accent"), cursorColor: colour("accent"), cursorWidth: 2,
+      plugins: [TimelinePlugin.create({ height: 20, secondaryLabelOpacity: 1, style: { fontSize: "12px" }, formatTimeCallback: axisTime }), this.regions],
+    });
+    this.picture = new Picture(this.canvas, this.sound);
+    this.picture.onerror = (error) => { this.note.hidden = false; this.note.textContent = error.message; };
+    this.canvas.addEventListener("click", (event) => {
+      const { left, width: wide } = this.canvas.getBoundingClientRect();
+      const [from, to] = this.picture.view;
+      this.seek(from + ((event.clientX - left) / wide) * (to - from));
+    });
+    const shown = (from, to) => this.show(from, Math.min(to, duration) || duration);
+    this.wave.on("scroll", shown);
+    this.wave.on("ready", () => this.visible(shown));
+    this.wave.on("redraw", () => this.visible(shown));
+    this.wave.on("timeupdate", (time) => { this.picture.at(time); this.tell(time); });
+    this.wave.on("play", () => { this.play.textContent = "Pause"; });
+    this.wave.on("pause", () => { this.play.textContent = "Play"; });
+    this.regions.enableDragSelection({ color: "rgba(120, 90, 220, 0.25)" });
+    this.regions.on("region-created", (region) => {
+      this.regions.getRegions().forEach((other) => other !== region && other.remove());
+      this.onselect(region.start, region.end);
+    });
+    this.regions.on("region-updated", (region) => this.onselect(region.start, region.end));
+    this.resized = new ResizeObserver(() => this.visible(shown));
+    this.resized.observe(this.holder);
+    this.tell(0);
+  }
+
+  visible(shown) {
+    const width = this.wave.getWidth?.() || this.holder.clientWidth;
+    const from = this.wave.getScroll() / this.pixels(width);
+    shown(from, from + width / this.pixels(width));
+  }
+
+  // Pixels a second as they are drawn: a short sound fills the width.
+  pixels(width) {
+    return Math.max(this.scale, width / this.sound.duration);
+  }
+
+  show(from, to) {
+    this.picture.show(from, to);
+    for (const track of this.tracks) track.show(from, to);
+  }
+
+  forget() {
+    this.tracks = [];
+    this.trackHolder.replaceChildren();
+  }
+
+  add(track) {
+    this.tracks.push(track);
+    this.trackHolder.append(element("div", {}, element("h3", {}, track.head), track.canvas));
+    if (this.picture) track.show(...this.picture.view);
+  }
+
+  tell(time) {
+    this.time.textContent = `${seconds(time)} of ${seconds(this.sound.duration)}`;
+  }
+
+  toggle() {
+    this.wave?.playPause();
+  }
+
+  seek(time) {
+    this.wave?.setTime(Math.max(0, Math.min(time, this.sound.duration)));
+  }
+
+  step(by) {
+    if (this.wave) this.seek(this.wave.getCurrentTime() + by);
+  }
+
+  zoom(by) {
+    this.scale = Math.max(this.least, Math.min(CLOSEST, this.scale * by));
+    this.wave?.zoom(this.scale);
+  }
+
+  close() {
+    this.resized?.disconnect();
+    this.wave?.destroy();
+  }
+}

@@ -1,0 +1,156 @@
+"""`viola index` and `viola search` on the same files as the service."""
+
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from typer.testing import CliRunner, Result
+
+import viola
+from service.collections.store import open_store
+from tests.service.conftest import write_model
+from tests.signals import noise, tone
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(viola.build(), list(map(str, arguments)), env={"COLUMNS": "200"})
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("sounds")
+    paths = []
+    for name, samples in (
+        ("noise-1", noise(2.0, 1)),
+        ("noise-2", noise(2.0, 2)),
+        ("tone-1", tone(440, 2.0)),
+        ("long", noise(12.0, 3)),
+    ):
+        paths.append(folder / f"{name}.wav")
+        sf.write(paths[-1], samples, 16_000)
+    return paths
+
+
+def test_files_are_indexed_once_and_found(
+    sounds: list[Path], model_path: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    model = ("--model", model_path, "--threads", 1)
+    made = run("index", *sounds, "-o", data, *model)
+    assert made.exit_code == 0, made.output
+    assert "holds 4 recordings, 6 windows; 4 added, 0 there already, 0 failed" in made.output
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"no audio")
+    again = run("index", *sounds, broken, tmp_path / "none.wav", "-o", data, *model)
+    assert again.exit_code == 1
+    assert "0 added, 4 there already, 2 failed" in again.output
+    found = run("search", sounds[2], "--data", data, "--top-k", 2, *model)
+    assert found.exit_code == 0, found.output
+    lines = found.output.splitlines()
+    assert "score" in lines[0]
+    assert "tone-1.wav" in lines[1]
+    assert len(lines) == 3
+    store = open_store(data)
+    collection = store.collections.get("", "sounds")
+    (item,) = [item for item in store.items.page(collection) if "noise-1" in (item.file or "")]
+    store.close()
+    like = run("search", "--like", item.id, "--data", data, "--windows", *model)
+    assert "noise-1.wav" not in like.output
+    assert "long.wav" in like.output
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet", ".jsonl"])
+def test_tables_of_vectors_go_in_and_out(
+    sounds: list[Path], model_path: Path, tmp_path: Path, suffix: str
+) -> None:
+    data, table, out = tmp_path / "data", tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    model = ("--model", model_path)
+    windows = ("--window-s", 5)
+    assert run("embed", *sounds, "-o", table, *windows, *model, "--threads", 1).exit_code == 0
+    made = run("index", table, "-o", data, *model)
+    assert made.exit_code == 0, made.output
+    assert "holds 4 recordings" in made.output
+    assert "0 added, 4 there already" in run("index", table, "-o", data, *model).output
+    written = run("vectors", "--data", data, "-o", out, *model)
+    assert written.exit_code == 0, written.output
+    other = run("index", out, "-o", data, "--collection", "other", *model)
+    assert "4 added" in other.output
+    store = open_store(data)
+    one, same = (store.windows.all(store.collections.get("", n)) for n in ("sounds", "other"))
+    np.testing.assert_array_equal(one.vectors, same.vectors)
+    np.testing.assert_array_equal(one.end_s, same.end_s)
+    store.close()
+    table.write_bytes(b"no table")
+    broken = run("index", table, "-o", data, *model)
+    assert (broken.exit_code, "is no table of vectors" in broken.output) == (2, True)
+
+
+def test_what_cannot_be_searched_is_said_in_a_sentence(
+    sounds: list[Path], model_path: Path, tmp_path: Path
+) -> None:
+    model = ("--model", model_path, "--threads", 1)
+    nothing = run("search", sounds[0], "--data", tmp_path, *model)
+    assert nothing.exit_code == 2
+    assert "holds no collections: viola index FILES -o" in nothing.output
+    assert run("index", sounds[0], "-o", tmp_path, *model).exit_code == 0
+    other = run("search", sounds[0], "--data", tmp_path, "--collection", "x", *model)
+    assert (other.exit_code, "There is no collection 'x'" in other.output) == (2, True)
+    labelled = run("search", sounds[0], "--data", tmp_path, "--label", "owl", *model)
+    assert (labelled.exit_code, labelled.output) == (0, "nothing was found\n")
+    many = run("search", sounds[0], "--data", tmp_path, "--model", model_path, "--threads", 10**8)
+    said = "".join(many.output.split()).replace("│", "")
+    assert (many.exit_code, "1024" in said) == (2, True)
+    item = run("search", "--like", "nobody", "--data", tmp_path, *model)
+    assert (item.exit_code, "has no item 'nobody'" in item.output) == (2, True)
+    where = run("search", sounds[0], "--where", "site", "--data", tmp_path, *model)
+    assert (where.exit_code, "expected KEY=VALUE" in where.output) == (2, True)
+    assert run("search", "--data", tmp_path, *model).exit_code == 2
+    windows = run("index", sounds[0], "-o", tmp_path, "--window-s", 2, *model)
+    assert (windows.exit_code, "is there with window_s = 5.0" in windows.output) == (2, True)
+
+
+def test_folders_and_tars_are_indexed_by_the_files_in_them(
+    sounds: list[Path], model_path: Path, tmp_path: Path
+) -> None:
+    packed = tmp_path / "more.tar"
+    with tarfile.open(packed, "w") as tar:
+        tar.add(sounds[0], "again.wav")  # of the same content as a file of the folder
+        sf.write(tmp_path / "new.wav", noise(1.0, 9), 16_000)
+        tar.add(tmp_path / "new.wav", "new.wav")
+    model = ("--model", model_path, "--threads", 1)
+    made = run("index", sounds[0].parent, packed, "-o", tmp_path / "data", *model)
+    assert made.exit_code == 0, made.output
+    assert "holds 5 recordings, 7 windows; 5 added, 1 there already, 0 failed" in made.output
+
+
+def test_what_can_be_read_only_once_is_not_indexed_as_nothing(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.wav"
+    os.mkfifo(pipe)
+    model = write_model(tmp_path / "tiny.onnx")
+    made = run("index", pipe, "-", "-o", tmp_path / "data", "--model", model)
+    assert made.exit_code == 1
+    assert made.output.count("it can be read only once") == 2
+
+
+def test_a_folder_without_collections_is_left_as_it_is(tmp_path: Path) -> None:
+    taught = run("teach", "kinds", "--data", tmp_path)
+    assert taught.exit_code == 2
+    assert "holds no collections" in taught.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_collection_of_a_group_is_named_as_over_http(
+    sounds: list[Path], model_path: Path, tmp_path: Path
+) -> None:
+    model = ("--model", model_path, "--threads", 1)
+    named = ("--data", tmp_path, "--collection", "birds:sounds", *model)
+    assert run("index", sounds[2], *named).exit_code == 0
+    for asked in ((), ("--approximate",)):
+        assert "tone-1.wav" in run("search", sounds[2], *named, *asked).output
+    store = open_store(tmp_path)
+    assert store.collections.get("birds:", "birds:sounds").n_items == 1
+    store.close()
+    assert run("index", sounds[2], "--data", tmp_path, "--collection", "a b").exit_code == 2

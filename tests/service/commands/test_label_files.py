@@ -1,0 +1,102 @@
+"""Labels in files: CSV, Audacity's tracks, Raven's tables, there and back again."""
+
+from pathlib import Path
+
+import pytest
+
+from service.collections.records import Label, NewLabel
+from service.commands.label_files import by_file, read, write
+from service.commands.tables import TableError
+
+LABELS = [
+    Label(1, 7, "pond.wav", "frog", "positive", 1.0, 2.5, "ann", 10.0),
+    Label(2, 7, "pond.wav", "frog, tree", "positive", None, None, "ann", 11.0),
+    Label(3, 7, "pond.wav", "duck", "negative", 3.25, 4.0, "bob", 12.0),
+]
+STRETCHES = [
+    NewLabel("pond.wav", "frog", "positive", 1.0, 2.5),
+    NewLabel("pond.wav", "frog, tree", "positive", 0.0, 60.0),
+]
+
+
+def test_a_csv_holds_everything(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    assert write(path, LABELS, {}) == 3
+    assert read(path) == [
+        NewLabel(label.item_id, label.label, label.verdict, label.start_s, label.end_s)
+        for label in LABELS
+    ]
+
+
+@pytest.mark.parametrize("name", ["pond.wav.txt", "pond.wav.selections.txt"])
+def test_editors_of_sound_get_what_holds_and_give_it_back(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    assert write(path, LABELS, {"pond.wav": 60.0}) == 2
+    assert read(path) == STRETCHES
+
+
+def test_a_track_belongs_to_the_recording_of_its_name_or_to_one_that_is_named(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "dawn.txt"
+    path.write_text("0.5\t1.5\tfrog\n\\\t300\t2000\n\n2\t3\tduck\twith a tab\n")
+    assert [label.item_id for label in read(path)] == ["dawn", "dawn"]
+    assert read(path, "other.wav")[1] == NewLabel(
+        "other.wav", "duck with a tab", "positive", 2.0, 3.0
+    )
+
+
+def test_a_selection_that_stands_in_two_views_is_one_label(tmp_path: Path) -> None:
+    path = tmp_path / "field.txt"
+    path.write_text(
+        "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tBegin Path\tAnnotation\n"
+        "1\tWaveform 1\t1\t1.0\t2.0\t/home/ann/pond.wav\tfrog\n"
+        "1\tSpectrogram 1\t1\t1.0\t2.0\t/home/ann/pond.wav\tfrog\n"
+    )
+    assert read(path) == [NewLabel("pond.wav", "frog", "positive", 1.0, 2.0)]
+
+
+def test_the_events_of_viola_classify_are_labels_too(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text("file,start_s,end_s,label,score,windows\npond.wav,0,1.5,frog,0.9,3\n")
+    assert read(path) == [NewLabel("pond.wav", "frog", "positive", 0.0, 1.5)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "name,label\nx,frog\n", "columns name, label; file and label are needed"),
+        ("a.csv", "file,label\nx.wav,\n", "line 2: expected a recording and a label"),
+        ("a.csv", "file,label,verdict\nx.wav,frog,maybe\n", "verdict 'maybe'; expected one of"),
+        ("a.csv", "file,start_s,end_s,label\nx.wav,1,,frog\n", "both start_s and end_s"),
+        ("a.csv", "file,start_s,end_s,label\nx.wav,nan,2,frog\n", "'nan' is no number"),
+        ("a.csv", "file,label\n", "holds no labels"),
+        ("a.txt", "2.0\t1.0\tfrog\n", "line 1: from 2 to 1 s is no stretch"),
+        ("a.txt", "1.0\t1.0\tfrog\n", "at 1 s lasts no time"),
+        ("a.txt", "hello\n", "line 1: expected a recording and a label"),
+        ("a.selections.txt", "Selection\tView\n1\tx\n", "no column of labels"),
+        ("a.json", "{}", "labels are read from"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(TableError, match=message):
+        read(path)
+
+
+def test_tracks_and_tables_are_of_one_recording(tmp_path: Path) -> None:
+    two = [*LABELS, Label(4, 8, "lake.wav", "frog", "positive", 0.0, 1.0, "ann", 13.0)]
+    for name in ("a.txt", "a.selections.txt"):
+        with pytest.raises(TableError, match="of one recording"):
+            write(tmp_path / name, two, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_find_their_recordings_by_id_or_file_name() -> None:
+    labels = [NewLabel(name, "frog") for name in ("id-1", "pond.wav", "/far/pond.wav", "gone.wav")]
+    known, unknown = by_file(labels, {"id-1": "id-1", "pond.wav": "id-2"})
+    assert [label.item_id for label in known] == ["id-1", "id-2", "id-2"]
+    assert unknown == ["gone.wav"]

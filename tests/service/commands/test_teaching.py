@@ -1,0 +1,63 @@
+"""viola teach: the same without a server, on the same folder."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import viola
+from models.classifier import Classifier
+from service.collections.store import open_store
+from tests.service.test_teaching import fill
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with a collection; of 12 recordings none is labelled."""
+    store = open_store(tmp_path / "data")
+    fill(store, labelled=0)
+    store.close()
+    return tmp_path / "data"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(viola.build(), [str(argument) for argument in arguments])
+
+
+def test_labels_of_a_file_become_a_classifier_and_a_file_again(data: Path, tmp_path: Path) -> None:
+    labels, out, back = tmp_path / "labels.csv", tmp_path / "frogs.onnx", tmp_path / "back.csv"
+    rows = [f"rec{item}.wav,{'abc'[item % 3]}" for item in range(9)]
+    labels.write_text("\n".join(["file,label", *rows, "elsewhere.wav,a"]) + "\n")
+    asked = ("teach", "frogs", "--collection", "pond", "--data", data, "--timeout-s", 300)
+    taught = run(*asked, "--labels", labels, "--onnx", out)
+    assert taught.exit_code == 0, taught.output
+    text = " ".join(taught.output.split())
+    assert "9 labels added" in text
+    assert "not in the collection: elsewhere.wav" in text
+    assert "Few windows of few recordings" in text
+    assert "frogs, version 1, taught by 36 windows (a 12, b 12, c 12)" in text
+    assert Classifier.open(out).card.labels == ["a", "b", "c"]
+    assert run("teach", "--collection", "pond", "--data", data, "--export", back).exit_code == 0
+    assert back.read_text().splitlines()[1].startswith("rec0,,,a,positive,viola teach,")
+    store = open_store(data)
+    assert store.classifiers.download("", "frogs", None) == (1, out.read_bytes())
+    store.close()
+    again = run(*asked, "--onnx", out)
+    assert (again.exit_code, "--force" in again.output) == (2, True)
+
+
+def test_what_a_person_can_put_right_is_one_line(data: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,label\nelsewhere.wav,a\n")
+    pond = ("frogs", "--collection", "pond", "--data", data)
+    for arguments, code, words in (
+        (("frogs", "--collection", "lake", "--data", data), 1, "no collection 'lake'"),
+        (pond, 1, "has no labels"),
+        ((*pond, "--labels", labels), 1, "none of its recordings"),
+        ((*pond[1:],), 2, "NAME is missing"),
+        (("frogs", "--data", tmp_path / "gone"), 2, "viola index makes it"),
+        ((*pond, "--onnx", "frogs.txt"), 2, "NAME.onnx"),
+    ):
+        result = run("teach", *arguments)
+        assert result.exit_code == code, result.output
+        assert words in " ".join(result.output.replace("│", " ").split())

@@ -1,0 +1,80 @@
+"""JSON in bodies: what is refused costs little, however much of it is wrong."""
+
+from typing import Any
+
+import pytest
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+
+from service.errors import MAX_ERRORS, validation_problem
+from service.formats.collection_requests import (
+    CollectionTerms,
+    Deletion,
+    ItemsRequest,
+    LabelsRequest,
+    SearchRequest,
+)
+from service.formats.json_body import validated
+from service.formats.openai_embeddings import OpenAIParameters
+from service.formats.teaching_requests import TeachRequest
+from service.streams.live import LiveConfig
+
+MANY = 20_000
+MEMBERS: dict[str, Any] = {f"m{index}": None for index in range(MANY)}
+UNKNOWN: dict[str, Any] = dict.fromkeys(MEMBERS, 1)
+
+MODELS: list[type[BaseModel]] = [
+    CollectionTerms,
+    Deletion,
+    ItemsRequest,
+    LabelsRequest,
+    LiveConfig,
+    OpenAIParameters,
+    SearchRequest,
+    TeachRequest,
+]
+
+
+def refused(model: type[BaseModel], document: dict[str, Any]) -> RequestValidationError:
+    with pytest.raises(RequestValidationError) as caught:
+        validated(model, document)
+    return caught.value
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_million_unknown_members_are_refused_for_the_first_of_them(
+    model: type[BaseModel],
+) -> None:
+    errors = refused(model, UNKNOWN).errors()
+    assert len(errors) < 2 * MAX_ERRORS
+    assert any(error["type"] == "extra_forbidden" for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("model", "document"),
+    [
+        (SearchRequest, {"positive": [{"vector": ["1"] * MANY}] * 8}),
+        (SearchRequest, {"positive": [1] * MANY}),
+        (SearchRequest, {"positive": [UNKNOWN]}),
+        (SearchRequest, {"filter": UNKNOWN}),
+        (SearchRequest, {"filter": {"metadata": MEMBERS}}),
+        (SearchRequest, {"filter": {"metadata": {"a": [None] * MANY}}}),
+        (SearchRequest, {"filter": {"metadata": {"a": UNKNOWN}}}),
+        (SearchRequest, {"filter": {"ids": [1] * MANY}}),
+        (Deletion, {"filter": {"metadata": MEMBERS}}),
+        (Deletion, {"filter": {"labels": [""] * MANY}}),
+        (ItemsRequest, {"metadata": MEMBERS}),
+        (ItemsRequest, {"items": [{"metadata": MEMBERS}]}),
+        (LabelsRequest, {"labels": [UNKNOWN]}),
+        (LabelsRequest, {"labels": [None] * MANY}),
+        (TeachRequest, {"labels": [""] * MANY, "name": "a", "collection": "b"}),
+    ],
+)
+def test_what_is_wrong_many_times_is_told_a_few_times(
+    model: type[BaseModel], document: dict[str, Any]
+) -> None:
+    error = refused(model, document)
+    assert len(error.errors()) < 2 * MAX_ERRORS
+    problem = validation_problem(error.errors())
+    assert len(problem.extensions["invalid_params"]) <= MAX_ERRORS
+    assert len(str(problem.extensions)) < 10_000

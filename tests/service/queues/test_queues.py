@@ -1,0 +1,163 @@
+"""What both queues promise: order, one worker a step, again when a worker asks for it or dies."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from service.collections.database import Database, open_postgres, open_sqlite
+from service.queues.local import LocalQueue
+from service.queues.postgres import PostgresQueue
+from service.queues.queue import Again, Handle, Queue
+
+LAPSE_S = 1.0
+
+Open = Callable[[], Queue]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def database(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    if kind == "sqlite":
+        opened = open_sqlite(tmp_path)
+    else:
+        opened = open_postgres(request.getfixturevalue("postgres"))
+    yield opened
+    if kind == "postgres":
+        with opened.write() as connection:
+            connection.execute(text("DELETE FROM procrastinate_jobs"))
+    opened.close()
+
+
+@pytest.fixture
+def open_queue(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Opens the queue of the test, as each process does."""
+    opened: list[Queue] = []
+
+    def open_one() -> Queue:
+        if kind == "sqlite":
+            opened.append(LocalQueue(tmp_path, LAPSE_S))
+        else:
+            opened.append(PostgresQueue(request.getfixturevalue("postgres"), LAPSE_S))
+        return opened[-1]
+
+    yield open_one
+    for queue in opened:
+        queue.close()
+
+
+def put(database: Database, queue: Queue, *names: str) -> None:
+    for name in names:
+        with database.write() as connection:
+            queue.put(connection, "run", name)
+
+
+async def worked(work: Handle, is_over: Callable[[], bool], *queues: Queue) -> None:
+    """Let each queue's worker do steps until it is over."""
+    working = [asyncio.create_task(queue.work(work, 1)) for queue in queues]
+    try:
+        async with asyncio.timeout(90):
+            while not is_over():
+                await asyncio.sleep(0.02)
+    finally:
+        for task in working:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+def test_steps_are_done_in_their_order(database: Database, open_queue: Open) -> None:
+    names = [str(n) for n in range(12)]
+    put(database, open_queue(), *names)
+    begun: list[tuple[str, str]] = []
+
+    async def work(step: str, job: str) -> None:
+        begun.append((step, job))
+
+    asyncio.run(worked(work, lambda: len(begun) == 12, open_queue()))
+    assert begun == [("run", name) for name in names]
+
+
+def test_each_step_is_done_by_one_of_two_workers(database: Database, open_queue: Open) -> None:
+    names = {str(n) for n in range(8)}
+    put(database, open_queue(), *names)
+    begun: list[str] = []
+    in_hand: set[str] = set()
+
+    async def work(step: str, job: str) -> None:
+        assert job not in in_hand
+        begun.append(job)
+        in_hand.add(job)
+        assert len(in_hand) <= 2
+        await asyncio.sleep(0.02)
+        in_hand.discard(job)
+
+    asyncio.run(worked(work, lambda: len(begun) >= 8 and not in_hand, open_queue(), open_queue()))
+    assert sorted(begun) == sorted(names)
+
+
+def test_a_step_comes_again_when_it_is_asked_for_or_fails(
+    database: Database, open_queue: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.queues.local.ERROR_S", 0.05)
+    monkeypatch.setattr("service.queues.postgres.ERROR_S", 0.05)
+    monkeypatch.setattr("service.queues.postgres.POLL_S", 0.05)
+    queue, times = open_queue(), 0
+    put(database, queue, "a")
+
+    async def work(step: str, job: str) -> None:
+        nonlocal times
+        times += 1
+        if times == 1:
+            raise Again(0.05)
+        if times == 2:
+            raise RuntimeError("a fault of ours")
+
+    asyncio.run(worked(work, lambda: times == 3, queue))
+    assert times == 3
+
+
+def test_what_a_silent_worker_had_goes_to_another(
+    kind: str, database: Database, open_queue: Open
+) -> None:
+    queue = open_queue()
+    put(database, queue, "a")
+    if kind == "sqlite":
+        assert isinstance(queue, LocalQueue)
+        queue._queue.get_nowait()  # and then it is not heard of
+    else:
+        with database.write() as connection:
+            beat = (
+                "INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval '1 h')"
+            )
+            worker = connection.execute(text(beat + " RETURNING id")).scalar_one()
+            take = "UPDATE procrastinate_jobs SET status = 'doing', worker_id = :worker"
+            connection.execute(text(take), {"worker": worker})
+    done: list[str] = []
+
+    async def work(step: str, job: str) -> None:
+        done.append(job)
+
+    asyncio.run(worked(work, lambda: bool(done), open_queue()))
+    assert done == ["a"]
+
+
+def test_what_is_put_in_a_transaction_that_fails_is_no_job(
+    kind: str, database: Database, open_queue: Open
+) -> None:
+    queue = open_queue()
+    with contextlib.suppress(ZeroDivisionError), database.write() as connection:
+        queue.put(connection, "run", "a")
+        raise ZeroDivisionError
+    if kind == "postgres":  # on SQLite whoever takes it finds that there is no such job
+        with database.read() as connection:
+            query = text("SELECT count(*) FROM procrastinate_jobs")
+            assert connection.execute(query).scalar_one() == 0

@@ -9,6 +9,7 @@ import typer
 
 from models.classifiers import cli as classifiers_cli
 from service.commands import cli as service_cli
+from service.commands import collections_cli, teaching
 from training import cli as training_cli
 
 HELP = "Sound to vectors and labels: embed, classify, serve over HTTP, train both."
@@ -20,7 +21,9 @@ def build() -> typer.Typer:
     app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP)
     app.callback()(_options)
     _add(app, "Use", "serve", service_cli.embed, service_cli.classify)
-    _add(app, "Serve", "serve", service_cli.serve, service_cli.key)
+    kept = (collections_cli.index, collections_cli.search, collections_cli.vectors)
+    _add(app, "Collect", "collections", *kept, collections_cli.reembed, teaching.teach)
+    _add(app, "Serve", "serve", service_cli.serve, service_cli.worker, service_cli.key)
     _add(app, "Teach labels", "fit", classifiers_cli.fit)
     _add(app, "Train encoders", "train", *training_cli.COMMANDS)
     return app
@@ -46,7 +49,7 @@ def _naming_the_extra(name: str, extra: str, command: Callable[..., None]) -> Ca
                 raise
             typer.echo(
                 f"viola {name} needs the extra {extra!r} ({missing} is not installed): "
-                f"pip install 'viola-audio[{extra}]'",
+                f"pip install 'viola-audio[{extra}]', or '.[{extra}]' in a checkout",
                 err=True,
             )
             raise typer.Exit(2) from None

@@ -8,9 +8,13 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from rich.text import Text
 from setuptools import find_packages
+from typer.core import TyperGroup
+from typer.main import get_command
 
 import viola
+from viola.commands import build
 
 ROOT = Path(__file__).parent.parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -35,7 +39,8 @@ class Missing(MetaPathFinder):
     def find_spec(self, name, *_):
         if name.partition(".")[0] in {"torch", "sklearn", "onnx", "starlette", "structlog",
                                       "fastapi", "uvicorn", "pydantic_settings", "threadpoolctl",
-                                      "pyarrow", "av", "librosa", "matplotlib", "orjson"}:
+                                      "httpx", "websockets", "pyarrow", "av", "librosa",
+                                      "matplotlib", "orjson"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Missing())
@@ -57,6 +62,20 @@ def test_the_help_lists_every_command_whatever_is_installed() -> None:
     run = bare("import viola; viola.main()", "--help")
     assert run.returncode == 0
     assert all(f" {name} " in run.stdout for name in {*COMMANDS, "embed", "classify"})
+
+
+def test_no_help_loses_what_stands_in_brackets() -> None:
+    """Rich takes `[text]` for a style, unless a backslash stands before it."""
+    group = get_command(build())
+    assert isinstance(group, TyperGroup)
+    texts = [(name, command.help or "") for name, command in group.commands.items()]
+    texts += [
+        (f"{name} {option.name}", getattr(option, "help", None) or "")
+        for name, command in group.commands.items()
+        for option in command.params
+    ]
+    for where, text in texts:
+        assert Text.from_markup(text).plain == text.replace("\\[", "["), where
 
 
 @pytest.mark.parametrize("name", COMMANDS)

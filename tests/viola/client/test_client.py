@@ -1,0 +1,372 @@
+"""`viola.Client` and `viola.AsyncClient` against the service behind a real socket."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import soundfile as sf
+
+import viola
+from models.runtime import Encoder
+from service.settings import Settings
+from service.traffic.auth import Key, digest_of
+from tests.heads import write_head
+from tests.service.conftest import encoded, serving, tone, write_model
+from tests.viola.test_package import bare
+from viola.client.batch import Progress
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    write_model(folder / "tiny.onnx")
+    write_head(folder / "pitch.onnx")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with serving(Settings(models=folder, threads=1)) as http:
+        yield str(http.base_url)
+
+
+@pytest.fixture(scope="module")
+def client(address: str) -> Iterator[viola.Client]:
+    with viola.Client(address) as client:
+        yield client
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.wav"
+    sf.write(path, tone(1.5), 16_000)
+    return path
+
+
+def test_a_vector_is_that_of_the_encoder_however_the_sound_is_given(
+    client: viola.Client, folder: Path, clip: Path
+) -> None:
+    expected = Encoder.open(folder / "tiny.onnx", threads=1).embed(clip)
+    samples = (np.round(tone(1.5) * 32768)).astype(np.int16)
+    found = [
+        client.embed(clip),
+        client.embed(str(clip)),
+        client.embed(clip.read_bytes()),
+        client.embed(samples, sample_rate=16_000),
+        client.embed(samples / np.float32(32768), sample_rate=16_000),
+    ]
+    for answer in found:
+        assert answer.embedding is not None
+        assert answer.embedding.dtype == np.float32
+        np.testing.assert_allclose(answer.embedding, expected, atol=1e-4)
+    assert [answer.file for answer in found] == ["clip.wav", "clip.wav", None, None, None]
+    assert found[0].space_id == "space-of-tiny"
+
+
+def test_labels_windows_quality_and_cards_are_typed(client: viola.Client, clip: Path) -> None:
+    labels = client.classify(clip, head="pitch", top_k=2, window_s=0.5)
+    assert labels.best is not None
+    assert labels.best.label in ("low", "middle", "high")
+    assert len(labels.labels[0].predictions) == 2
+    assert [window.start_s for window in labels.windows] == [0.0, 0.5, 1.0]
+    assert all(window.labels[0].head == "pitch" for window in labels.windows)
+    known = client.analyze(clip, window_s=0.5)
+    assert known.quality["sample_rate"] == 16_000
+    assert known.embeddings.shape == (3, 4)
+    assert known.labels[0].head == "pitch"
+    assert [card.id for card in client.models()] == ["tiny"]
+    assert client.classifiers()[0].models == ("tiny",)
+    assert client.limits()["max_files"] == 16
+    assert client.inspect(clip)["duration_s"] == pytest.approx(1.5)
+    assert "data" in client.usage()
+
+
+def test_a_refusal_has_the_words_of_the_service(client: viola.Client, tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no sound")
+    with pytest.raises(viola.ServiceError, match="Audio format not recognised") as refusal:
+        client.embed(text)
+    assert (refusal.value.status, refusal.value.kind) == (415, "unsupported-format")
+    assert refusal.value.request_id
+    with pytest.raises(viola.ServiceError) as refusal:
+        client.embed(tone(1), sample_rate=16_000, window_s=-1)
+    assert refusal.value.kind == "invalid-parameter"
+    assert client.refusals == 0
+    with pytest.raises(ValueError, match="sample_rate=16000"):
+        client.embed(tone(1))
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.wav"):
+        client.embed("nowhere.wav")
+
+
+def test_a_service_that_is_not_there_is_named(free_tcp_port: int) -> None:
+    with (
+        viola.Client(
+            f"http://127.0.0.1:{free_tcp_port}", retries=viola.Retries(budget_s=0)
+        ) as client,
+        pytest.raises(viola.Unreachable, match=f"127.0.0.1:{free_tcp_port}"),
+    ):
+        client.models()
+
+
+def test_32_in_parallel_lose_no_file_where_the_service_takes_two(folder: Path) -> None:
+    clip = encoded(tone(0.5))
+    settings = Settings(models=folder, threads=1, max_inflight=2)
+    retries = viola.Retries(first_s=0.02, most_s=0.05)
+    with serving(settings) as http, viola.Client(str(http.base_url), retries=retries) as client:
+        _hurry(client)
+        with ThreadPoolExecutor(32) as threads:
+            answers = list(threads.map(lambda _: client.embed(clip), range(64)))
+        refused = client.refusals
+    assert all(answer.embedding is not None for answer in answers)
+    assert refused > 0
+
+
+def _hurry(client: viola.Client) -> None:
+    """Let no pause of a test last as long as the service asks for."""
+    pauses = viola.Retries(budget_s=1e6, draw=lambda: 0.0)
+
+    class Impatient(viola.Retries):
+        def pause_s(self, *failed: Any, repeats: bool = False) -> float | None:
+            asked = pauses.pause_s(*failed, repeats=repeats)
+            return None if asked is None else asked / 50
+
+    client.retries = Impatient()
+
+
+class _Moody(BaseHTTPRequestHandler):
+    """Refuses, breaks off, and answers in the end; keeps the bodies that came whole."""
+
+    protocol_version = "HTTP/1.1"
+    moods: list[str] = []
+    bodies: list[int] = []
+
+    def do_POST(self) -> None:
+        self.bodies.append(len(self.rfile.read(int(self.headers["Content-Length"]))))
+        match self.moods.pop(0):
+            case "hang up":
+                self.connection.close()
+                self.close_connection = True
+            case "busy":
+                self._answer(503, b'{"type":"/problems/overloaded","detail":"busy"}', retry="0")
+            case "gateway":
+                self._answer(502, b"<html>bad gateway</html>")
+            case "answer":
+                content = b'{"model":"m","space_id":"s","data":[{"duration_s":1,"embedding":[1]}]}'
+                self._answer(200, content)
+
+    def _answer(self, status: int, content: bytes, retry: str | None = None) -> None:
+        self.send_response(status)
+        if retry is not None:
+            self.send_header("Retry-After", retry)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def moody() -> Iterator[tuple[str, type[_Moody]]]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Moody)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    _Moody.moods, _Moody.bodies = [], []
+    yield f"http://127.0.0.1:{server.server_port}", _Moody
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+QUICK = viola.Retries(first_s=0.001, budget_s=1.0)
+
+
+def test_whatever_may_pass_is_sent_again_whole(moody: tuple[str, type[_Moody]], clip: Path) -> None:
+    address, server = moody
+    server.moods = ["hang up", "busy", "gateway", "answer"]
+    with viola.Client(address, retries=QUICK) as client:
+        assert client.embed(clip).embedding is not None
+        assert client.refusals == 2
+    assert server.bodies == [clip.stat().st_size] * 4
+
+
+def test_the_async_client_sends_again_too(moody: tuple[str, type[_Moody]], clip: Path) -> None:
+    address, server = moody
+    server.moods = ["hang up", "busy", "gateway", "answer"]
+
+    async def embed() -> viola.AsyncClient:
+        async with viola.AsyncClient(address, retries=QUICK) as client:
+            assert (await client.embed(clip)).embedding is not None
+        return client
+
+    assert asyncio.run(embed()).refusals == 2
+    assert server.bodies == [clip.stat().st_size] * 4
+
+
+def test_the_budget_ends_the_trying(moody: tuple[str, type[_Moody]]) -> None:
+    address, server = moody
+    server.moods = ["gateway"] * 50
+    retries = viola.Retries(first_s=0.01, budget_s=0.05)
+    with viola.Client(address, retries=retries) as client, pytest.raises(viola.ServiceError) as e:
+        client.embed(b"anything")
+    assert e.value.status == 502
+    assert 1 < len(server.bodies) < 5
+
+
+def test_the_service_says_when_to_come_again() -> None:
+    from viola.client.errors import refused
+
+    retries = viola.Retries(draw=lambda: 1.0, budget_s=100)
+    asked = refused(429, {"retry-after": "40"}, b"")
+    assert retries.pause_s(asked, 0, 0.0) == 60
+    assert retries.pause_s(asked, 0, 50.0) is None
+    assert retries.pause_s(refused(400, {"retry-after": "1"}, b""), 0, 0.0) is None
+
+
+def test_long_recordings_come_window_by_window(client: viola.Client, clip: Path) -> None:
+    vectors = client.stream_embeddings(clip, window_s=0.5)
+    windows = list(vectors)
+    assert [window.start_s for window in windows] == [0.0, 0.5, 1.0]
+    assert windows[0].embedding is not None
+    assert vectors.whole.duration_s == pytest.approx(1.5)
+    np.testing.assert_allclose(vectors.whole.embedding, client.embed(clip).embedding, atol=1e-4)
+    labels = client.stream_labels(clip, head="pitch", window_s=0.5)
+    assert labels.whole.best is not None
+    assert labels.whole.labels[0].head == "pitch"
+    with pytest.raises(viola.ServiceError, match="not recognised"):
+        client.stream_embeddings(__file__, window_s=0.5).whole  # noqa: B018
+
+
+def test_a_live_stream_has_the_windows_of_the_file(client: viola.Client, clip: Path) -> None:
+    samples = sf.read(clip, dtype="int16")[0]
+    blocks = [samples[at : at + 1000] for at in range(0, len(samples), 1000)]
+    live = list(client.listen(blocks, sample_rate=16_000, window_s=0.5, head="pitch"))
+    filed = client.embed(clip, window_s=0.5).windows
+    assert len(live) == len(filed)
+    for heard, window in zip(live, filed, strict=True):
+        assert heard.embedding is not None
+        np.testing.assert_allclose(heard.embedding, window.embedding, atol=1e-4)
+        assert heard.labels[0].head == "pitch"
+    assert list(client.listen([], sample_rate=16_000)) == []
+    with pytest.raises(viola.ServiceError, match="sample_rate"):
+        list(client.listen(blocks, sample_rate=1))
+
+
+def test_the_async_client_does_the_same(address: str, clip: Path) -> None:
+    samples = sf.read(clip, dtype="float32")[0]
+
+    async def blocks() -> AsyncIterator[Any]:
+        for at in range(0, len(samples), 1000):
+            yield samples[at : at + 1000]
+
+    async def all_of_it() -> None:
+        async with viola.AsyncClient(address) as client:
+            one, labels, known = await asyncio.gather(
+                client.embed(clip), client.classify(clip), client.analyze(clip)
+            )
+            np.testing.assert_array_equal(one.embedding, known.embedding)
+            assert labels.best is not None
+            long = client.stream_embeddings(clip, window_s=0.5)
+            assert len([window async for window in long]) == 3
+            assert (await long.whole()).duration_s == pytest.approx(1.5)
+            assert (await client.stream_labels(clip, head="pitch").whole()).best is not None
+            heard = client.listen(blocks(), sample_rate=16_000, window_s=0.5)
+            assert len([window async for window in heard]) == 3
+            items = [item async for item in client.embed_many([clip, clip.with_name("none")])]
+            assert sorted(item.error is None for item in items) == [False, True]
+            assert [card.id for card in await client.models()] == ["tiny"]
+            assert (await client.classifiers())[0].is_default
+            assert (await client.inspect(clip))["duration_s"] == pytest.approx(1.5)
+            assert "formats" in await client.limits()
+            assert "data" in await client.usage()
+
+    asyncio.run(all_of_it())
+
+
+def test_a_batch_goes_on_where_it_was_broken_off(client: viola.Client, tmp_path: Path) -> None:
+    paths = []
+    for number in range(6):
+        paths.append(tmp_path / f"{number}.wav")
+        sf.write(paths[-1], tone(0.2 + number / 10), 16_000)
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"no sound")
+    journal, seen = tmp_path / "done.jsonl", list[Progress]()
+
+    first = client.embed_many(paths[:3], journal=journal, parallel=2)
+    assert all(item.answer is not None for item in first)
+    with journal.open("ab") as file:
+        file.write(b'["cut off')  # as a machine that goes down leaves it
+    options: dict[str, Any] = {"journal": journal, "progress": seen.append}
+    items = {item.path: item for item in client.embed_many([*paths, broken], **options)}
+    assert sum(item.is_kept for item in items.values()) == 3
+    assert isinstance(items[broken].error, viola.ServiceError)
+    assert seen[-1] == Progress(done=7, failed=1, total=7)
+    for path in paths:
+        answer = items[path].answer
+        assert answer is not None
+        np.testing.assert_array_equal(answer.embedding, client.embed(path).embedding)
+    again = list(client.embed_many([*paths, broken], **options))
+    assert sum(item.is_kept for item in again) == 6
+    sf.write(paths[0], tone(0.9), 16_000)  # another file now
+    (changed,) = client.embed_many(paths[:1], journal=journal)
+    assert not changed.is_kept
+
+
+def test_a_journal_keeps_labels_and_windows(client: viola.Client, clip: Path) -> None:
+    journal = clip.with_name("labels.jsonl")
+    (sent,) = client.classify_many([clip], journal=journal, window_s=0.5)
+    (kept,) = client.classify_many([clip], journal=journal, window_s=0.5)
+    assert kept.is_kept
+    assert kept.answer == sent.answer
+
+
+def test_a_key_opens_what_it_should(folder: Path) -> None:
+    key = Key("me", digest_of("viola_secret"))
+    with serving(Settings(models=folder, threads=1, api_keys=key.line())) as http:
+        address = str(http.base_url)
+        with viola.Client(address) as client, pytest.raises(viola.ServiceError) as refusal:
+            client.embed(tone(1), sample_rate=16_000)
+        assert refusal.value.status == 401
+        with pytest.raises(viola.ServiceError) as refusal:
+            list(client.listen([tone(1)], sample_rate=16_000))
+        assert (refusal.value.status, refusal.value.kind) == (401, "unauthorized")
+        with viola.Client(address, key="viola_secret") as client:
+            assert client.embed(tone(1), sample_rate=16_000).embedding is not None
+            assert list(client.listen([tone(2)], sample_rate=16_000))
+
+
+def test_the_client_needs_neither_torch_nor_onnxruntime() -> None:
+    program = (
+        "import sys, viola; viola.Client, viola.AsyncClient, viola.Retries;"
+        "assert not {'torch', 'onnxruntime', 'service'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("name", ["Client", "AsyncClient"])
+def test_without_the_extra_the_client_says_what_to_install(name: str) -> None:
+    run = bare(f"import viola; viola.{name}")
+    assert f"viola.{name} needs the extra 'client' (httpx is not installed)" in run.stderr
+    assert "pip install 'viola-audio[client]'" in run.stderr
+
+
+def test_a_proxy_that_adds_a_prefix_is_no_obstacle() -> None:
+    seen: list[httpx.URL] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url)
+        return httpx.Response(200, json={"data": []})
+
+    client = viola.Client("http://host/sounds/")
+    client._http._transport = httpx.MockTransport(answer)
+    assert client.models() == []
+    assert seen[0].path == "/sounds/v1/models"
+    assert client.connection.live_address == "ws://host/sounds/v1/audio/stream"

@@ -1,0 +1,1 @@
+"""Python for a service of Viola: `viola.Client` and `viola.AsyncClient`."""

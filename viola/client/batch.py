@@ -1,0 +1,144 @@
+"""Any number of files: what is done, what is left, and the journal that keeps it.
+
+The journal holds a line of JSON for each file that was answered, written as soon as it is. A line
+that was cut off, because the machine went down while it was written, is taken away.
+"""
+
+import base64
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from viola.client.answers import Answer, Labels, Novelty, Prediction, Vector, Window, vector
+from viola.client.errors import ServiceError, Unreachable
+
+Error = ServiceError | Unreachable | OSError
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file of a batch: its answer, or what was wrong with it.
+
+    Attributes:
+        is_kept: the answer comes from the journal, and nothing was sent.
+    """
+
+    path: Path
+    answer: Answer | None = None
+    error: Error | None = None
+    is_kept: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a batch is, in files."""
+
+    done: int
+    failed: int
+    total: int
+
+
+class Batch:
+    """The files of one batch. `kept` are those of the journal, `left` those to be sent."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        journal: str | Path | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._progress, self._total = progress, len(paths)
+        self._done = self._failed = 0
+        self._lock = threading.Lock()
+        self._journal = Journal(Path(journal)) if journal is not None else None
+        answered = self._journal.answers if self._journal else {}
+        self.left = [path for path in paths if _key(path) not in answered]
+        self.kept = [
+            Item(path, answered[_key(path)], is_kept=True) for path in _in(paths, answered)
+        ]
+
+    def ended(self, item: Item) -> Item:
+        """Take note of a file that has come to its end, whatever it was."""
+        with self._lock:
+            self._done += 1
+            self._failed += item.error is not None
+            if self._journal and item.answer is not None and not item.is_kept:
+                self._journal.add(_key(item.path), item.answer)
+            if self._progress:
+                self._progress(Progress(self._done, self._failed, self._total))
+        return item
+
+    def close(self) -> None:
+        """Close the journal."""
+        if self._journal:
+            self._journal.close()
+
+
+class Journal:
+    """What was answered, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.answers: dict[str, Answer] = {}
+        self._file: BinaryIO = path.open("a+b")
+        self._file.seek(0)
+        whole = 0
+        for line in self._file:
+            try:
+                key, members = json.loads(line)
+            except ValueError:
+                break
+            self.answers[key] = _answer(members)
+            whole += len(line)
+        self._file.truncate(whole)
+
+    def add(self, key: str, answer: Answer) -> None:
+        """Keep an answer."""
+        line = json.dumps([key, asdict(answer)], default=_plain) + "\n"
+        self._file.write(line.encode())
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _key(path: Path) -> str:
+    """A file as it is now: one that has changed is sent again."""
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path)
+    return f"{path}|{found.st_size}|{found.st_mtime_ns}"
+
+
+def _in(paths: Sequence[Path], answered: dict[str, Answer]) -> Iterator[Path]:
+    return (path for path in paths if _key(path) in answered)
+
+
+def _plain(value: Any) -> str:
+    """A vector in base64, as the service writes it."""
+    return base64.b64encode(value.astype("<f4").tobytes()).decode()
+
+
+def _answer(members: dict[str, Any]) -> Answer:
+    vectors: dict[str, Vector | None] = {"embedding": vector(members)}
+    windows = tuple(
+        Window(**(one | {"embedding": vector(one), "labels": _labels(one)}))
+        for one in members["windows"]
+    )
+    rest = {"labels": _labels(members), "windows": windows, "warnings": tuple(members["warnings"])}
+    return Answer(**(members | vectors | rest))
+
+
+def _labels(members: dict[str, Any]) -> tuple[Labels, ...]:
+    return tuple(
+        Labels(
+            head=one["head"],
+            predictions=tuple(Prediction(**prediction) for prediction in one["predictions"]),
+            novelty=Novelty(**one["novelty"]),
+        )
+        for one in members["labels"]
+    )

@@ -1,0 +1,149 @@
+"""One collection of a service, for `viola.Client`."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from viola.client import collection_calls as calls
+from viola.client.collection_calls import Example
+from viola.client.records import CollectionInfo, Duplicate, Hit, ItemInfo, Label, Moved, Placed
+from viola.client.sounds import Sound, upload
+
+if TYPE_CHECKING:
+    from viola.client.sync import Client
+
+
+class Collection:
+    """A collection by its name; nothing is asked of the service before a call is made."""
+
+    def __init__(self, client: "Client", name: str) -> None:
+        self._send, self.name = client.send, name
+
+    def make(self, **terms: Any) -> CollectionInfo:
+        """Make it; again with the same terms it is as good as once.
+
+        Args:
+            terms: model, granularity (`window`, `clip`), window_s, hop_s, keeps_audio.
+        """
+        return self._send(calls.make(self.name, terms))
+
+    def show(self) -> CollectionInfo:
+        """Its terms, and how much is in it."""
+        return self._send(calls.show(self.name))
+
+    def delete(self) -> None:
+        """Delete it with all that is in it."""
+        self._send(calls.delete(self.name))
+
+    def reembed(self, model: str | None = None) -> Moved:
+        """Move it, with all that was said of it, to another model; it has to keep audio.
+
+        Until the last item is done it stays as it was. Where the answer breaks off, or items fail
+        that are then removed, the same call goes on.
+        """
+        return self._send(calls.reembed(self.name, model))
+
+    def give_up_reembedding(self) -> None:
+        """Forget what has been computed of a move that was not completed."""
+        self._send(calls.give_up(self.name))
+
+    def add(
+        self,
+        sound: Sound,
+        *,
+        id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        sample_rate: int | None = None,
+    ) -> ItemInfo:
+        """Add a recording; content that is there already is that item, and costs nothing."""
+        return self._send(calls.add(self.name, upload(sound, sample_rate), id, metadata))
+
+    def items(self, where: Mapping[str, Any] | None = None) -> Iterator[ItemInfo]:
+        """All items, or those for which a filter holds: ids, metadata, labels, without_labels."""
+        cursor: int | None = 0
+        while cursor is not None:
+            page = self._send(calls.items(self.name, cursor, where))
+            yield from page.entries
+            cursor = page.cursor
+
+    def remove(self, id: str) -> None:
+        """Delete an item with its vectors, labels and audio."""
+        self._send(calls.remove(self.name, id))
+
+    def audio(self, id: str) -> bytes:
+        """The file of an item, where the collection keeps audio."""
+        return self._send(calls.audio(self.name, id))
+
+    def search(
+        self,
+        sound: Sound | None = None,
+        *,
+        like: Sequence[Example] = (),
+        unlike: Sequence[Example] = (),
+        sample_rate: int | None = None,
+        **options: Any,
+    ) -> list[Hit]:
+        """What sounds like a file, or like items and vectors, best first.
+
+        Args:
+            sound: a path, a file's bytes, or samples with their `sample_rate`.
+            like: items by their ids, or vectors.
+            unlike: the same, of what it should not sound like.
+            sample_rate: Hz, of samples.
+            options: top_k, group, filter, exact, include_examples, min_percentile.
+        """
+        body = None if sound is None else upload(sound, sample_rate)
+        return self._send(calls.search(self.name, body, like, options | {"unlike": unlike}))
+
+    def label(
+        self,
+        item: str,
+        label: str,
+        *,
+        verdict: str = "positive",
+        start_s: float | None = None,
+        end_s: float | None = None,
+    ) -> Label:
+        """Say that an item, or a stretch of it, is something (`negative`: is not, `unsure`)."""
+        said = {"item": item, "label": label, "verdict": verdict}
+        (made,) = self.label_many([{**said, "start_s": start_s, "end_s": end_s}])
+        return made
+
+    def label_many(self, labels: Sequence[Mapping[str, Any]]) -> list[Label]:
+        """Several at once, all or none: item, label, verdict, start_s, end_s of each."""
+        return self._send(calls.label(self.name, labels))
+
+    def labels(self, *, item: str | None = None, label: str | None = None) -> Iterator[Label]:
+        """All labels, those of an item, or those of a name."""
+        cursor: int | None = 0
+        while cursor is not None:
+            asked = {"item": item, "label": label}
+            page = self._send(calls.labels(self.name, cursor, asked))
+            yield from page.entries
+            cursor = page.cursor
+
+    def unlabel(self, number: int) -> None:
+        """Take a label back, by its `id`."""
+        self._send(calls.unlabel(self.name, number))
+
+    def map(self, **asked: Any) -> list[Placed]:
+        """A place for each item; what sounds alike lies together: clusters, seed, filter."""
+        return self._send(calls.places(self.name, asked))
+
+    def duplicates(self, **asked: Any) -> list[Duplicate]:
+        """Pairs that are closer than neighbours are by chance: confidence, limit, filter."""
+        return self._send(calls.duplicates(self.name, asked))
+
+
+def saved(content: bytes, path: str | Path) -> Path:
+    """Write a file that was answered; it is there whole or not at all."""
+    target = Path(path)
+    temporary = target.with_name(target.name + ".writing")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return target

@@ -1,0 +1,79 @@
+"""What both clients know of the service: its address, the key, how long to wait."""
+
+from collections.abc import AsyncIterable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from viola.client.calls import Call
+from viola.client.errors import Failure, Unreachable
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8000"
+
+# A connection that breaks off while the service restarts, or is cut because it refused early. What
+# was sent is computed twice at the worst, except for calls that say that it matters (`repeats`).
+BROKEN_OFF = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.ReadError,
+    httpx.WriteError,
+    httpx.WriteTimeout,
+    httpx.CloseError,
+    httpx.RemoteProtocolError,
+)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where the service is and how it is spoken to.
+
+    Attributes:
+        address: `http://host:port`, with the prefix of a proxy if there is one.
+        key: the API key, where keys are on.
+        timeout_s: how long nothing may come while an answer is waited for.
+    """
+
+    address: str = DEFAULT_ADDRESS
+    key: str | None = None
+    timeout_s: float = 120.0
+
+    def options(self) -> dict[str, Any]:
+        """What an httpx client is made with. Everybody waits here rather than for a connection."""
+        return {
+            "base_url": self.address,
+            "headers": {"Authorization": f"Bearer {self.key}"} if self.key else {},
+            "timeout": httpx.Timeout(self.timeout_s, connect=10.0, pool=None),
+            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=64),
+        }
+
+    def failed(self, error: httpx.TransportError) -> Failure:
+        """An attempt that got no answer."""
+        told = Unreachable(f"no answer from {self.address}: {error or type(error).__name__}")
+        never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+        return Failure(told, isinstance(error, BROKEN_OFF), is_undone=never_sent)
+
+    @property
+    def live_address(self) -> str:
+        """Where live streams are."""
+        address = self.address.rstrip("/")
+        return "ws" + address.removeprefix("http") + "/v1/audio/stream"
+
+    @property
+    def live_headers(self) -> Mapping[str, str]:
+        """What the handshake of a live stream carries."""
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+
+def request_of(call: Call[Any], pieces: Iterable[bytes] | AsyncIterable[bytes]) -> dict[str, Any]:
+    """The arguments of httpx for a call; `pieces` are its body, where that goes as it is."""
+    arguments = {"method": call.method, "url": call.path, "params": call.query}
+    body: dict[str, Any] = {}
+    if call.document is not None:
+        body = {"json": call.document}
+    elif call.body is not None and call.as_form:
+        file = (call.body.name or "sound", b"".join(call.body.pieces()))
+        body = {"files": {"file": file}, "data": call.fields}
+    elif call.body is not None:
+        body = {"content": pieces}
+    return arguments | {"headers": call.headers} | body

@@ -1,0 +1,114 @@
+"""The jobs of a service, for `viola.Client`."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from viola.client import job_calls as calls
+from viola.client.errors import ServiceError, Unreachable
+from viola.client.job_results import JobFile, ResultLines
+from viola.client.records import JobInfo
+from viola.client.sounds import Sound, Upload, upload
+
+if TYPE_CHECKING:
+    from viola.client.sync import Client
+
+MOST_BREAKS = 5  # of one upload without any progress
+
+
+class Jobs:
+    """Work that goes on after the answer: submit it, wait, get the result.
+
+    job = client.jobs.submit("embed", ["night.flac"], window_s=1.0)
+    client.jobs.wait(job.id)
+    for file in client.jobs.result(job.id):
+        file.answer.embeddings
+    """
+
+    def __init__(self, client: "Client") -> None:
+        self._client, self._send = client, client.send
+
+    def submit(
+        self,
+        kind: str,
+        sounds: Sequence[Sound] = (),
+        *,
+        webhook: Mapping[str, str] | None = None,
+        **asked: Any,
+    ) -> JobInfo:
+        """Send files in parts, which go on where a connection broke, and have them worked on.
+
+        Args:
+            kind: `embed`, `classify`, `index` (with `collection=`), `teach` or `map` (both
+                without sounds).
+            sounds: paths, or files' bytes.
+            webhook: `url` and `secret` of who is to be told when it has ended.
+            asked: parameters of the kind.
+
+        Raises:
+            ServiceError: the service refused.
+            Unreachable: no answer came, for longer than `retries` allows.
+        """
+        uploads = [self._uploaded(upload(sound)) for sound in sounds]
+        return self._send(calls.submit(kind, asked, uploads, webhook, uuid4().hex))
+
+    def show(self, id: str) -> JobInfo:
+        """How far it is."""
+        return self._send(calls.show(id))
+
+    def wait(self, id: str, *, poll_s: float = 1.0, timeout_s: float | None = None) -> JobInfo:
+        """The job once it has ended, however it has.
+
+        Raises:
+            TimeoutError: it has not ended in that time; it goes on.
+        """
+        began = time.monotonic()
+        while not (job := self.show(id)).has_ended:
+            if timeout_s is not None and time.monotonic() - began > timeout_s:
+                raise TimeoutError(f"the job {id} is {job.state} after {timeout_s:g} s")
+            time.sleep(poll_s)
+        return job
+
+    def result(self, id: str) -> Iterator[JobFile]:
+        """What became of each file, in their order, as it is read.
+
+        Raises:
+            ServiceError: it has not ended, or is not there any more.
+        """
+        lines = ResultLines()
+        with self._client._answered(calls.result(id)) as response:
+            for line in response.iter_lines():
+                if (file := lines.read(line)) is not None:
+                    yield file
+
+    def list(self, state: str | None = None) -> Iterator[JobInfo]:
+        """All jobs of the key, the newest first; those that are queued, running, done and so on."""
+        found, cursor = self._send(calls.page(None, state))
+        yield from found
+        while cursor is not None:
+            found, cursor = self._send(calls.page(cursor, state))
+            yield from found
+
+    def cancel(self, id: str) -> JobInfo:
+        """End it; what was done before stays its result."""
+        return self._send(calls.cancel(id))
+
+    def delete(self, id: str) -> None:
+        """Delete it with its result."""
+        self._send(calls.delete(id))
+
+    def _uploaded(self, body: Upload) -> str:
+        name = self._send(calls.announce(body))
+        offset = n_breaks = 0
+        while offset < body.n_bytes:
+            piece = body.part(offset, calls.PIECE_BYTES)
+            try:
+                self._send(calls.append(name, piece, offset))
+                offset, n_breaks = offset + len(piece), 0
+            except (ServiceError, Unreachable) as error:
+                n_breaks += 1
+                if n_breaks > MOST_BREAKS or not calls.may_go_on(error):
+                    raise
+                offset = self._send(calls.received(name))
+        return name

@@ -1,0 +1,54 @@
+"""The answer to a long recording, line by line: windows, then the whole, then what it came to."""
+
+import json
+from typing import Any
+
+from viola.client import answers
+from viola.client.answers import Answer, Window
+from viola.client.errors import Unreachable, broken
+
+
+class Lines:
+    """Reads the lines of one answer; `whole` is there once all have been read.
+
+    A line for which there is no window gives None.
+    """
+
+    def __init__(self, file: str | None) -> None:
+        self.file = file
+        self.whole: Answer | None = None
+        self.is_done = False
+        self._about: dict[str, Any] = {}
+
+    def read(self, line: str) -> Window | None:
+        """Take in one line.
+
+        Raises:
+            ServiceError: it says that the recording cannot be read on.
+        """
+        members = json.loads(line)
+        match members["object"]:
+            case "stream":
+                self._about = members
+            case "window":
+                return answers.window(members, self._head)
+            case "embedding" | "classification":
+                self.whole = answers.answer(self._about | {"head": self._head}, members, self.file)
+            case "done":
+                self.is_done = True
+            case "error":
+                raise broken(members["error"])
+        return None
+
+    def check(self) -> None:
+        """Called when nothing more comes.
+
+        Raises:
+            Unreachable: the last line has not come.
+        """
+        if not self.is_done:
+            raise Unreachable("the answer broke off before its last line: send the recording again")
+
+    @property
+    def _head(self) -> str:
+        return str(self._about.get("head", ""))

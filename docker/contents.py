@@ -8,15 +8,22 @@ import os
 import stat
 from pathlib import Path
 
-UNWANTED = ("torch", "torchaudio", "librosa", "sklearn", "onnx", "pip", "setuptools", "training")
+UNWANTED = ("torch", "torchaudio", "librosa", "pip", "setuptools")
 NEEDED = (
     "av",
+    "httpx",
+    "onnx",
     "onnxruntime",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "procrastinate",
+    "psycopg",
     "pyarrow.parquet",
+    "redis",
+    "sklearn.linear_model",
     "soundfile",
     "soxr",
     "rich.traceback",
+    "viola.commands",
 )
 SBOM = Path("/usr/share/viola/sbom.cdx.json")
 MOUNTED = ("/proc", "/sys", "/dev")

@@ -17,6 +17,7 @@ import pyarrow as pa
 import soundfile as sf
 from numpy.typing import NDArray
 
+import viola
 from docker.engine import Engine, EngineError, Serving
 from docker.table import Table
 from models.audio import SAMPLE_RATE
@@ -51,7 +52,11 @@ def served(engine: Engine, tag: str) -> Iterator[Serving]:
     """The image's own command, ready, on a port where nothing else can answer."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-    env = {"VIOLA_DRAIN_DELAY_S": str(DRAIN_DELAY_S), "VIOLA_LOG_LEVEL": "error"}
+    env = {
+        "VIOLA_DATA": "/tmp/data",
+        "VIOLA_DRAIN_DELAY_S": str(DRAIN_DELAY_S),
+        "VIOLA_LOG_LEVEL": "error",
+    }
     with engine.serving(tag, port, env) as container:
         _wait_until_ready(container)
         yield container
@@ -95,6 +100,22 @@ def read_formats(port: int, table: Table) -> None:
     status, content = ask(port, "POST", "/v1/audio/classifications", body, "audio/ogg")
     label = _json(content)["data"][0]["predictions"][0]["label"] if status == 200 else ""
     table.proof("classification", f"{status}, {label}", status == 200)
+
+
+def teach(port: int, table: Table) -> None:
+    """From files to a classifier of the names of the samples: stored, searched, learnt, used."""
+    with viola.Client(f"http://127.0.0.1:{port}") as client:
+        mine = client.collection("mine")
+        mine.make(window_s=0.4, hop_s=0.1)
+        for path in SAMPLES:
+            mine.label(mine.add(path).id, path.stem)
+        hits = mine.search(SAMPLES[0], top_k=1)
+        table.proof("search", hits[0].file, hits[0].file == SAMPLES[0].name)
+        client.teach("my-sounds", collection="mine")
+        found = [client.classify(path, head="my-sounds").best for path in SAMPLES]
+    labels = [best.label if best else "" for best in found]
+    expected = [path.stem for path in SAMPLES]
+    table.proof("a classifier that was taught", ", ".join(labels), labels == expected)
 
 
 def check_health(engine: Engine, tag: str, port: int, table: Table) -> None:

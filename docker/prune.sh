@@ -16,11 +16,8 @@ rm -f pyarrow/libarrow_python.so.*.*
 rm -rf onnxruntime/transformers onnxruntime/quantization onnxruntime/tools onnxruntime/datasets
 rm -f onnxruntime/capi/libonnxruntime.so*
 
-# Training's half of our own code: it needs torch
-rm -rf training models/nn
-
 # What compiles or tests against a package
-rm -rf numpy/f2py numpy/distutils numpy/random/examples numpy/_core/include numpy/_core/_simd.*.so
+rm -rf numpy/distutils numpy/random/examples numpy/_core/include numpy/_core/_simd.*.so
 find . -depth -type d -name tests -exec rm -rf {} +
 find . -type f \( -name '*.pyi' -o -name '*.px[di]' -o -name '*.pyx' -o -name '*.[ah]' \) -delete
 # Colours for other languages than Python's, in whose tracebacks alone they are used

@@ -9,13 +9,14 @@ set -eu
 root=$1
 packages="
     base-files gcc-12-base libc6 libgcc-s1 libstdc++6 zlib1g libbz2-1.0 liblzma5 libcrypt1 libexpat1 libffi8
-    libssl3 libuuid1 media-types netbase
+    libsqlite3-0 libssl3 libuuid1 media-types netbase
     python3.11-minimal libpython3.11-minimal libpython3.11-stdlib"
 
 mkdir -p "$root/usr/bin" "$root/usr/lib" "$root/usr/lib64" "$root/usr/sbin" \
     "$root/var/lib/dpkg/status.d" "$root/etc" "$root/models" "$root/proc" "$root/sys" "$root/dev"
 for folder in bin lib lib64 sbin; do ln -s "usr/$folder" "$root/$folder"; done
 install -d -m 1777 "$root/tmp"
+install -d -m 700 -o 65532 -g 65532 "$root/data" # a volume of collections begins as this
 
 debs=$(mktemp -d)
 cd "$debs"

@@ -4,7 +4,7 @@
 #   docker build -f docker/service.Dockerfile --build-arg PROVIDER=cuda .  for an NVIDIA GPU (amd64)
 #
 # The final stage has no shell, no package manager, no compiler, no pip and no torch; it needs no
-# network and writes nothing but /tmp. Everything about the service is set by VIOLA_ variables.
+# network and writes nothing but /tmp, and /data where VIOLA_DATA says so. Everything about the service is set by VIOLA_ variables.
 
 FROM docker.io/library/debian:bookworm-slim AS build
 ARG PROVIDER=cpu

@@ -4,7 +4,7 @@
 
 Reads /sounds and keeps everything in /work: `store`, `run`, and at last `model.onnx`. Run again, it
 goes on where it was, however it ended. OPTIONs are those of `viola train`. Without `--device` it
-needs a GPU, and takes all that it sees.
+needs a GPU, and takes all that it sees. Without RECIPE `viola train` chooses that of the hardware.
 """
 
 import os
@@ -41,14 +41,14 @@ def run_steps(arguments: list[str], sounds: Path, work: Path) -> None:
     Raises:
         Stopped: a step ended otherwise than with 0.
     """
-    own_recipe = arguments[:1] and not arguments[0].startswith("-")
-    recipe, options = (arguments[0], arguments[1:]) if own_recipe else ("default", arguments)
+    named = 1 if arguments and not arguments[0].startswith("-") else 0
+    recipe, options = arguments[:named], arguments[named:]
     store, run, model = work / "store", work / "run", work / "model.onnx"
     _step([*viola(), "prepare", sounds, store])
     resume = ["--resume"] if (run / CHECKPOINT).exists() else []
     device = [] if _names_device(options) else ["--device", "cuda"]
     start = viola(1 if _names_device(options) else _n_gpus())
-    _step([*start, "train", recipe, "--store", store, "--out", run, *device, *resume, *options])
+    _step([*start, "train", *recipe, "--store", store, "--out", run, *device, *resume, *options])
     _step([*viola(), "export", run / CHECKPOINT, "-o", model, "--force"])
 
 

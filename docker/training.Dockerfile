@@ -2,7 +2,7 @@
 #
 #   docker build -f docker/training.Dockerfile -t viola-training .
 #   docker run --gpus all --user "$(id -u):$(id -g)" \
-#       -v "$PWD/sounds:/sounds:ro" -v "$PWD/work:/work" viola-training default
+#       -v "$PWD/sounds:/sounds:ro" -v "$PWD/work:/work" viola-training
 #
 # CUDA's libraries come with torch's packages; the driver comes from the machine. BASE may be any
 # Debian or Ubuntu that has Python 3.11 or newer.
@@ -57,9 +57,7 @@ ENV PATH=/opt/viola/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
     USER=viola \
     XDG_CACHE_HOME=/tmp/cache \
     MPLCONFIGDIR=/tmp/matplotlib \
-    NUMBA_CACHE_DIR=/tmp/numba \
-    TORCHINDUCTOR_CACHE_DIR=/tmp/inductor \
-    TRITON_CACHE_DIR=/tmp/triton
+    NUMBA_CACHE_DIR=/tmp/numba
 USER 65532:65532
 WORKDIR /work
 STOPSIGNAL SIGTERM

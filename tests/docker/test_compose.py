@@ -54,9 +54,24 @@ def test_settings_of_the_service_are_settings() -> None:
     assert set(SERVICES["viola"]["environment"]) <= known
 
 
+def test_a_worker_has_the_folder_and_the_models_of_the_service() -> None:
+    worker, viola = SERVICES["worker"], SERVICES["viola"]
+    assert (worker["image"], worker["command"]) == (viola["image"], ["worker"])
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    assert set(worker["environment"]) <= known
+    assert worker["environment"]["VIOLA_DATA"] == viola["environment"]["VIOLA_DATA"]
+    shared = {mount for mount in viola["volumes"] if not mount.endswith(":/tmp")}
+    assert shared <= set(worker["volumes"])
+
+
 def test_the_service_may_finish_what_it_has_before_it_is_killed() -> None:
     limit = int(SERVICES["viola"]["environment"]["VIOLA_SHUTDOWN_TIMEOUT_S"])
     assert int(SERVICES["viola"]["stop_grace_period"].removesuffix("s")) > limit
+
+
+def test_collections_outlive_the_container() -> None:
+    viola = SERVICES["viola"]
+    assert f"collections:{viola['environment']['VIOLA_DATA']}" in viola["volumes"]
 
 
 def test_without_a_profile_only_the_service_starts() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -109,3 +110,31 @@ def test_the_linter_of_image_files_finds_nothing(path: Path) -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     run = subprocess.run([hadolint, path], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
+
+
+def test_what_is_left_of_our_packages_has_every_command(tmp_path: Path) -> None:
+    """The image prunes what is installed; the command lists also what it cannot do."""
+    for name in ("models", "service", "training", "viola"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.onnx"))
+    for folder in ("av", "numpy", "pygments/lexers", "pyarrow"):  # what it strips has to be there
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(sys.executable, tmp_path / "pyarrow" / "lib.so")
+    subprocess.run([ROOT / "docker" / "prune.sh", tmp_path], check=True)
+    shutil.rmtree(tmp_path / "numpy")
+    for folder in ("av", "pygments", "pyarrow"):
+        shutil.rmtree(tmp_path / folder)
+    asked = (
+        "import sys\n"
+        "sys.meta_path[:] = [one for one in sys.meta_path if 'editable' not in one.__module__]\n"
+        "import viola.commands; print(viola.commands.__file__); viola.commands.main()"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", asked, "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert shown.startswith(str(tmp_path))
+    assert "evaluate" in shown
+    assert "classify" in shown

@@ -1,0 +1,52 @@
+"""Several sounds beside each other, and the microphone while it is heard."""
+
+from pathlib import Path
+
+import pytest
+import soundfile as sf
+from playwright.sync_api import expect
+
+from tests.page.conftest import ROOT, Visit, check_accessible, pasted
+from tests.signals import noise, tone
+
+pytestmark = pytest.mark.browser
+SAMPLES = ROOT / "samples"
+
+
+def test_alike_sounds_lie_together_and_a_click_plays(visit: Visit, tmp_path: Path) -> None:
+    paths = []
+    for number in range(100):
+        paths.append(tmp_path / f"{'tone' if number % 2 else 'noise'}-{number:02}.wav")
+        sound = tone(300 + number, 0.3) if number % 2 else noise(0.3, seed=number)
+        sf.write(paths[-1], sound, 16_000)
+    page = visit("#compare")
+    page.locator("#files").evaluate("e => { e.hidden = false }")
+    page.locator("#files").set_input_files(paths)
+    canvas = page.locator(".map")
+    expect(canvas).to_be_visible(timeout=120_000)
+    canvas.click(position={"x": 100, "y": 100})
+    expect(page.locator("#comparison p[role=status]")).to_contain_text(".wav")
+    expect(page.locator("#status")).to_contain_text("Playing")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text("Playing")
+    like = page.locator(".matrix tbody tr").first.locator("td button")
+    assert float(like.nth(2).inner_text()) > float(like.nth(1).inner_text())
+    check_accessible(page)
+
+
+def test_what_the_live_view_copies_runs_when_it_is_pasted(visit: Visit) -> None:
+    page = visit("#live")
+    expect(page.locator("#live-head option").first).to_be_attached()
+    for kind, said in pasted(page.get_by_role("group", name="Copy as code"), SAMPLES).items():
+        assert len(said.splitlines()) >= 2, (kind, said)  # a line a hop
+
+
+def test_the_microphone_is_labelled_while_it_is_heard(visit: Visit) -> None:
+    page = visit("#live")
+    page.get_by_role("button", name="Listen").click()
+    expect(page.locator("#stream .bars li").first).to_be_visible()
+    expect(page.locator("#stream .u-wrap")).to_be_visible()
+    check_accessible(page)
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="Listen")).to_be_visible()

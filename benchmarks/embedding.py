@@ -57,7 +57,7 @@ def memory(model: Path, folder: Path, threads: int) -> None:
     peaks = []
     for seconds in (60, 3600):
         path = write(folder, seconds)
-        out = folder / "vector.npy"
+        out = folder / f"{seconds}s.npy"
         command = ["viola", "embed", path, "-o", out, "--model", model, "--threads", threads]
         program = (
             "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]);"

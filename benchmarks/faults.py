@@ -63,6 +63,7 @@ KILL_EVERY_S = (0.0, 1.0, 0.2)  # never, then ever more often
 N_INFLIGHT = 100
 N_CONNECTIONS = 17
 NO_ANSWER = 0
+FRAME_S = 0.08  # of the default encoder: the smallest window
 
 
 class Outcomes(Counter[int]):
@@ -325,8 +326,8 @@ def decoders() -> list[int]:
 
 def memory(_: argparse.Namespace) -> None:
     """What is sent to fill the memory, and answers that nobody reads; the settings are defaults."""
-    opus = hostile.silence(134, 8_000, 1, hostile.OPUS)
-    large, wav = f"{URL}?window_s=0.04&hop_s=0.04", hostile.loud_wav(590)
+    opus = hostile.silence(300, 8_000, 1, hostile.OPUS)
+    large, wav = f"{URL}?window_s={FRAME_S}&hop_s={FRAME_S}", hostile.loud_wav(590)
     encoded = base64.b64encode(hostile.loud_wav(580))  # as much as a body may hold
     rows: dict[str, Callable[[httpx.Client], Outcomes]] = {
         "nothing": lambda client: Outcomes([client.get("/readyz").status_code]),
@@ -335,8 +336,8 @@ def memory(_: argparse.Namespace) -> None:
         "a million numbers": _times(4, INFER, content=hostile.numbers(1_000_000)),
         "arrays in arrays": _times(4, INFER, content=b"[" * (20 << 20)),
         "a wide object": _times(4, OPENAI, content=hostile.wide_object(20 << 20), headers=AS_JSON),
-        "74 MB of JSON, 8 clients": _times(8, large, content=opus),
-        "74 MB of JSON, 6 that read nothing": partial(_unread, 6, large, opus, 20.0),
+        "40 MB of JSON, 8 clients": _times(8, large, content=opus),
+        "40 MB of JSON, 6 that read nothing": partial(_unread, 6, large, opus, 20.0),
         "documents that nobody reads": partial(_unread, 300, "/openapi.json", b"", 5.0),
         "10 minutes of WAV, 16 clients": _times(16, JSON_URL, content=wav),
         "the same in forms": _times(16, JSON_URL, files={"file": wav}),
@@ -344,10 +345,17 @@ def memory(_: argparse.Namespace) -> None:
             16, OPENAI, content=b'{"input":"' + encoded + b'"}', headers=AS_JSON
         ),
         "25 MB that stop before the end": partial(_unfinished, 16, bytes(24 << 20)),
+        "half messages of 900 WebSockets": _half_messages,
+        "pings whose answers nobody reads": _pings,
+        "60,000 requests that wait for none, 4 clients": partial(_pipelined, 4),
+        "halves of 900 uploads in parts": partial(_half_uploads, 900),
+        "900 forms of jobs that stop": partial(_half_forms, 900),
         "4 streams that nobody reads": partial(_unread, 4, f"{large}&stream=true", wav, 10.0),
         "a good file": _times(1, URL, content=hostile.second_of_flac()),
     }
-    with service() as (client, pid, peak):
+    keeping = tempfile.TemporaryDirectory()
+    with keeping as data, service(data=data) as (client, pid, peak):
+        client.post(large, content=hostile.second_of_flac()).raise_for_status()
         print(f"\n| what | {HEAD} | took, s | RSS, MB | alive |\n|---|{LINE}|---|---|---|")
         for name, run in rows.items():
             peak.taken_mb()
@@ -404,6 +412,99 @@ def _unfinished(n: int, body: bytes, client: httpx.Client) -> Outcomes:
         return Outcomes(clients.map(send, range(n)))
 
 
+def _half_messages(client: httpx.Client) -> Outcomes:
+    """Messages of live streams that stop before their end; then one in earnest."""
+    with ExitStack() as open_:
+        for _ in range(900):
+            line = open_.enter_context(_handshaken(client))
+            with suppress(OSError):  # it had to go for a newer one
+                line.sendall(b"\x82\xff" + (1 << 20).to_bytes(8, "big") + bytes((1 << 20) - 60))
+        time.sleep(2)
+        return Outcomes([live(client, bytes(4 * 16_000))])
+
+
+def _pings(client: httpx.Client) -> Outcomes:
+    """As many pings as go out in ten seconds, on sockets that never read."""
+    with ExitStack() as open_:
+        lines = [open_.enter_context(_handshaken(client)) for _ in range(4)]
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            for line in lines:
+                line.settimeout(0.05)
+                with suppress(OSError):
+                    line.sendall((b"\x89\xfd" + bytes(4 + 125)) * 1000)
+        return Outcomes([client.get("/livez").status_code])
+
+
+def _handshaken(client: httpx.Client) -> socket.socket:
+    line = socket.create_connection((client.base_url.host, client.base_url.port or 80))
+    line.settimeout(60)
+    line.sendall(
+        b"GET /v1/audio/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    line.recv(4096)
+    return line
+
+
+def _pipelined(n: int, client: httpx.Client) -> Outcomes:
+    """Requests behind a request, none of which waits for an answer."""
+    wav = hostile.second_of_flac()
+    head = f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(wav)}\r\n\r\n".encode()
+    with ExitStack() as open_:
+        lines = []
+        for _ in range(n):
+            address = (client.base_url.host, client.base_url.port or 80)
+            lines.append(open_.enter_context(socket.create_connection(address)))
+            lines[-1].settimeout(60)
+            with suppress(OSError):  # it closes after some
+                lines[-1].sendall(head + wav + b"GET / HTTP/1.1\r\n\r\n" * 60_000)
+        time.sleep(10)
+        return Outcomes(map(_status, lines))
+
+
+def _half_uploads(n: int, client: httpx.Client) -> Outcomes:
+    """Uploads in parts (tus) whose bodies stop."""
+
+    def head(_: int) -> str:
+        where = client.post("/v1/uploads", headers={"Upload-Length": str(2 << 20)}).headers
+        return (
+            f"PATCH {where['Location']} HTTP/1.1\r\nHost: x\r\nUpload-Offset: 0\r\n"
+            "Content-Type: application/offset+octet-stream\r\n"
+            f"Content-Length: {2 << 20}\r\n\r\n"
+        )
+
+    return _half_bodies(n, head, client)
+
+
+def _half_forms(n: int, client: httpx.Client) -> Outcomes:
+    """Jobs whose forms stop."""
+    text = (
+        "POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+        '--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    )
+    return _half_bodies(n, lambda _: text, client)
+
+
+def _half_bodies(n: int, head: Callable[[int], str], client: httpx.Client) -> Outcomes:
+    """Requests of which a megabyte comes and no more; with no answer they wait for the rest."""
+    with ExitStack() as open_:
+        lines = []
+        for number in range(n):
+            address = (client.base_url.host, client.base_url.port or 80)
+            lines.append(open_.enter_context(socket.create_connection(address)))
+            with suppress(OSError):
+                lines[-1].settimeout(5)
+                lines[-1].sendall(head(number).encode() + bytes((1 << 20) - 4096))
+        time.sleep(3)
+        for line in lines:
+            line.settimeout(0.01)
+        found = Outcomes(map(_status, lines))
+        del found[NO_ANSWER]  # these wait for the rest
+        return found
+
+
 # Doors
 
 
@@ -422,7 +523,11 @@ def doors(_: argparse.Namespace) -> None:
             "no place left by self-tests: embeddings beside them", *_beside_selftests(client, keys)
         )
         tell("probes beside silent connections, many too many", *_crowded(client))
-    with service(max_live_streams=1, head_timeout_s=5) as (client, pid, _):
+    keeping = tempfile.TemporaryDirectory()
+    with (
+        keeping as data,
+        service(max_live_streams=1, head_timeout_s=5, data=data) as (client, pid, _),
+    ):
         tell = partial(_tell, pid)
         tell("a page of another origin", *_pages(client))
         tell("a live stream beside silent sockets", *_beside_silence(client))
@@ -438,7 +543,7 @@ def _start(**environment: str) -> int:
         free.bind(("127.0.0.1", 0))
         command = [sys.executable, "-c", SERVE, "--port", str(free.getsockname()[1])]
     paths = {"PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.run(command, env=os.environ | paths | environment, timeout=60).returncode
+    return subprocess.run(command, env=os.environ | paths | environment, timeout=300).returncode
 
 
 def _tell(pid: int, who: str, found: list[int], expected: set[int]) -> None:

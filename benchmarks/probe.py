@@ -75,7 +75,7 @@ def time_report(name: str, model: Path) -> None:
     print("| from files to report | seconds |\n|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "viola", "evaluate", str(model), name]
-        command += ["--cache", f"{folder}/cache", "--out", f"{folder}/out"]
+        command += ["--cache", f"{folder}/cache", "--force", "--out", f"{folder}/out"]
         for kind in ("cold", "cached"):
             start = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)

@@ -36,6 +36,8 @@ FORMS = {
     "whitened, log-mel twice": Form(weights=(("log-mel", 2.0),)),
     "whitened, floor 0.02": Form(floor=0.02, weights=()),
     "whitened, floor 0.5": Form(floor=0.5, weights=()),
+    "whitened, convolution at half, 2048": Form(embed_dim=2048),
+    "whitened, convolution at half, 1536": Form(embed_dim=1536),
     "whitened, convolution at half, 512": Form(embed_dim=512),
     "whitened, convolution at half, 256": Form(embed_dim=256),
 }

@@ -1,4 +1,4 @@
-"""A store of AudioSet's size: opening it, drawing from it, adding to it; and preparing speed.
+"""A store of AudioSet's size: opened, drawn from, added to, merged of parts; and preparing speed.
 
     python benchmarks/store.py [--clips 2000000] [--seconds 10] [--batch 256] [--batches 200]
         [--audio SOURCE...] [--workers N]
@@ -30,12 +30,16 @@ from timing import spread
 from models.audio import SAMPLE_RATE
 from models.runtime import available_cpus
 from training.data.corpus import SCHEMA, Corpus, Sampler
+from training.data.merge import merge_parts
+from training.data.parts import Part
 from training.data.prepare import prepare, without_held
 from training.data.sources import Source
 from training.data.store import SHARD_BYTES, Writer
+from training.data.verify import verify
 
 SEGMENT = 15_200  # samples, 0.95 s: BYOL-A
 SOURCE = "audioset"
+N_PARTS = 8
 Rows = list[tuple[str, str]]
 T = TypeVar("T")
 console = Console(stderr=True)
@@ -51,6 +55,10 @@ def main() -> None:
         console.print("opening for adding ...")
         rows += fresh(measure_adding, store, arguments.clips)
         hours = arguments.clips * arguments.seconds / 3600
+        console.print("merging parts ...")
+        parted = Path(folder) / "parted"
+        rows += fresh(measure_merging, parted, arguments.clips, arguments.seconds)
+        rows += fresh(measure_proving, store)
         print(f"{arguments.clips:,} clips, {hours:,.0f} h, {n_shards} shards\n")
         print_table(rows)
         if arguments.audio:
@@ -85,12 +93,12 @@ def file_name(clip: int) -> str:
     return f"unbalanced/Y{clip:011d}_30.000.flac"
 
 
-def build(store: Path, n_clips: int, seconds: float) -> int:
+def build(store: Path, n_clips: int, seconds: float, seed: int = 0) -> int:
     """Write the index of a store, and PCM that is one hole; the number of shards."""
-    store.mkdir()
+    store.mkdir(parents=True)
     length = int(seconds * SAMPLE_RATE)
     per_shard = -(-SHARD_BYTES // (2 * length))
-    digests = np.random.default_rng(0)
+    digests = np.random.default_rng(seed)
     firsts = range(0, n_clips, per_shard)
     for number, first in enumerate(track(firsts, "building the store", console=console)):
         n_rows = min(per_shard, n_clips - first)
@@ -153,6 +161,29 @@ def measure_adding(store: Path, n_clips: int) -> Rows:
             ("open for adding, s", f"{open_s:.2f}"),
             ("resident memory before and at most, MiB", f"{before:.0f}, {peak_mib():.0f}"),
         ]
+
+
+def measure_merging(store: Path, n_clips: int, seconds: float) -> Rows:
+    """What `prepare --merge` does once every part is proved; no clip is in two of them."""
+    parts = [Part(number, N_PARTS).folder(store) for number in range(1, N_PARTS + 1)]
+    for seed, part in enumerate(parts):
+        build(part, n_clips // N_PARTS, seconds, seed)
+    before = resident_mib()
+    report, merge_s = timed(lambda: merge_parts(store, parts))
+    return [
+        (f"merge {N_PARTS} parts of {report.clips:,} clips, s", f"{merge_s:.1f}"),
+        ("resident memory before and at most, MiB", f"{before:.0f}, {peak_mib():.0f}"),
+    ]
+
+
+def measure_proving(store: Path) -> Rows:
+    """How fast one thread proves the clips of a shard that is in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        for path in store.glob("shard-00000.*"):
+            (Path(folder) / path.name).symlink_to(path)
+        n_bytes = (store / "shard-00000.pcm").stat().st_size
+        _, seconds = timed(lambda: verify(Path(folder), workers=1, progress=False))
+    return [("prove the clips of parts, GB/s for each core", f"{n_bytes / seconds / 1e9:.2f}")]
 
 
 def measure_preparing(sources: Sequence[Path], store: Path, workers: int) -> Rows:

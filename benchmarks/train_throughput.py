@@ -34,14 +34,14 @@ from rich.console import Console
 from timing import interleaved, spread
 from torch import Tensor, nn
 
-from models.nn.encoder import AudioNTT2022
 from models.nn.frontend import LogMel
 from training import recipe as recipes
 from training.augment import EPS, Draw
 from training.data.corpus import Corpus, Sampler
+from training.data.pcm import pcm_to_float
 from training.data.prepare import prepare
-from training.device import choose_device
-from training.normalize import pcm_to_float, post_normalize
+from training.device import choose_device, prepare_backends
+from training.normalize import post_normalize
 from training.objectives.objective import Branch, regression_loss
 from training.recipe import Recipe
 from training.run import Run
@@ -58,7 +58,7 @@ class PerSample:
         self.sampler = Sampler(corpus, {}, recipe.run.seed)
         self.frontend = LogMel().to(device)
         settings = recipe.objective
-        self.online = Branch(AudioNTT2022(recipe.encoder.embed_dim), settings).to(device)
+        self.online = Branch(recipe.encoder.build(), settings).to(device)
         features = self.online.encoder.features
         for pool in (2, 6):  # the paper rectifies before it pools
             features[pool], features[pool + 1] = features[pool + 1], features[pool]
@@ -159,11 +159,17 @@ class NoBatches:
     def close(self) -> None: ...
 
 
-def synthetic_store(folder: Path) -> Path:
+def without_data(run: Run, like: Run) -> None:
+    """Leave of a run that has not begun the networks, the loss and the optimiser alone."""
+    run.batches.close()
+    run.batches, run.one_step.views = NoBatches(run.device), RandomViews(like)  # type: ignore[assignment]
+
+
+def synthetic_store(folder: Path, n_clips: int = 1000) -> Path:
     """Noise whose colour changes from clip to clip."""
     rng = np.random.default_rng(0)
-    (folder / "noise").mkdir()
-    for number in range(1000):
+    (folder / "noise").mkdir(parents=True)
+    for number in range(n_clips):
         samples = rng.standard_normal(rng.integers(16_000, 160_000))
         samples = np.convolve(samples, rng.standard_normal(16), "same")
         sf.write(folder / "noise" / f"{number}.wav", 0.1 * samples, 16_000)
@@ -186,17 +192,17 @@ def breakdown(run: Run, rounds: int) -> dict[str, list[float]]:
         with torch.no_grad():
             pcm = timed("gather", lambda: run.batches.cut(run.batches.load(run.step)))
             x = timed("log-mel", lambda pcm=pcm: run.views.log_mel(pcm))
-            draw = Draw(run.generator)
+            draw = Draw(run.one_step.generator)
             views = timed(
                 "augment",
                 lambda x=x, draw=draw: post_normalize(
                     [run.views.augment(x, draw) for _ in range(run.views.n_views)]
                 ),
             )
-        outcome = timed("forward", lambda views=views: run.forward(views))
+        outcome = timed("forward", lambda views=views: run.one_step.forward(views))
         run.optimizer.zero_grad(set_to_none=True)
         timed("backward", outcome.loss.backward)
-        timed("optimiser", lambda: (run._clip(), run.optimizer.step()))
+        timed("optimiser", lambda: (run.one_step._clip(), run.optimizer.step()))
         timed("EMA", lambda: run.objective.after_step())
         run.step += 1
     return {name: values[2:] for name, values in times.items()}
@@ -236,13 +242,11 @@ def main() -> None:
 def measure(
     recipe: Recipe, corpus: Corpus, device: torch.device, n_steps: int, rounds: int
 ) -> None:
-    default_conv = torch.backends.cudnn.conv.fp32_precision
     ours, ceiling = Run(recipe, corpus, device), Run(recipe, corpus, device)
     ours.start()
     mean, std = ours.views.normalize.mean, ours.views.normalize.std
     reference = PerSample(recipe, corpus, mean, std, str(device))
-    ceiling.batches.close()
-    ceiling.views, ceiling.batches = RandomViews(ours), NoBatches(device)
+    without_data(ceiling, ours)
     peaks = {}
     for name, step in (("ours", ours.train_step), ("per sample", reference)):
         if device.type == "cuda":
@@ -259,11 +263,10 @@ def measure(
 
     def as_by_default() -> None:
         # the reference gets torch's default, in which convolutions run in TF32
-        torch.backends.cudnn.conv.fp32_precision = default_conv
-        torch.backends.cudnn.deterministic = False
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.deterministic = torch.backends.cudnn.benchmark = False
         reference()
-        torch.backends.cudnn.conv.fp32_precision = "ieee"
-        torch.backends.cudnn.deterministic = True
+        prepare_backends(device, deterministic=recipe.run.deterministic)
 
     steps = {"ours": n_steps, "per sample": 1, "ceiling": n_steps}
     calls = {"ours": ours.train_step, "per sample": as_by_default, "ceiling": ceiling.train_step}
@@ -293,11 +296,9 @@ def measure(
 
 def report(run: Run, rates: dict[str, list[float]]) -> None:
     name = torch.cuda.get_device_name() if run.device.type == "cuda" else "CPU"
-    precision = str(run.precision).removeprefix("torch.")
     print(
         f"{name}, {torch.get_num_threads()} threads, batch {run.recipe.run.batch_size}, "
-        f"{precision}, {'compiled' if run.compiles else 'eager'}"
-        f"{', one CUDA graph' if run.captures else ''}, {type(run.batches).__name__}\n"
+        f"{run.modes.words()}, {type(run.batches).__name__}\n"
     )
     print("| | segments/s |\n|---|---|")
     for candidate, values in rates.items():

@@ -3,22 +3,33 @@ PYTHON ?= python3
 PROVIDER ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
+comma := ,
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
+# $(call install,ARGUMENTS OF PIP,WHAT IT IS FOR,HOW MUCH): says every few seconds how far it is
+define install
+	@echo "installing into $(VENV) what is needed for $(2): some $(3) ..."
+	@$(PIP) $(1) & pid=$$!; \
+	while sleep 3; kill -0 $$pid 2>/dev/null; do \
+	    if [ -t 1 ]; then end='\r'; else end='\n'; sleep 6; fi; \
+	    printf "  $(VENV) has %s MB so far$$end" "$$(du -sm $(VENV) | cut -f1)"; \
+	done; wait $$pid && echo "  installed: $(VENV) has $$(du -sm $(VENV) | cut -f1) MB"
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: fuzz help serve train test check fmt bench pretrained-int8 pretrained-heads image image-check training-image lock audit clean
+.PHONY: generator gpu-check fuzz help serve train test check fmt bench pretrained-int8 pretrained-heads pretrained-kinds image image-check training-image lock audit clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 
-serve: $(VENV)/.serve  ## start the service on the default encoder; also sets up viola embed, classify and fit
-	$(BIN)/viola serve
+serve: $(VENV)/.serve  ## start the service, with collections in ./data; also sets up viola embed, classify and fit
+	VIOLA_DATA="$${VIOLA_DATA:-data}" $(BIN)/viola serve
 
 train: $(VENV)/.train  ## set up viola prepare, train, evaluate, export, quantize (torch: some gigabytes)
 	@echo "ready: $(BIN)/viola train --help"
 
 test: $(VENV)/.dev  ## run the tests
-	$(BIN)/pytest --cov --cov-report=term:skip-covered
+	$(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered
 
 check: $(VENV)/.dev  ## what CI runs: linters, types, import rules, tests
 	$(BIN)/ruff format --check
@@ -30,6 +41,13 @@ check: $(VENV)/.dev  ## what CI runs: linters, types, import rules, tests
 fuzz: $(VENV)/.dev  ## thousands of requests made from the OpenAPI document; not part of check
 	$(BIN)/pytest -q --slow tests/service/test_contract.py -k at_length
 
+generator: $(VENV)/generator  ## what the test of generated clients needs; apart, for it asks for other versions
+	@echo "ready: $(BIN)/pytest --slow tests/service/test_generated_client.py"
+
+$(VENV)/generator: | $(BIN)/python
+	@$(PYTHON) -m venv $@
+	@$@/bin/pip install --quiet --disable-pip-version-check openapi-python-client==0.29.1
+
 fmt: $(VENV)/.dev  ## format, and fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -38,6 +56,9 @@ bench: $(VENV)/.dev  ## the benchmarks that need no data of their own
 	$(BIN)/python benchmarks/logmel.py
 	$(BIN)/python benchmarks/exactness.py
 	$(BIN)/python benchmarks/embedding.py
+
+gpu-check: $(VENV)/.dev  ## does all work on this GPU, and how fast? OPTIONS="--minutes 25 --out gpu-check"
+	$(BIN)/python benchmarks/gpu_check.py $(OPTIONS)
 
 # After every new default encoder: what follows belongs to it alone, in this order
 pretrained-int8: $(VENV)/.dev  ## the default encoder in eight bits; AUDIO="a store, or folders and tars"
@@ -56,6 +77,12 @@ pretrained-heads: $(VENV)/.dev  ## train the classifiers that ship; TASKS=folder
 	$(BIN)/viola fit $(TASKS)/fsdd.csv -o models/pretrained/spoken-digits.onnx --licence CC-BY-SA-4.0 --force \
 	    --description "English digits, spoken one at a time" \
 	    --source "FSDD, github.com/Jakobovski/free-spoken-digit-dataset=CC-BY-SA-4.0"
+
+pretrained-kinds: $(VENV)/.dev  ## train the classifier of kinds of sound; KINDS=folder made by training.corpora.kinds
+	@test -f "$(KINDS)/kinds.csv" || { echo "KINDS=$(KINDS) has no kinds.csv: name the folder"; exit 1; }
+	$(BIN)/viola fit $(KINDS)/kinds.csv -o models/pretrained/sound-kinds.onnx --licence CC-BY-SA-4.0 --force \
+	    --description "What kind of sound it is: speech, music, single notes, drums, effects, ambience" \
+	    --source "Packages of Debian and open collections, by docs/corpus.md=as stated for each file there"
 
 # docker, podman or buildah, the first that answers, unless ENGINE names one
 image: $(VENV)/.serve  ## build the service's container image; PROVIDER=cuda for a GPU
@@ -80,23 +107,19 @@ clean:  ## remove the virtual environment and caches
 
 # The service's environment never needs torch; the developer's has everything.
 $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing what the service and viola fit need into $(VENV): some 600 MB, half a minute ..."
-	@$(PIP) --editable ".[serve,fit,media]"
+	$(call install,--editable ".[serve$(comma)fit$(comma)media]",the service and viola fit,600 MB)
 	@touch $@
 
 $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing what training needs into $(VENV): some 2.5 GB, minutes ..."
-	@$(PIP) --editable ".[serve,media,train]"
+	$(call install,--editable ".[serve$(comma)media$(comma)train]",training,2.5 GB)
 	@touch $@ $(VENV)/.serve
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing everything, torch and test tools among it, into $(VENV): some 2.5 GB, minutes ..."
-	@$(PIP) --editable ".[serve,media,train,dev]"
+	$(call install,--editable ".[serve$(comma)media$(comma)train$(comma)dev]",development,2.5 GB)
 	@touch $@ $(VENV)/.serve $(VENV)/.train
 
 $(VENV)/.lock: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing pip-audit and uv into $(VENV) ..."
-	@$(PIP) pip-audit uv
+	$(call install,pip-audit uv,locking and auditing,60 MB)
 	@touch $@
 
 $(BIN)/python:

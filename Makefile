@@ -16,8 +16,11 @@ define install
 	done; wait $$pid && echo "  installed: $(VENV) has $$(du -sm $(VENV) | cut -f1) MB"
 endef
 
+# Packages are installed without byte code: it is written where it is used, once
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
-.PHONY: generator gpu-check fuzz help serve train test check fmt bench pretrained-int8 pretrained-heads pretrained-kinds image image-check training-image lock audit clean
+.PHONY: generator gpu-check fuzz help serve train test coverage check fmt bench pretrained-int8 pretrained-heads pretrained-kinds image image-check training-image lock audit clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -29,6 +32,9 @@ train: $(VENV)/.train  ## set up viola prepare, train, evaluate, export, quantiz
 	@echo "ready: $(BIN)/viola train --help"
 
 test: $(VENV)/.dev  ## run the tests
+	$(BIN)/pytest -n auto --dist loadfile
+
+coverage: $(VENV)/.dev  ## run the tests, and show which lines of ours none of them runs
 	$(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered
 
 check: $(VENV)/.dev  ## what CI runs: linters, types, import rules, tests

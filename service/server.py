@@ -107,12 +107,12 @@ class Server(uvicorn.Server):
         """Load and listen; the last line of a start says where, and what to try."""
         await super().startup(sockets)
         if self.started:
-            log.info(
-                "ready" if self.app.state.context.catalogue.is_ready else "listening, not ready",
-                address=self.address,
-                docs=f"{self.address}/docs",
-                try_it=f"curl -F file=@clip.wav {self.address}/v1/audio/embeddings",
-            )
+            told = {"address": self.address, "docs": f"{self.address}/docs"}
+            if self.app.state.context.catalogue.is_ready:
+                command = f"curl -F file=@clip.wav {self.address}/v1/audio/embeddings"
+                log.info("ready", **told, try_it=command)
+            else:
+                log.info("listening, not ready", **told, why=f"{self.address}/readyz")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to leave; a second signal ends it at once. Nothing is raised again: exit code 0."""

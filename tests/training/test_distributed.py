@@ -20,10 +20,13 @@ from training.recipe import Recipe, load
 from training.record import read_metrics
 from training.run import Run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).parent.parent.parent
 CPU = torch.device("cpu")
 SETTINGS = [
     "encoder.embed_dim=16",
+    "encoder.n_channels=8",
     "objective.hidden_dim=16",
     "augment.mixup_bank=12",
     "run.steps=4",

@@ -24,9 +24,16 @@ from training.loop import train
 from training.record import read_metrics
 from training.run import TrainingError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).parent.parent.parent
 CPU = torch.device("cpu")
-SETTINGS = ["encoder.embed_dim=16", "objective.hidden_dim=16", "augment.mixup_bank=12"]
+SETTINGS = [
+    "encoder.embed_dim=16",
+    "encoder.n_channels=8",
+    "objective.hidden_dim=16",
+    "augment.mixup_bank=12",
+]
 
 
 def tiny(*settings: str) -> recipes.Recipe:

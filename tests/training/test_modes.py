@@ -17,6 +17,8 @@ from training.modes import CAPTURED, COMPILED, Modes, choose
 from training.recipe import Recipe, load
 from training.run import Run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 

@@ -17,6 +17,8 @@ from training.data.corpus import Corpus
 from training.recipe import Recipe, load
 from training.run import Run, TrainingError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CPU = torch.device("cpu")
 
 

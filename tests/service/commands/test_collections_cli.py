@@ -62,6 +62,17 @@ def test_files_are_indexed_once_and_found(
     assert "long.wav" in like.output
 
 
+def test_where_every_file_fails_no_collection_is_left(model_path: Path, tmp_path: Path) -> None:
+    data, broken = tmp_path / "data", tmp_path / "broken.wav"
+    broken.write_bytes(b"no audio")
+    ended = run("index", broken, "-o", data, "--model", model_path, "--threads", 1)
+    assert ended.exit_code == 1
+    assert "1 failed" in ended.output
+    store = open_store(data)
+    assert store.collections.all() == []
+    store.close()
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".parquet", ".jsonl"])
 def test_tables_of_vectors_go_in_and_out(
     sounds: list[Path], model_path: Path, tmp_path: Path, suffix: str

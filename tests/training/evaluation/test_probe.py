@@ -12,6 +12,8 @@ from tests.networks import small_network
 from tests.signals import noise
 from training.evaluation.probe import Probe, embed
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def model() -> WaveformEncoder:

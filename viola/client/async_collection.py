@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from viola.client import collection_calls as calls
+from viola.client.answers import Vector
 from viola.client.collection_calls import Example
 from viola.client.records import CollectionInfo, Duplicate, Hit, ItemInfo, Label, Moved, Placed
 from viola.client.sounds import Sound, upload
@@ -73,6 +74,15 @@ class AsyncCollection:
     async def audio(self, id: str) -> bytes:
         """The file of an item, where the collection keeps audio."""
         return await self._send(calls.audio(self.name, id))
+
+    async def samples(self, id: str, **selection: Any) -> Vector:
+        """The samples (S,) of an item at 16 kHz, as every model hears them, where audio is kept.
+
+        Args:
+            id: of the item.
+            selection: channel, start_s, end_s; without them all of it, mixed down.
+        """
+        return await self._send(calls.samples(self.name, id, selection))
 
     async def search(
         self,

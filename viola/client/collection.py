@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from viola.client import collection_calls as calls
+from viola.client.answers import Vector
 from viola.client.collection_calls import Example
 from viola.client.records import CollectionInfo, Duplicate, Hit, ItemInfo, Label, Moved, Placed
 from viola.client.sounds import Sound, upload
@@ -74,6 +75,15 @@ class Collection:
     def audio(self, id: str) -> bytes:
         """The file of an item, where the collection keeps audio."""
         return self._send(calls.audio(self.name, id))
+
+    def samples(self, id: str, **selection: Any) -> Vector:
+        """The samples (S,) of an item at 16 kHz, as every model hears them, where audio is kept.
+
+        Args:
+            id: of the item.
+            selection: channel, start_s, end_s; without them all of it, mixed down.
+        """
+        return self._send(calls.samples(self.name, id, selection))
 
     def search(
         self,

@@ -1,9 +1,12 @@
 """Every call about collections and taught classifiers as a value; see `viola.client.calls`."""
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
+
+import soundfile as sf
 
 from viola.client.answers import Vector
 from viola.client.calls import NDJSON, Call, plain_query, segment
@@ -95,6 +98,12 @@ def remove(name: str, item_id: str) -> Call[None]:
 def audio(name: str, item_id: str) -> Call[bytes]:
     """The file of an item, where the collection keeps audio."""
     return Call(path(name, "items", item_id, "audio"), bytes, accept="*/*")
+
+
+def samples(name: str, item_id: str, selection: Mapping[str, Any]) -> Call[Vector]:
+    """The samples of an item, or of a part of it, as every model hears them."""
+    at = path(name, "items", item_id, "samples")
+    return Call(at, _samples, query=plain_query(selection), accept="audio/wav")
 
 
 def search(
@@ -217,3 +226,8 @@ def _moved(content: bytes) -> Moved:
 
 
 def _nothing(content: bytes) -> None: ...
+
+
+def _samples(content: bytes) -> Vector:
+    samples: Vector = sf.read(io.BytesIO(content), dtype="float32")[0]
+    return samples

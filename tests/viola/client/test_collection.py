@@ -57,6 +57,8 @@ def test_a_collection_is_filled_searched_labelled_taught(
     assert len(list(street.items())) == len(clips) + 1
     assert [item.id for item in street.items({"metadata": {"number": 3}})] == [items[3].id]
     assert street.audio(items[0].id) == clips[0].read_bytes()
+    heard = street.samples(items[0].id, start_s=0.1, end_s=0.2)
+    np.testing.assert_allclose(heard, sf.read(clips[0])[0][1_600:3_200], atol=2**-14)
     assert [one.name for one in client.collections()] == ["street"]
 
     for hits in (

@@ -22,7 +22,7 @@ from service.audio.decode_process import CLOSE_S, Answer, Cause, DecoderDied, De
 from service.audio.files import File
 from service.exceptions import ServiceError
 from service.threads import no_stop_iteration, started, to_the_end
-from service.traffic.budget import UPLOADS, Costs, Share, free
+from service.traffic.budget import LEFT, Costs, Share, free
 from service.untrusted import printable
 
 LARGE_BYTES = 4 << 20  # a file that may keep a process busy for long
@@ -177,7 +177,7 @@ class Decoder:
         duration_s = self.limits.max_duration_s
         most = SAMPLES_BYTES * n_bytes if duration_s is None else round(duration_s * SECOND_BYTES)
         total, work_bytes = share.budget.total, WORK_BYTES + n_bytes
-        left = min(int((1 - UPLOADS) * total), total - share.held) - work_bytes
+        left = min(int(LEFT * total), total - share.held) - work_bytes
         return max(0, min(SAMPLES_BYTES * n_bytes, most, left))
 
     async def _decode(self, job: "_Job", costs: Costs) -> Answer:

@@ -17,7 +17,10 @@ from service.exceptions import ServiceError
 
 RETRY_AFTER_S = 2
 WAIT_S = 25.0  # for others to end; bounded, since who waits holds bytes that others wait for
-UPLOADS = 0.5  # of the budget at the most, so that what has been received can also be answered
+UPLOADS = 3 / 8  # of the budget at the most, so that what has been received can also be answered
+RESERVED = 1 / 8  # of the budget, for requests that hold little
+LITTLE = 1 / 64  # of the budget; short clips do not wait for long recordings to end
+LEFT = 1 - RESERVED - UPLOADS  # of the budget, for what becomes of large uploads
 
 
 class Budget:
@@ -33,16 +36,24 @@ class Budget:
         self.total, self.wait_s = total, wait_s
         self.used = 0
         self._lock = Lock()  # decoded samples are taken in threads
-        self._growing: deque[_Waiter] = deque()  # hold bytes already, and go first
+        self._small: deque[_Waiter] = deque()  # go first: they have room of their own
+        self._growing: deque[_Waiter] = deque()  # hold bytes already, and go next
         self._uploads: deque[_Waiter] = deque()
 
     def share(self) -> "Share":
         """A share that holds nothing yet; close it when the request has ended."""
         return Share(self)
 
-    def _try(self, n_bytes: int, most: int) -> bool:
+    def _most(self, *, is_upload: bool, is_small: bool) -> int:
+        """How many bytes may be used in all for one of this kind to be served."""
+        part = (UPLOADS if is_upload else 1 - RESERVED) + (RESERVED if is_small else 0)
+        return int(part * self.total)
+
+    def _try(self, n_bytes: int, held: int, most: int) -> bool:
+        """Take bytes for a request that holds so many, unless more than `most` would be used."""
         with self._lock:
-            fits = self.used + n_bytes <= most or (self.used == 0 and n_bytes <= self.total)
+            is_alone = self.used == held and held + n_bytes <= self.total
+            fits = self.used + n_bytes <= most or is_alone
             self.used += n_bytes if fits else 0
         return fits
 
@@ -54,25 +65,26 @@ class Budget:
     def _wake(self) -> None:
         """Serve those that wait, in the order in which they came.
 
-        Of those that hold bytes whoever fits is served: it ends, and gives back what it holds. Of
-        uploads, which come after them, a large one is not overtaken by small ones for ever.
+        Of those that hold bytes, and of small ones, whoever fits is served: it ends, and gives back
+        what it holds. Of large uploads, which come after them, one is not overtaken for ever.
         """
-        for waiter in list(self._growing):
-            if self._serve(waiter):
-                self._growing.remove(waiter)
+        for queue in (self._small, self._growing):
+            for waiter in list(queue):
+                if self._serve(waiter):
+                    queue.remove(waiter)
         while not self._growing and self._uploads and self._serve(self._uploads[0]):
             self._uploads.popleft()
 
     def _serve(self, waiter: "_Waiter") -> bool:
         """Give a waiter its bytes if there is room; True if it waits no longer."""
-        if not waiter.ready.done() and self._try(waiter.n_bytes, waiter.most):
+        if not waiter.ready.done() and self._try(waiter.n_bytes, waiter.held, waiter.most):
             waiter.ready.set_result(None)
         return waiter.ready.done()
 
-    async def _wait(self, n_bytes: int, most: int, queue: "deque[_Waiter]") -> bool:
+    async def _wait(self, n_bytes: int, held: int, most: int, queue: "deque[_Waiter]") -> bool:
         """Wait for room and take it; False if there was none in time."""
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        queue.append(_Waiter(n_bytes, most, ready))
+        queue.append(_Waiter(n_bytes, held, most, ready))
         try:
             await asyncio.wait([ready], timeout=self.wait_s)
         except asyncio.CancelledError:
@@ -88,9 +100,10 @@ class Budget:
 
 @dataclass(frozen=True, eq=False)
 class _Waiter:
-    """A request that waits for `n_bytes`, until at most `most` are used in all."""
+    """A request that holds `held` and waits for `n_bytes`, until at most `most` are used in all."""
 
     n_bytes: int
+    held: int
     most: int
     ready: "asyncio.Future[None]"
 
@@ -113,18 +126,20 @@ class Share:
     async def take(self, n_bytes: int, *, is_upload: bool = False) -> None:
         """Hold so many bytes more, as soon as others have given back enough.
 
-        Uploads leave a part of the budget to what comes after them, and wait behind it.
+        Uploads leave a part of the budget to what comes after them, and wait behind it. All leave a
+        part to requests that hold little, which wait for nobody else.
 
         Raises:
             ServiceError: there is never or not soon enough room for them.
         """
         self.check(n_bytes)
         budget = self.budget
-        most = int(UPLOADS * budget.total) if is_upload else budget.total
+        is_small = self._is_small(n_bytes)
+        most = budget._most(is_upload=is_upload, is_small=is_small)
         queue = budget._uploads if is_upload else budget._growing
-        may_try = not (is_upload and (budget._growing or budget._uploads))
-        if not (may_try and budget._try(n_bytes, most)) and not await budget._wait(
-            n_bytes, most, queue
+        may_try = is_small or not (is_upload and (budget._growing or budget._uploads))
+        if not (may_try and budget._try(n_bytes, self.held, most)) and not await budget._wait(
+            n_bytes, self.held, most, budget._small if is_small else queue
         ):
             raise self._full(n_bytes)
         self.held += n_bytes
@@ -145,7 +160,8 @@ class Share:
             ServiceError: there is never room for them.
         """
         self.check(n_bytes)
-        fits = self.budget._try(n_bytes, self.budget.total)
+        most = self.budget._most(is_upload=False, is_small=self._is_small(n_bytes))
+        fits = self.budget._try(n_bytes, self.held, most)
         self.held += n_bytes if fits else 0
         return fits
 
@@ -179,6 +195,10 @@ class Share:
                 observed=wanted,
                 unit="bytes",
             )
+
+    def _is_small(self, n_bytes: int) -> bool:
+        """Whether it still holds little with so many bytes more."""
+        return self.held + n_bytes <= LITTLE * self.budget.total
 
     def _full(self, n_bytes: int) -> ServiceError:
         used, total = self.budget.used, self.budget.total

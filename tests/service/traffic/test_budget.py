@@ -64,7 +64,7 @@ def test_uploads_leave_room_for_what_becomes_of_them() -> None:
 def test_who_holds_memory_goes_first_and_a_large_upload_is_not_overtaken() -> None:
     async def run() -> None:
         budget, served = Budget(100, wait_s=20), list[str]()
-        shares = {name: budget.share() for name in ("others", "large", "small", "older", "newer")}
+        shares = {name: budget.share() for name in ("others", "large", "next", "older", "newer")}
         shares["others"].take_now(100)
 
         async def take(name: str, n_bytes: int, *, is_upload: bool) -> None:
@@ -74,24 +74,55 @@ def test_who_holds_memory_goes_first_and_a_large_upload_is_not_overtaken() -> No
         waiting = [
             asyncio.create_task(take(name, n_bytes, is_upload=is_upload))
             for name, n_bytes, is_upload in (
-                ("large", 49, True),
-                ("small", 1, True),
-                ("older", 60, False),
-                ("newer", 20, False),
+                ("large", 30, True),
+                ("next", 5, True),
+                ("older", 45, False),
+                ("newer", 15, False),
             )
         ]
         await asyncio.sleep(0)
         shares["others"].give(30)
         await asyncio.wait([waiting[3]])
         assert served == ["newer"]  # fits, ends, and gives back what the older one waits for
-        for name, n_bytes in (("newer", 20), ("others", 30)):
+        for name, n_bytes in (("newer", 15), ("others", 30)):
             shares[name].give(n_bytes)
         await asyncio.wait([waiting[2]])
         assert served == ["newer", "older"]
         for name in ("others", "older"):
             shares[name].give(shares[name].held)
         await asyncio.wait(waiting)
-        assert served == ["newer", "older", "large", "small"]
+        assert served == ["newer", "older", "large", "next"]
+
+    asyncio.run(run())
+
+
+def test_who_holds_little_does_not_wait_for_those_that_hold_much() -> None:
+    async def run() -> None:
+        budget = Budget(128, wait_s=20)
+        with budget.share() as large, budget.share() as other, budget.share() as small:
+            await large.take(40, is_upload=True)
+            waiting = asyncio.create_task(other.take(40, is_upload=True))
+            await asyncio.sleep(0)
+            async with asyncio.timeout(1):
+                await small.take(1, is_upload=True)  # past the upload that waits
+                await large.take(71)
+                await small.take(1)
+            assert budget.used == 113
+            assert not large.try_now(1)  # what is left is for small ones
+            assert not small.try_now(1)  # which that one is no longer
+            large.give(large.held)
+            await waiting
+
+    asyncio.run(run())
+
+
+def test_who_is_alone_may_hold_everything() -> None:
+    async def run() -> None:
+        budget = Budget(128, wait_s=0.01)
+        with budget.share() as only:
+            await only.take(100, is_upload=True)
+            await only.take(28)
+            assert budget.used == 128
 
     asyncio.run(run())
 

@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from alembic import command
-from alembic.config import Config
-from alembic.util.exc import CommandError
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -156,6 +153,8 @@ def open_postgres(address: str) -> Database:
 
 
 def _brought_up_to_date(engine: Engine, where: str) -> Database:
+    from alembic.util.exc import CommandError
+
     database = Database(engine)
     try:
         migrate(database)
@@ -178,6 +177,9 @@ def _brought_up_to_date(engine: Engine, where: str) -> Database:
 
 def migrate(database: Database) -> None:
     """Bring the tables to what this version expects, all of it or nothing; one at a time."""
+    from alembic import command  # an eighth of the start of a service that has no collections
+    from alembic.config import Config
+
     with database.write() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})

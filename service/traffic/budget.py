@@ -19,7 +19,7 @@ RETRY_AFTER_S = 2
 WAIT_S = 25.0  # for others to end; bounded, since who waits holds bytes that others wait for
 UPLOADS = 3 / 8  # of the budget at the most, so that what has been received can also be answered
 RESERVED = 1 / 8  # of the budget, for requests that hold little
-LITTLE = 1 / 64  # of the budget; short clips do not wait for long recordings to end
+LITTLE = 1 / 64  # of the budget: an upload that does not wait for long recordings to end
 LEFT = 1 - RESERVED - UPLOADS  # of the budget, for what becomes of large uploads
 
 
@@ -134,7 +134,7 @@ class Share:
         """
         self.check(n_bytes)
         budget = self.budget
-        is_small = self._is_small(n_bytes)
+        is_small = self._is_small(n_bytes, LITTLE if is_upload else RESERVED)
         most = budget._most(is_upload=is_upload, is_small=is_small)
         queue = budget._uploads if is_upload else budget._growing
         may_try = is_small or not (is_upload and (budget._growing or budget._uploads))
@@ -160,7 +160,8 @@ class Share:
             ServiceError: there is never room for them.
         """
         self.check(n_bytes)
-        most = self.budget._most(is_upload=False, is_small=self._is_small(n_bytes))
+        is_small = self._is_small(n_bytes, RESERVED)
+        most = self.budget._most(is_upload=False, is_small=is_small)
         fits = self.budget._try(n_bytes, self.held, most)
         self.held += n_bytes if fits else 0
         return fits
@@ -196,9 +197,9 @@ class Share:
                 unit="bytes",
             )
 
-    def _is_small(self, n_bytes: int) -> bool:
-        """Whether it still holds little with so many bytes more."""
-        return self.held + n_bytes <= LITTLE * self.budget.total
+    def _is_small(self, n_bytes: int, part: float) -> bool:
+        """Whether it holds no more than a part of the budget with so many bytes more."""
+        return self.held + n_bytes <= part * self.budget.total
 
     def _full(self, n_bytes: int) -> ServiceError:
         used, total = self.budget.used, self.budget.total

@@ -191,19 +191,23 @@ def test_a_person_who_presses_ctrl_c_does_not_wait_for_balancers(
 
 def test_an_inference_that_the_end_cuts_short_does_not_abort_the_process(port: int) -> None:
     slow = encoded(np.zeros(280 * 16_000, np.int16), rate=16_000, kind="FLAC")
-    with running(port, models=DEFAULT_MODEL, max_inflight=64, shutdown_timeout_s=1) as it:
+    settings = {"max_inflight": 64, "shutdown_timeout_s": 1, "memory_bytes": 2**30}
 
-        def send(_: int) -> None:
-            with suppress(httpx.TransportError):
-                httpx.post(f"http://127.0.0.1:{port}{URL}", content=slow, timeout=60)
+    def send(_: int) -> None:
+        with suppress(httpx.TransportError):
+            httpx.post(f"http://127.0.0.1:{port}{URL}", content=slow, timeout=60)
 
-        with ThreadPoolExecutor(8) as threads:
-            list(threads.submit(send, k) for k in range(8))
-            until(lambda: scraped(it.client)["viola_inflight_requests"] == 8)
-            until(lambda: scraped(it.client)["viola_queue_audio_seconds"] > 0)
-            it.process.send_signal(signal.SIGTERM)
-        assert it.ended() == 0
-    assert it.events("an inference is left behind")
+    for _ in range(12):  # the end may fall between two inferences, which take a moment each
+        with running(port, models=DEFAULT_MODEL, **settings) as it:
+            with ThreadPoolExecutor(8) as threads:
+                list(threads.submit(send, k) for k in range(8))
+                until(lambda it=it: scraped(it.client)["viola_inflight_requests"] == 8)
+                until(lambda it=it: scraped(it.client)["viola_queue_audio_seconds"] > 0)
+                it.process.send_signal(signal.SIGTERM)
+            assert it.ended() == 0
+        if it.events("an inference is left behind"):
+            return
+    pytest.fail("no end cut an inference short")
 
 
 def test_what_hangs_does_not_keep_the_process_beyond_its_time(model_file: Path, port: int) -> None:

@@ -57,7 +57,7 @@ def postgres() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
-    """Copies a file that takes seconds to make, and is made by the first process that wants it."""
+    """Copies a file that takes seconds to make: the first process that wants its name makes it."""
     own = tmp_path_factory.getbasetemp()
     shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "made-once"
     shared.mkdir(exist_ok=True)

@@ -49,10 +49,10 @@ class Budget:
         part = (UPLOADS if is_upload else 1 - RESERVED) + (RESERVED if is_small else 0)
         return int(part * self.total)
 
-    def _try(self, n_bytes: int, held: int, most: int) -> bool:
-        """Take bytes for a request that holds so many, unless more than `most` would be used."""
+    def _try(self, share: "Share", n_bytes: int, most: int) -> bool:
+        """Take bytes for a request, unless more than `most` would be used and others hold some."""
         with self._lock:
-            is_alone = self.used == held and held + n_bytes <= self.total
+            is_alone = self.used == share.held and self.used + n_bytes <= self.total
             fits = self.used + n_bytes <= most or is_alone
             self.used += n_bytes if fits else 0
         return fits
@@ -77,14 +77,14 @@ class Budget:
 
     def _serve(self, waiter: "_Waiter") -> bool:
         """Give a waiter its bytes if there is room; True if it waits no longer."""
-        if not waiter.ready.done() and self._try(waiter.n_bytes, waiter.held, waiter.most):
+        if not waiter.ready.done() and self._try(waiter.share, waiter.n_bytes, waiter.most):
             waiter.ready.set_result(None)
         return waiter.ready.done()
 
-    async def _wait(self, n_bytes: int, held: int, most: int, queue: "deque[_Waiter]") -> bool:
+    async def _wait(self, share: "Share", n_bytes: int, most: int, queue: "deque[_Waiter]") -> bool:
         """Wait for room and take it; False if there was none in time."""
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        queue.append(_Waiter(n_bytes, held, most, ready))
+        queue.append(_Waiter(share, n_bytes, most, ready))
         try:
             await asyncio.wait([ready], timeout=self.wait_s)
         except asyncio.CancelledError:
@@ -100,10 +100,10 @@ class Budget:
 
 @dataclass(frozen=True, eq=False)
 class _Waiter:
-    """A request that holds `held` and waits for `n_bytes`, until at most `most` are used in all."""
+    """A request that waits for `n_bytes`, until at most `most` are used in all."""
 
+    share: "Share"
     n_bytes: int
-    held: int
     most: int
     ready: "asyncio.Future[None]"
 
@@ -138,8 +138,8 @@ class Share:
         most = budget._most(is_upload=is_upload, is_small=is_small)
         queue = budget._uploads if is_upload else budget._growing
         may_try = is_small or not (is_upload and (budget._growing or budget._uploads))
-        if not (may_try and budget._try(n_bytes, self.held, most)) and not await budget._wait(
-            n_bytes, self.held, most, budget._small if is_small else queue
+        if not (may_try and budget._try(self, n_bytes, most)) and not await budget._wait(
+            self, n_bytes, most, budget._small if is_small else queue
         ):
             raise self._full(n_bytes)
         self.held += n_bytes
@@ -162,7 +162,7 @@ class Share:
         self.check(n_bytes)
         is_small = self._is_small(n_bytes, RESERVED)
         most = self.budget._most(is_upload=False, is_small=is_small)
-        fits = self.budget._try(n_bytes, self.held, most)
+        fits = self.budget._try(self, n_bytes, most)
         self.held += n_bytes if fits else 0
         return fits
 

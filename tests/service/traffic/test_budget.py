@@ -129,6 +129,22 @@ def test_who_is_alone_may_hold_everything() -> None:
     asyncio.run(run())
 
 
+def test_who_gives_back_while_waiting_is_alone_with_what_is_left() -> None:
+    async def run() -> None:
+        budget = Budget(128, wait_s=1)
+        with budget.share() as one, budget.share() as other:
+            await one.take(90)
+            await other.take(20)
+            waiting = asyncio.create_task(one.take(38))  # for another of its files
+            await asyncio.sleep(0)
+            one.give(10)
+            other.give(20)
+            await waiting
+            assert budget.used == one.held == 118
+
+    asyncio.run(run())
+
+
 def test_many_files_of_ordinary_size_wait_for_each_other_and_are_all_answered(serve: Serve) -> None:
     wav = encoded(tone(60.0))
     with serve(memory_bytes=48 << 20) as client, ThreadPoolExecutor(8) as threads:

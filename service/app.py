@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from opentelemetry.trace import Tracer
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
+from starlette.types import Scope
 
 from models.audio import Limits
 from models.runtime import available_cpus
@@ -36,6 +37,7 @@ from service.jobs.worker import Worker
 from service.queueing import Queueing
 from service.routes import health, metrics
 from service.settings import Settings, load_settings
+from service.streams.lines import may_stream
 from service.teaching import Teaching
 from service.telemetry import tracing
 from service.telemetry.metrics import Metrics
@@ -118,6 +120,7 @@ def create_app(settings: Settings | None = None, *, is_worker: bool = False) -> 
         asyncio.get_running_loop().set_default_executor(started(threads, n_threads(settings)))
         context = await _context(settings, gate, counts, used, tracing.tracer(spans), budget)
         app.state.context = context
+        gate.check_place = partial(_check_place, context.admission)
         counts.registry.register(State(context))
         tasks = [
             _in_background(context.watchdog.watch(partial(_probe, context))),
@@ -250,6 +253,11 @@ def _wrap(
 def n_threads(settings: Settings) -> int:
     """Threads for parsing, pooling and rendering: one for each stream, and some for the rest."""
     return settings.max_streams + settings.job_workers + max(WORK_THREADS, available_cpus())
+
+
+def _check_place(admission: Admission, scope: Scope) -> None:
+    if not may_stream(scope):
+        admission.check()
 
 
 async def _probe(context: Context) -> None:

@@ -45,7 +45,7 @@ _ANSWERS: Responses = {
     responses=_ANSWERS | problem_responses([*AUDIO_PROBLEMS, *CLASSIFIER_PROBLEMS]),
     openapi_extra=audio_body(),
 )
-@needs_key("embed", "classify", metered=True)
+@needs_key("embed", "classify", metered=True, takes_place=True)
 async def analyze_audio(
     request: Request, shared: Shared, query: Annotated[AnalysisParameters, Query()]
 ) -> Response:

@@ -53,7 +53,7 @@ _ANSWERS: Responses = {
     responses=_ANSWERS | problem_responses([*AUDIO_PROBLEMS, *CLASSIFIER_PROBLEMS]),
     openapi_extra=audio_body(VectorsRequest),
 )
-@needs_key("classify", metered=True)
+@needs_key("classify", metered=True, takes_place=True)
 async def classify_audio(
     request: Request, shared: Shared, query: Annotated[ClassificationParameters, Query()]
 ) -> Response:

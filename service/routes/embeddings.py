@@ -47,7 +47,7 @@ _ANSWERS: Responses = {
     responses=_ANSWERS | problem_responses(AUDIO_PROBLEMS),
     openapi_extra=audio_body(),
 )
-@needs_key("embed", metered=True)
+@needs_key("embed", metered=True, takes_place=True)
 async def embed_audio(
     request: Request, shared: Shared, query: Annotated[EmbeddingParameters, Query()]
 ) -> Response:

@@ -38,7 +38,7 @@ _ANSWERS: Responses = {
     responses=_ANSWERS | problem_responses(REQUEST_PROBLEMS),
     openapi_extra=audio_body(),
 )
-@needs_key("embed", metered=True)
+@needs_key("embed", metered=True, takes_place=True)
 async def inspect_audio(
     request: Request, shared: Shared, query: Annotated[InspectionParameters, Query()]
 ) -> Response:

@@ -81,7 +81,7 @@ _ADDED: Responses = {
     ),
     openapi_extra=audio_body(),
 )
-@needs_key("search", metered=True)
+@needs_key("search", metered=True, takes_place=True)
 async def add_items(
     request: Request,
     shared: Shared,

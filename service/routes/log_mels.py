@@ -41,7 +41,7 @@ _ANSWERS: Responses = {
     responses=_ANSWERS | problem_responses(AUDIO_PROBLEMS),
     openapi_extra=audio_body(),
 )
-@needs_key("embed", metered=True)
+@needs_key("embed", metered=True, takes_place=True)
 async def draw_audio(
     request: Request, shared: Shared, query: Annotated[LogMelParameters, Query()]
 ) -> Response:

@@ -116,7 +116,7 @@ async def version_ready(model: str, version: str, shared: Shared) -> dict[str, A
 
 
 @router.post("/models/{model}/infer", summary="Infer", responses=_REFUSALS, openapi_extra=_BODY)
-@needs_key("embed", metered=True)
+@needs_key("embed", metered=True, takes_place=True)
 async def model_infer(model: str, request: Request, shared: Shared) -> Response:
     """`audio` (files: base64, or bytes in binary) or `waveform` and `length` -> `embedding`.
 
@@ -131,7 +131,7 @@ async def model_infer(model: str, request: Request, shared: Shared) -> Response:
     responses=_REFUSALS,
     openapi_extra=_BODY,
 )
-@needs_key("embed", metered=True)
+@needs_key("embed", metered=True, takes_place=True)
 async def version_infer(model: str, version: str, request: Request, shared: Shared) -> Response:
     """The same if the version is the one that is served."""
     return await _infer(request, shared, _served(shared, model, version))

@@ -46,7 +46,7 @@ _BODY = {
     responses=_ANSWERS | problem_responses(AUDIO_PROBLEMS),
     openapi_extra=_BODY,
 )
-@needs_key("embed", metered=True)
+@needs_key("embed", metered=True, takes_place=True)
 async def embed_openai(request: Request, shared: Shared) -> Response:
     """Turn audio files in base64 into vectors, for clients that speak OpenAI's API.
 

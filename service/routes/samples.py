@@ -54,7 +54,7 @@ _OF_ITEMS += ["storage-unavailable", "collections-off", "collection-not-found", 
     responses=_ANSWERS | problem_responses(AUDIO_PROBLEMS),
     openapi_extra=audio_body(),
 )
-@needs_key("embed", metered=True)
+@needs_key("embed", metered=True, takes_place=True)
 async def decode_audio(
     request: Request, shared: Shared, query: Annotated[SelectionParameters, Query()]
 ) -> Response:
@@ -72,7 +72,7 @@ async def decode_audio(
     response_class=Response,
     responses=_ANSWERS | problem_responses(_OF_ITEMS),
 )
-@needs_key("search", metered=True)
+@needs_key("search", metered=True, takes_place=True)
 async def decode_item(
     request: Request,
     shared: Shared,

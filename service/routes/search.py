@@ -62,7 +62,7 @@ class SearchBody(Body):
     ),
     openapi_extra=search_body(SearchRequest),
 )
-@needs_key("search", metered=True)
+@needs_key("search", metered=True, takes_place=True)
 async def search(
     request: Request, shared: Shared, collected: Collected, name: NameInPath
 ) -> Response:

@@ -10,6 +10,7 @@ import orjson
 import structlog
 from fastapi import Request
 from pydantic import BaseModel
+from starlette.datastructures import Headers
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
@@ -42,6 +43,14 @@ def streamed_as(request: Request, stream: bool) -> str | None:
         return negotiated(accept, list(_WRITERS))
     chosen = negotiated(accept, [*IN_ONE_PIECE, *_WRITERS])
     return chosen if chosen in _WRITERS else None
+
+
+def may_stream(scope: Scope) -> bool:
+    """Whether a request may be one for a stream, seen before its parameters are read."""
+    accept = Headers(scope=scope).get("accept", "")
+    query = scope["query_string"]
+    in_query = b"stream" in query or b"%" in query  # which may spell it
+    return in_query or any(kind in accept.lower() for kind in _WRITERS)
 
 
 def misplaced() -> Problem:

@@ -1,7 +1,7 @@
 """Who may call a route: declared at the route's function, and nowhere else.
 
     @router.post("/v1/audio/embeddings")
-    @needs_key("embed", metered=True)
+    @needs_key("embed", metered=True, takes_place=True)
     async def embed_audio(...): ...
 
 `service/traffic/doors.py` refuses to make an application with a route that declares nothing.
@@ -31,6 +31,8 @@ class Access:
         metered: it costs seconds of audio, so the caller's quota and share are checked first.
         drained: it is refused while the service shuts down.
         is_probe: it is answered on a connection beyond `max_connections` too.
+        takes_place: it needs one of the places of requests, unless it streams; where none is left
+            it is refused before its parameters are read, since refusals take time from the rest.
     """
 
     needs_key: bool = True
@@ -38,13 +40,15 @@ class Access:
     metered: bool = False
     drained: bool = False
     is_probe: bool = False
+    takes_place: bool = False
 
 
 def needs_key(
-    *scopes: Scope, metered: bool = False, drained: bool = False
+    *scopes: Scope, metered: bool = False, drained: bool = False, takes_place: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare that a route needs a key with these scopes; what is metered is also drained."""
-    return _declared(Access(True, frozenset(scopes), metered, drained or metered))
+    is_drained = drained or metered
+    return _declared(Access(True, frozenset(scopes), metered, is_drained, takes_place=takes_place))
 
 
 def open_to_all(endpoint: T) -> T:

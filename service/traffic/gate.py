@@ -1,5 +1,6 @@
-"""What is checked before a byte of a body is read: connections, shutdown, origin, key, quota."""
+"""What is checked before a body is read: connections, shutdown, origin, key, places, quota."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -20,20 +21,26 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 @dataclass
 class Gate:
-    """Checks every request to a route; the keyring may be replaced while requests run."""
+    """Checks every request to a route; the keyring may be replaced while requests run.
+
+    Attributes:
+        check_place: raises a Problem where no place is left for a request; there are places once
+            the service has started.
+    """
 
     keyring: Keyring
     quotas: Quotas
     drain: Drain
     callers: CallerLimiter = field(default_factory=CallerLimiter)
     origins: Origins = field(default_factory=Origins)
+    check_place: Callable[[Scope], None] = lambda scope: None
 
     async def admit(self, access: Access, scope: Scope) -> Caller:
         """Check a request; returns who asks, and puts that into the request's state.
 
         Raises:
             Problem: too many are connected, the service is leaving, the page or the key may not do
-                this, or the quota is used up or not known.
+                this, no place is left, or the quota is used up or not known.
         """
         headers = Headers(scope=scope)
         refusal: Problem | None = scope["state"].get(SURPLUS)
@@ -50,6 +57,8 @@ class Gate:
         key = self.keyring.admit(access, headers)
         address = scope["client"][0] if scope.get("client") else None
         caller = scope["state"]["caller"] = Caller.of(key, address, self.quotas.usual)
+        if access.takes_place:
+            self.check_place(scope)
         if access.metered:
             await self.quotas.admit(caller)
         return caller

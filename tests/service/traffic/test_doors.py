@@ -94,6 +94,7 @@ REFUSALS = (401, 403, 429)
 NO_SUCH_PATH = (400, 404)  # no HTTP at all, and no route
 METERED = {path for path, scopes in RIGHTS.items() if scopes and scopes & {"embed", "classify"}}
 METERED |= {"/v1/collections/{name}/items", "/v1/collections/{name}/search", "/v1/jobs"}
+OTHER_PLACES = {"/v1/audio/stream", "/v1/jobs", "/v1/collections/{name}/reembed"}
 METERED |= {"/v1/collections/{name}/reembed", "/v1/collections/{name}/items/{id}/samples"}
 
 
@@ -168,6 +169,7 @@ def test_every_route_declares_the_rights_that_are_written_down_here(app: FastAPI
     }
     assert found == RIGHTS
     assert {door.path for door in walk(app) if door.access.metered} == METERED
+    assert {door.path for door in walk(app) if door.access.takes_place} == METERED - OTHER_PLACES
     drained = {place(door) for door in walk(app) if door.access.drained}
     assert drained == METERED | {
         "/v1/selftest",

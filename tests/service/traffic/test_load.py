@@ -61,6 +61,21 @@ def test_one_request_more_than_are_accepted_is_refused_at_once(serve: Serve) -> 
         until(lambda: client.post(URL, content=encoded(tone()), headers=WAV).status_code == 200)
 
 
+def test_what_has_no_place_is_refused_unread_but_streams_have_their_own(serve: Serve) -> None:
+    asked = {
+        ("?hop_s=nonsense", "*/*"): 503,
+        ("?stream=true&hop_s=nonsense", "*/*"): 400,
+        ("?stream=true&window_s=1", "*/*"): 200,
+        ("?%73tream=true&window_s=1", "*/*"): 200,
+        ("?window_s=1", "text/event-stream"): 200,
+    }
+    with serve(max_inflight=1) as client, unfinished(client):
+        for (query, accept), status in asked.items():
+            headers = WAV | {"Accept": accept}
+            answer = client.post(f"{URL}{query}", content=encoded(tone()), headers=headers)
+            assert answer.status_code == status, (query, accept, answer.text)
+
+
 def test_a_refusal_is_one_line_of_the_log_with_its_reason(serve: Serve) -> None:
     with serve(max_inflight=1) as client, unfinished(client), capture_logs() as logs:
         assert client.post(URL, content=encoded(tone()), headers=WAV).status_code == 503

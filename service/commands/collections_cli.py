@@ -117,12 +117,9 @@ def index(
             now = store.collections.get(owner, collection)
     for failure in done.failures:
         show_failure(console, failure)
-    console.print(
-        f"{data}: {collection} holds {now.n_items} recordings, {now.n_windows} windows; "
-        f"{len(done.added) + sum(n for n, _ in tables)} added, "
-        f"{done.known + sum(n for _, n in tables)} there already, {len(done.failures)} failed",
-        markup=False,
-    )
+    n_added = len(done.added) + sum(n for n, _ in tables)
+    n_known = done.known + sum(n for _, n in tables)
+    console.print(_summary(data, now, n_added, n_known, len(done.failures)), markup=False)
     if done.failures:
         raise typer.Exit(1)
 
@@ -140,6 +137,15 @@ def _collection(store: "Store", owner: str, name: str, terms: "Terms") -> Iterat
             store.collections.delete(owner, name)
 
 
+def _summary(data: str, now: "Collection", n_added: int, n_known: int, n_failed: int) -> str:
+    """What the command has done, and what is there now; what is empty was not kept."""
+    if now.n_items:
+        held = f"{now.name} holds {now.n_items} recordings, {now.n_windows} windows"
+    else:
+        held = f"nothing came into {now.name}"
+    return f"{data}: {held}; {n_added} added, {n_known} there already, {n_failed} failed"
+
+
 def _index_on_ray(
     store: "Store", into: "Collection", job: "Job", files: list[str], address: str, data: str
 ) -> None:
@@ -152,11 +158,8 @@ def _index_on_ray(
 
         added = index_on_ray(store, into, job, files, address)
         now = store.collections.get(into.owner, into.name)
-        console.print(
-            f"{data}: {now.name} holds {now.n_items} recordings, {now.n_windows} windows; "
-            f"{added.new} added, {added.known} there already, {len(added.failures)} failed",
-            markup=False,
-        )
+        summary = _summary(data, now, added.new, added.known, len(added.failures))
+        console.print(summary, markup=False)
         if added.failures:
             path = Path(".") if is_url(data) else Path(data)
             path /= f"{now.name}.errors.jsonl"

@@ -67,7 +67,7 @@ def test_where_every_file_fails_no_collection_is_left(model_path: Path, tmp_path
     broken.write_bytes(b"no audio")
     ended = run("index", broken, "-o", data, "--model", model_path, "--threads", 1)
     assert ended.exit_code == 1
-    assert "1 failed" in ended.output
+    assert "nothing came into sounds; 0 added, 0 there already, 1 failed" in ended.output
     store = open_store(data)
     assert store.collections.all() == []
     store.close()

@@ -25,4 +25,4 @@ find pygments/lexers -name '*.py' ! -name '__init__.py' ! -name '_mapping.py' ! 
 
 # Debugging symbols, and of Arrow those that are for linking
 find av -name '*.so' -exec strip --strip-debug {} +
-strip --strip-unneeded pyarrow/*.so*
+strip --strip-unneeded pyarrow/*.so* uvloop/*.so

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from service.settings import Settings
 from tests.page.conftest import ROOT, Visit, check_accessible, pasted, watching, write_hour
@@ -94,8 +94,14 @@ def test_a_long_recording_that_the_browser_cannot_decode_is_labelled(
     settings = Settings(models=served, threads=1, max_duration_s=10)
     with serving(settings) as http, watching(browser, str(http.base_url)) as visit:
         page = visit()
-        drop(page, path)
-        page.get_by_role("button", name="Label all of it").click()
+        held: list[Route] = []
+        page.route("**/v1/classifiers", lambda route: held.append(route))
+        with page.expect_request("**/v1/classifiers"):
+            drop(page, path)
+        start = page.get_by_role("button", name="Label all of it")
+        expect(start).to_be_disabled()  # there is nothing to label by yet
+        held.pop().continue_()
+        start.click()
         expect(page.locator("#status")).to_contain_text("Heard 40.00 s of 40.00 s")
         expect(page.locator(".bars")).to_have_count(2)
 

@@ -153,7 +153,7 @@ function overTime(sound) {
   const progress = element("progress", { max: 1, value: 0, hidden: true, "aria-label": "Labels over time" });
   const charts = element("div");
   let stored = {};
-  const start = button(sound.isLong ? "Label all of it" : "Label", () => run(), { class: "main" });
+  const start = button(sound.isLong ? "Label all of it" : "Label", () => run(), { class: "main", disabled: true }); // until there is something to choose
   const asked = () => ({ path: "v1/audio/classifications",
     query: { classifier: heads().join(","), granularity: "window", window_s: Number(size.value), ...(sound.isLong ? { stream: true } : {}) },
     file: sound.name,
@@ -162,8 +162,10 @@ function overTime(sound) {
       : `answer = client.classify(${JSON.stringify(sound.name)}, classifier=${JSON.stringify(heads().join(","))}, window_s=${size.value})\nfor window in answer.windows:\n    print(window.start_s, [labels.best for labels in window.labels])` });
   const heads = () => [...boxes.querySelectorAll("input:checked")].map((box) => box.value);
   get("v1/classifiers").then(({ data }) => {
-    boxes.replaceChildren(...data.filter(ofDefault).map(({ id }) => element("label", {}, element("input", { type: "checkbox", value: id, checked: true }), ` ${id}`)));
-    if (!data.length) holder.append(element("p", { class: "quiet" }, "No classifier is served."));
+    const offered = data.filter(ofDefault);
+    start.disabled = !offered.length;
+    boxes.replaceChildren(...offered.map(({ id }) => element("label", {}, element("input", { type: "checkbox", value: id, checked: true }), ` ${id}`)));
+    if (!offered.length) holder.append(element("p", { class: "quiet" }, "No classifier is served."));
     else if (!sound.isLong && sound.duration > 1.5) run();
   }, (error) => holder.append(errorText(error)));
   const ofDefault = ({ space_id }) => !sound.analysis || space_id === sound.analysis.space_id;

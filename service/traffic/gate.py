@@ -40,7 +40,7 @@ class Gate:
 
         Raises:
             Problem: too many are connected, the service is leaving, the page or the key may not do
-                this, no place is left, or the quota is used up or not known.
+                this, or the quota is used up or not known.
         """
         headers = Headers(scope=scope)
         refusal: Problem | None = scope["state"].get(SURPLUS)
@@ -57,8 +57,6 @@ class Gate:
         key = self.keyring.admit(access, headers)
         address = scope["client"][0] if scope.get("client") else None
         caller = scope["state"]["caller"] = Caller.of(key, address, self.quotas.usual)
-        if access.takes_place:
-            self.check_place(scope)
         if access.metered:
             await self.quotas.admit(caller)
         return caller
@@ -78,9 +76,13 @@ class Gate:
                 MutableHeaders(scope=message).update(await self.quotas.told(caller))
             await send(message)
 
-        with self.callers.slot(caller) if access.metered else nullcontext():
-            try:
+        try:
+            with self.callers.slot(caller) if access.metered else nullcontext():
+                if access.takes_place:
+                    self.check_place(scope)
                 await route(scope, receive, marked if access.metered else send)
-            except Exception:  # a file that was decoded is paid for before its refusal is sent
-                await self.quotas.settle()
-                raise
+        except Exception as error:
+            await self.quotas.settle()  # a file that was decoded is paid for before its refusal
+            if access.metered and isinstance(error, Problem):  # of the gate: it is not `marked`
+                error.headers = {**(error.headers or {}), **await self.quotas.told(caller)}
+            raise

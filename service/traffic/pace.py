@@ -69,6 +69,7 @@ class AnswerPace:
     """Holds each request's share of memory until the last byte of its answer has left.
 
     An answer goes in small pieces, each once the one before has left; what waits is in the share.
+    One of at most `SHORT_BYTES` goes whole.
     A client that takes nothing for `grace_s` is cut off, and one that has memory held for it also
     where it takes less than `bytes_per_s` after that. Only time spent waiting for it counts.
     """

@@ -76,6 +76,15 @@ def test_what_has_no_place_is_refused_unread_but_streams_have_their_own(serve: S
             assert answer.status_code == status, (query, accept, answer.text)
 
 
+@pytest.mark.parametrize("limit", ["max_inflight", "max_inflight_per_key"])
+def test_a_refusal_tells_what_is_left_of_the_quota(serve: Serve, limit: str) -> None:
+    with serve(**{limit: 1}, audio_seconds_per_minute=60) as client, unfinished(client):
+        answer = client.post(URL, content=encoded(tone()), headers=WAV)
+    assert answer.status_code == (503 if limit == "max_inflight" else 429)
+    assert answer.headers["RateLimit"].startswith('"audio";r=60;')
+    assert answer.headers["Retry-After"] == "1"
+
+
 def test_a_refusal_is_one_line_of_the_log_with_its_reason(serve: Serve) -> None:
     with serve(max_inflight=1) as client, unfinished(client), capture_logs() as logs:
         assert client.post(URL, content=encoded(tone()), headers=WAV).status_code == 503

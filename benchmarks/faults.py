@@ -34,7 +34,7 @@ from statistics import median
 import httpx
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
-from serve import SERVE, children_of, load, recording, resident_mb, viola
+from serve import SERVE, children_mb, children_of, decoders, load, recording, resident_mb, viola
 from timing import spread
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import connect
@@ -81,7 +81,10 @@ LINE = "---|---|---|---|---"
 
 
 class Peak:
-    """The highest RSS of a process and its children together, looked at every few ms."""
+    """The highest RSS of a process and what it has started, looked at every few ms.
+
+    Of what was forked its own pages count: the others are those of the process that it is from.
+    """
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -105,16 +108,7 @@ class Peak:
             self._look()
 
     def _look(self) -> None:
-        # A child that is not yet another program shares the memory of its parent
-        own = _program(self.pid)
-        children = [child for child in children_of(self.pid) if _program(child) != own]
-        self._mb = max(self._mb, sum(map(resident_mb, (self.pid, *children))))
-
-
-def _program(pid: int) -> bytes:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
+        self._mb = max(self._mb, resident_mb(self.pid) + children_mb(self.pid))
 
 
 @contextmanager
@@ -261,7 +255,7 @@ def attacks(_: argparse.Namespace) -> None:
                 started = time.perf_counter()
                 outcomes[run(client)] += 1
                 took.append(time.perf_counter() - started)
-            grown = max((peak_mb(child) for child in children_of(pid)), default=0.0)
+            grown = max((peak_mb(child) for child in decoders(pid)), default=0.0)
             cells = f"{max(took):.2f} | {grown:.0f} | {peak.taken_mb():.0f}"
             print(f"| {attack} | {len(cases)} | {outcomes.row()} | {cells} |")
         good = post(client, URL, content=wav)
@@ -295,8 +289,9 @@ def _wire(
 
 def _hanging(client: httpx.Client) -> int:
     """The decoder stands still; its time is up before that of the request."""
-    for pid in decoders():
-        os.kill(pid, signal.SIGSTOP)
+    for parent in children_of(os.getpid()):
+        for pid in decoders(parent):
+            os.kill(pid, signal.SIGSTOP)
     return post(client, URL, content=hostile.second_of_flac())
 
 
@@ -316,11 +311,6 @@ def peak_mb(pid: int) -> float:
         found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
         return int(found[1]) * 1024 / 1e6 if found else 0.0
     return 0.0
-
-
-def decoders() -> list[int]:
-    """The decoders of the services that this process has started."""
-    return [pid for parent in children_of(os.getpid()) for pid in children_of(parent)]
 
 
 # Memory
@@ -698,7 +688,7 @@ def killing(pid: int, every_s: float) -> Iterator[list[int]]:
 
     def kill() -> None:
         while not stop.wait(every_s):
-            if living := children_of(pid):
+            if living := decoders(pid):
                 victims.append(rng.choice(living))
                 with suppress(ProcessLookupError):
                     os.kill(victims[-1], signal.SIGKILL)

@@ -213,9 +213,9 @@ def served(
 
 
 def cpu_s(pid: int) -> float:
-    """CPU time of a process and its children, the client's not included."""
+    """CPU time of a service and its decoders, the client's not included."""
     ticks = 0
-    for one in (pid, *children_of(pid)):
+    for one in (pid, *children_of(pid), *decoders(pid)):
         fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
@@ -322,7 +322,7 @@ def start(plan: Plan) -> None:
             took.append(time.perf_counter() - started)
             time.sleep(1)
             service.append(resident_mb(pid))
-            children.append(sum(map(resident_mb, children_of(pid))))
+            children.append(children_mb(pid))
     print("\ncold start and idle memory")
     print(f"ready after            {spread(took)} s")
     print(f"RSS of the service     {spread(service, digits=0)} MB")
@@ -375,7 +375,7 @@ def watched(pid: int) -> Iterator[list[float]]:
     def watch() -> None:
         while not stop.wait(0.05):
             peaks[0] = max(peaks[0], resident_mb(pid))
-            peaks[1] = max(peaks[1], sum(map(resident_mb, children_of(pid))))
+            peaks[1] = max(peaks[1], children_mb(pid))
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -400,6 +400,33 @@ def children_of(pid: int) -> list[int]:
         return [int(child) for task in tasks for child in task.read_text().split()]
     except OSError:
         return []
+
+
+def decoders(service: int) -> list[int]:
+    """What the children of a service have forked."""
+    return [pid for parent in children_of(service) for pid in children_of(parent)]
+
+
+def children_mb(service: int) -> float:
+    """RSS of the children of a service, and what its decoders do not share with them."""
+    own = _program(service)
+    # A child that is not yet another program shares the memory of its parent
+    apart = [child for child in children_of(service) if _program(child) != own]
+    return sum(map(resident_mb, apart)) + sum(map(private_mb, decoders(service)))
+
+
+def private_mb(pid: int) -> float:
+    """What a process shares with no other."""
+    with suppress(OSError):
+        found = re.findall(r"Private_\w+:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())
+        return sum(map(int, found)) * 1024 / 1e6
+    return 0.0
+
+
+def _program(pid: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 TABLES = {

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 from scipy.stats import t as student
-from serve import FORMATS, SAMPLES, children_of, load, resident_mb, viola
+from serve import FORMATS, SAMPLES, children_mb, decoders, load, resident_mb, viola
 
 from models import audio
 from models.audio import SAMPLE_RATE
@@ -47,7 +47,7 @@ class Trend:
 
     def add(self, pid: int) -> None:
         self.service.append(resident_mb(pid))
-        self.decoders.append(sum(map(resident_mb, children_of(pid))))
+        self.decoders.append(children_mb(pid))
 
 
 def slope(values: list[float]) -> tuple[float, float]:
@@ -105,7 +105,7 @@ def soak(folder: Path, n_requests: int) -> tuple[Trend, Counter[int]]:
     trend, statuses = Trend(), Counter[int]()
     with viola() as (port, pid):
         made = mixture(folder)
-        decoders = set(children_of(pid))
+        at_start = set(decoders(pid))
         for number in range(n_requests // EACH):
             found = load(port, EMBED, 120, mixture=made, requests=EACH, seed=number)
             statuses.update(status for status, _ in found["results"])
@@ -114,7 +114,7 @@ def soak(folder: Path, n_requests: int) -> tuple[Trend, Counter[int]]:
             if number % 10 == 9:
                 took = f"{found['seconds']:.1f} s for the last thousand"
                 print(f"  {(number + 1) * EACH}: {trend.service[-1]:.0f} MB, {took}", flush=True)
-        replaced = len(set(children_of(pid)) - decoders)
+        replaced = len(set(decoders(pid)) - at_start)
     print(f"decoders that are not those of the start: {replaced}")
     return trend, statuses
 

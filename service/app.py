@@ -22,6 +22,7 @@ from models.runtime import available_cpus
 from service import errors, openapi, routes
 from service.audio.decode_child import ResourceLimits
 from service.audio.decoder import Decoder
+from service.audio.forks import ForkServer
 from service.audio.recordings import Recordings
 from service.collecting import Collecting
 from service.context import Context
@@ -285,6 +286,7 @@ async def _context(
         settings.default_head,
         threads,
     )
+    await decoder.start()
     batcher = Batcher(inferences, settings.inference_timeout_s)
     batcher.observe = counts.observe_batch
     engine = Engine(
@@ -309,7 +311,7 @@ async def _context(
         counts,
         watchdog,
         tracer,
-        _recordings(settings, limits, resources, budget),
+        _recordings(decoder.forks, settings, limits, resources, budget),
         Admission(settings.max_streams, *queue),
         budget,
         Admission(settings.max_live_streams, *queue),
@@ -323,11 +325,16 @@ async def _context(
 
 
 def _recordings(
-    settings: Settings, limits: Limits, resources: ResourceLimits, budget: Budget
+    forks: ForkServer,
+    settings: Settings,
+    limits: Limits,
+    resources: ResourceLimits,
+    budget: Budget,
 ) -> Recordings:
     """The decoder of streams: longer audio, and CPU time in proportion; no more memory."""
     longer = settings.max_stream_duration_s / settings.max_duration_s
     return Recordings(
+        forks,
         replace(limits, max_duration_s=settings.max_stream_duration_s, max_decoded_bytes=None),
         replace(resources, cpu_s=resources.cpu_s * max(1.0, longer)),
         settings.max_streams + settings.job_workers,

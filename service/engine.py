@@ -8,7 +8,8 @@ place in the list and stops no other file. How one request goes through the serv
     uploads/body.py               "receive": the form or the body, in the request's share of memory
     engine.prepare                "decode": one file after the other
       audio/decoder.py              a child process for each file, its time and memory limited
-      audio/decode_child.py         that process: bytes -> samples at 16 kHz
+      audio/decode_child.py         that process: bytes -> samples at 16 kHz; audio/forks.py has it
+                                    forked where one is missing
     engine.run                    "infer": clips as they are, longer recordings in tiles
       inference/batcher.py          tiles and clips of all requests, batched by length and due time
       inference/worker.py           a thread in which ONNX Runtime computes one batch

@@ -1,9 +1,9 @@
 """The process that decodes uploads: untrusted bytes meet C libraries here, and only here.
 
-`decode_process.py` starts it, sends it a file at a time, or the path of one, and may kill it
-whenever it likes. It has no secrets in its environment, writes no files, and has limits on memory
-and CPU time. Both ways a message is a byte for its kind, eight for its length, and its content. It
-waits while nobody takes its blocks.
+`fork_server.py` forks it. `decode_process.py` sends it what files may be and take, then a file at a
+time, or the path of one, and may kill it whenever it likes. It has no secrets in its environment,
+writes no files, and has limits on memory and CPU time. Both ways a message is a byte for its kind,
+eight for its length, and its content. It waits while nobody takes its blocks.
 """
 
 import json
@@ -11,7 +11,6 @@ import math
 import os
 import resource
 import struct
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,10 +25,10 @@ from models.quality import Meter
 HEAD = struct.Struct("<cQ")
 # Asked: samples of a file, those with their quality, headers alone; samples of an open file
 FILE, MEASURED, HEADERS, OPEN = b"F", b"Q", b"H", b"O"
+BEGIN = b"A"  # with what; the first message
 SELECT = b"S"  # which part of the next file is meant
 BLOCK, DONE, REFUSED, NO_MEMORY = b"B", b"D", b"R", b"M"
 MAX_OPEN_FILES = 64
-NICENESS = 5  # which `decode_process.py` gives it: the event loop that it works for goes first
 
 
 @dataclass(frozen=True)
@@ -47,27 +46,28 @@ class ResourceLimits:
     memory_bytes: int = 512 << 20
 
 
-def main() -> None:
-    """Decode what comes until the pipe is closed."""
-    arguments = json.loads(sys.argv[1])
-    limits, resources = Limits(**arguments["limits"]), ResourceLimits(**arguments["resources"])
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+def decode_all() -> None:
+    """Decode what comes in until it ends."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not disturb the answers
     os.set_blocking(2, False)  # nor block, if nobody reads what it has to say
-    _warm_up()
-    _confine(resources)
-    selection = WHOLE
+    selection, limits, resources = WHOLE, Limits(), ResourceLimits()
     while head := requests.read(HEAD.size):
         asked, length = HEAD.unpack(head)
         content = requests.read(length)
+        if asked == BEGIN:
+            begin = json.loads(content)
+            limits, resources = Limits(**begin["limits"]), ResourceLimits(**begin["resources"])
+            _confine(resources)
+            continue
         if asked == SELECT:
             selection = Selection(**json.loads(content))
             continue
         source = content.decode() if asked == OPEN else content
         _limit_cpu(resources.cpu_s)
-        for kind, content in _answer(source, limits, asked, selection):
-            answers.write(HEAD.pack(kind, len(content)))
-            answers.write(content)
+        for kind, part in _answer(source, limits, asked, selection):
+            answers.write(HEAD.pack(kind, len(part)))
+            answers.write(part)
         answers.flush()
         selection = WHOLE
 
@@ -103,7 +103,7 @@ def _refusal(error: AudioError) -> dict[str, Any]:
     return dict(zip(("reason", "message", "limit", "observed", "unit"), error.args, strict=True))
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Load and allocate what every file needs, before memory is limited."""
     meter = Meter()
     for _ in audio.stream(silent_file(), meter=meter):
@@ -148,9 +148,9 @@ def _resident_bytes() -> int:
     return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else 0
 
 
-def arguments(limits: Limits, resources: ResourceLimits) -> str:
-    """The command-line argument that the process is started with."""
-    return json.dumps({"limits": asdict(limits), "resources": asdict(resources)})
+def arguments(limits: Limits, resources: ResourceLimits) -> bytes:
+    """What a decoder begins with."""
+    return json.dumps({"limits": asdict(limits), "resources": asdict(resources)}).encode()
 
 
 def receive(pipe: BinaryIO) -> tuple[bytes, bytes]:
@@ -163,7 +163,3 @@ def receive(pipe: BinaryIO) -> tuple[bytes, bytes]:
     if len(content) < length:
         raise EOFError
     return kind, content
-
-
-if __name__ == "__main__":
-    main()

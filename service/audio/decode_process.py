@@ -1,11 +1,8 @@
-"""Starts, asks and kills a child process that decodes."""
+"""Asks and kills a child process that decodes."""
 
 import json
-import os
 import resource
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -13,16 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from models.audio import SAMPLE_RATE, WHOLE, AudioError, Limits, Selection
 from service.audio.decode_child import (
+    BEGIN,
     BLOCK,
     DONE,
     FILE,
     HEAD,
-    NICENESS,
     NO_MEMORY,
     OPEN,
     SELECT,
@@ -30,16 +26,13 @@ from service.audio.decode_child import (
     arguments,
     receive,
 )
-from service.children import child_environment
+from service.audio.forks import MAX_NOTES, ForkServer
 
 RECYCLE_BYTES = 64 << 20  # resident memory after a file, beyond which the process is replaced
 FILE_MEMORY_BYTES = 64 << 20  # that decoding any file may take, and three times its own size
-MAX_NOTES = 4_096  # bytes of what the libraries say about a file
-CLOSE_S = 5.0  # for a process that was killed to end
+END_S = 1.0  # for the server to tell how a process has ended, which takes ms
 
 Cause = Literal["timeout", "cpu", "memory", "left", "signal", "exit"]
-
-log = structlog.get_logger()
 
 
 class DecoderDied(Exception):
@@ -59,40 +52,39 @@ class Answer:
 
 
 class DecoderProcess:
-    """One child; a thread at a time may ask it. It inherits the open file `fd`, if there is one."""
+    """One child; a thread at a time may ask it. It has the open file `recording`, if there is one.
 
-    def __init__(self, limits: Limits, resources: ResourceLimits, fd: int | None = None) -> None:
+    Raises:
+        OSError: there is no room for another process.
+    """
+
+    def __init__(
+        self,
+        forks: ForkServer,
+        limits: Limits,
+        resources: ResourceLimits,
+        recording: int | None = None,
+    ) -> None:
         self.resources = resources
         self.notes = b""
-        self.has_answered = False  # ever, so that it is known to have started
         self.n_samples = 0  # of the last file, as far as they have come
         self.ended: Cause | None = None  # why this side has ended it
         self._grown = False
         self._is_asked = False  # and has not answered whole
         self._facts: dict[str, Any] = {}  # what came with the last answer besides samples
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "service.audio.decode_child", arguments(limits, resources)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=child_environment(),
-            pass_fds=() if fd is None else (fd,),
-            start_new_session=True,  # Ctrl-C is the service's to answer
-        )
-        assert self._process.stderr is not None
-        os.set_blocking(self._process.stderr.fileno(), False)
-        with suppress(OSError):  # it may have ended already
-            os.setpriority(os.PRIO_PROCESS, self.pid, NICENESS)  # before it loads its libraries
+        self._child = forks.fork(recording)
+        with suppress(BrokenPipeError):  # it has ended already, which is noticed later
+            self._send(BEGIN, arguments(limits, resources))
 
     @property
     def is_usable(self) -> bool:
         """Whether it can take another file: it runs, is idle, and has not grown too much."""
-        return self._process.poll() is None and not self._grown and not self._is_asked
+        return self._child.poll() is None and not self._grown and not self._is_asked
 
     @property
     def was_killed(self) -> bool:
         """Whether it got SIGKILL from outside this service, say from the kernel's OOM killer."""
-        return self.ended is None and self._process.poll() == -signal.SIGKILL
+        return self.ended is None and self._child.poll() == -signal.SIGKILL
 
     @property
     def decoded_s(self) -> float:
@@ -102,7 +94,7 @@ class DecoderProcess:
     @property
     def pid(self) -> int:
         """Number of the process."""
-        return self._process.pid
+        return self._child.pid
 
     @property
     def warnings(self) -> list[str]:
@@ -157,19 +149,11 @@ class DecoderProcess:
     def expire(self, cause: Cause = "timeout") -> None:
         """End the process, because its time is up or nobody waits for it."""
         self.ended = self.ended or cause
-        self._process.kill()
+        self._child.kill()
 
     def close(self) -> None:
         """End the process, whatever it is doing; no thread asks it any more."""
-        self._process.kill()
-        try:
-            self._process.wait(CLOSE_S)
-        except subprocess.TimeoutExpired:  # the kernel is at it, say on a disk that hangs
-            log.error("decoder does not end", pid=self.pid)
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            with suppress(BrokenPipeError):
-                if pipe is not None:
-                    pipe.close()
+        self._child.close()
 
     def _limit_memory(self, n_bytes: int) -> None:
         """Let a small file take little more memory than the process has now.
@@ -193,18 +177,11 @@ class DecoderProcess:
         self, kind: bytes, content: bytes | bytearray | memoryview, selection: Selection
     ) -> Iterator[NDArray[np.float32]]:
         self.n_samples, self._is_asked = 0, True
-        requests, answers = self._process.stdin, self._process.stdout
-        assert requests is not None
-        assert answers is not None
         if selection != WHOLE:
-            selected = json.dumps(asdict(selection)).encode()
-            requests.write(HEAD.pack(SELECT, len(selected)) + selected)
-        requests.write(HEAD.pack(kind, len(content)))
-        requests.write(content)
-        requests.flush()
+            self._send(SELECT, json.dumps(asdict(selection)).encode())
+        self._send(kind, content)
         while True:
-            kind, content = receive(answers)  # type: ignore[arg-type]
-            self.has_answered = True
+            kind, content = receive(self._child.stdout)
             if kind == BLOCK:
                 block = np.frombuffer(content, "<f4")
                 self.n_samples += len(block)
@@ -221,14 +198,19 @@ class DecoderProcess:
             else:
                 raise AudioError(**json.loads(content))
 
+    def _send(self, kind: bytes, content: bytes | bytearray | memoryview) -> None:
+        requests = self._child.stdin
+        requests.write(HEAD.pack(kind, len(content)))
+        requests.write(content)
+        requests.flush()
+
     def _cause(self) -> Cause:
-        code = self._process.wait()
+        code = self._child.wait(END_S)
         if self.ended:
             return self.ended
         if code == -signal.SIGXCPU:
             return "cpu"
-        return "signal" if code < 0 else "exit"
+        return "signal" if code is None or code < 0 else "exit"
 
     def _read_notes(self) -> bytes:
-        assert self._process.stderr is not None
-        return (self._process.stderr.read(MAX_NOTES) or b"") if self._process.stderr else b""
+        return self._child.stderr.read(MAX_NOTES) or b""

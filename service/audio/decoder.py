@@ -1,13 +1,11 @@
 """A pool of child processes that decode files; one that crashes or hangs is replaced."""
 
 import asyncio
-import heapq
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import count
 from time import monotonic
 
 import numpy as np
@@ -18,8 +16,9 @@ from models.audio import SAMPLE_RATE, WHOLE, AudioError, Header, Limits, Selecti
 from models.quality import Quality
 from service.audio.decode_child import FILE, HEADERS, MEASURED, ResourceLimits
 from service.audio.decode_clock import DecodeClock
-from service.audio.decode_process import CLOSE_S, Answer, Cause, DecoderDied, DecoderProcess
+from service.audio.decode_process import Answer, Cause, DecoderDied, DecoderProcess
 from service.audio.files import File
+from service.audio.forks import ForkServer
 from service.exceptions import ServiceError
 from service.threads import no_stop_iteration, started, to_the_end
 from service.traffic.budget import LEFT, Costs, Share, free
@@ -29,9 +28,10 @@ LARGE_BYTES = 4 << 20  # a file that may keep a process busy for long
 WORK_BYTES = 12 << 20  # what decoding takes beside the file itself
 SECOND_BYTES = 4 * SAMPLE_RATE  # of samples
 SAMPLES_BYTES = 64  # of samples for each byte of a file, where it has 8 kbit a second
-START_S = 20.0  # that a process may take beside its first file, which may wait for its libraries
 WAIT_S = 5.0  # for a process, where none is there
 LOOK_S = 0.5  # between two looks at those that are idle
+FORKS_S = 0.02  # between two looks whether one can be started
+CLOSE_S = 5.0  # for the threads to end, whose processes were killed
 LEAVE_S = 1.0  # that a file may still take once nobody waits for it
 MAX_CRASHES = 2  # before a file is given up
 MAX_KILLS = 5  # by somebody else, which is no fault of the file
@@ -74,7 +74,8 @@ class Decoder:
         spares: processes beside these, that take the place of one that has died.
 
     Attributes:
-        restarts: how many processes were replaced, by cause.
+        forks: where its processes come from.
+        restarts: how many of them were replaced, by cause.
     """
 
     def __init__(
@@ -86,13 +87,12 @@ class Decoder:
         spares: int = 0,
     ) -> None:
         self.limits, self.resources = limits, resources
+        self.forks = ForkServer()
         self.restarts: Counter[str] = Counter()
         self._large = asyncio.Semaphore(max(1, workers - 1))
         self._places = asyncio.Semaphore(workers)
         self._threads = started(ThreadPoolExecutor(workers, thread_name_prefix="decode"), workers)
-        # Those that have answered before those that may still be starting, then the longest idle
-        self._idle: list[tuple[bool, int, DecoderProcess]] = []
-        self._numbers = count()
+        self._idle: deque[DecoderProcess] = deque()  # the longest idle first
         self._all: set[DecoderProcess] = set()
         self._wanted = workers + spares
         self._pause_s, self._not_before = 0.0, 0.0
@@ -104,6 +104,14 @@ class Decoder:
     def pids(self) -> list[int]:
         """Numbers of the processes."""
         return [process.pid for process in self._all]
+
+    async def start(self) -> None:
+        """Wait until all processes are there, but no longer than a file would."""
+        deadline = monotonic() + WAIT_S
+        self._mend()
+        while len(self._all) < self._wanted and monotonic() < deadline:
+            await asyncio.sleep(FORKS_S)
+            self._mend()
 
     async def read(
         self,
@@ -150,9 +158,10 @@ class Decoder:
         self._threads.shutdown(wait=False, cancel_futures=True)
         if stuck := wait(asked, CLOSE_S).not_done:
             log.error("threads of decoders do not end", count=len(stuck))
-            return  # their pipes cannot be closed under them
-        for process in self._all:
-            process.close()
+        else:  # the pipes of threads cannot be closed under them
+            for process in self._all:
+                process.close()
+        self.forks.close()
 
     async def _ask(self, data: File, asked: bytes, selection: Selection, costs: Costs) -> Answer:
         is_large = len(data) > LARGE_BYTES
@@ -202,8 +211,7 @@ class Decoder:
     async def _once(self, process: DecoderProcess, job: "_Job", costs: Costs) -> Answer:
         """Ask one process, within its time limit; a cancelled request gives it `LEAVE_S` more."""
         held = costs.share.held
-        allowed_s = self.resources.wall_s + (0.0 if process.has_answered else START_S)
-        with DecodeClock(process, costs.share, allowed_s, job.ahead) as clock:
+        with DecodeClock(process, costs.share, self.resources.wall_s, job.ahead) as clock:
             asked = (job.data, job.asked, job.selection, clock.take)
             work = self._threads.submit(no_stop_iteration(process.decode), *asked)
             self._asked[work] = clock
@@ -233,30 +241,24 @@ class Decoder:
         self._mend()
         while not self._idle:
             if monotonic() > deadline:
-                raise ServiceError(
-                    "decoder-unavailable",
-                    f"No decoder could be started within {WAIT_S:g} s; the log says why.",
-                    limit=WAIT_S,
-                    unit="s",
-                    retry_after_s=5,
-                )
+                raise no_decoder()
             waiter = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
-            await asyncio.wait([waiter], timeout=PAUSES_S[0])
+            await asyncio.wait([waiter], timeout=FORKS_S)
             self._mend()
-        return heapq.heappop(self._idle)[2]
+        return self._idle.popleft()
 
     def _return(self, process: DecoderProcess) -> None:
         if process.is_usable:
-            self._offer(process, is_new=False)
+            self._offer(process)
         else:
             if process.ended == "left":
                 self._note("left", b"nobody waits for its file")
             self._drop(process)
             self._mend()
 
-    def _offer(self, process: DecoderProcess, *, is_new: bool) -> None:
-        heapq.heappush(self._idle, (is_new, next(self._numbers), process))
+    def _offer(self, process: DecoderProcess) -> None:
+        self._idle.append(process)
         while self._waiting:
             waiter = self._waiting.pop()
             if not waiter.done():
@@ -268,34 +270,41 @@ class Decoder:
 
     def _mend(self) -> None:
         """Replace what died while idle, no file's fault, and start what is missing."""
-        dead = [item for item in self._idle if not item[2].is_usable]
-        for item in dead:
-            self._idle.remove(item)
+        for process in [process for process in self._idle if not process.is_usable]:
+            self._idle.remove(process)
             self._note("signal", b"it died while idle")
-            self._drop(item[2])
-        heapq.heapify(self._idle)
-        while len(self._all) < self._wanted and monotonic() >= self._not_before:
-            self._start()
+            self._drop(process)
+        while len(self._all) < self._wanted and monotonic() >= self._not_before and self._start():
+            pass
 
-    def _start(self) -> None:
-        """Start one more process, or put that off."""
+    def _start(self) -> bool:
+        """Start one more process, or put that off; tells whether it did."""
         try:
-            process = DecoderProcess(self.limits, self.resources)
+            if not self.forks.is_ready():
+                return False
+            process = DecoderProcess(self.forks, self.limits, self.resources)
         except (OSError, RuntimeError) as error:  # no more processes, file handles or memory
             first_s, longest_s = PAUSES_S
             self._pause_s = min(longest_s, max(first_s, 2 * self._pause_s))
             self._not_before = monotonic() + self._pause_s
             reason = getattr(error, "strerror", None) or type(error).__name__
             log.error("decoder not started", reason=reason, again_in_s=self._pause_s)
-            return
+            return False
         self._pause_s = 0.0
         self._all.add(process)
-        self._offer(process, is_new=True)
+        self._offer(process)
+        return True
 
     def _note(self, cause: Cause, notes: bytes) -> None:
         text = printable(notes.decode("utf-8", "replace"), 400)
         log.warning("decoder replaced", cause=cause, notes=text)
         self.restarts[cause] += 1
+
+
+def no_decoder() -> ServiceError:
+    """The error where no process can be started."""
+    detail = f"No decoder could be started within {WAIT_S:g} s; the log says why."
+    return ServiceError("decoder-unavailable", detail, limit=WAIT_S, unit="s", retry_after_s=5)
 
 
 def death_error(cause: Cause, resources: ResourceLimits) -> ServiceError:

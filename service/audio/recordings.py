@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import aclosing
+from time import monotonic
 from typing import BinaryIO
 
 import structlog
@@ -15,7 +16,9 @@ from models.audio import WHOLE, Limits, Selection, Warn
 from models.runtime import Floats
 from service.audio.decode_child import ResourceLimits
 from service.audio.decode_process import DecoderDied, DecoderProcess
-from service.audio.decoder import WORK_BYTES, death_error
+from service.audio.decoder import WAIT_S, WORK_BYTES, death_error, no_decoder
+from service.audio.fork_server import RECORDING
+from service.audio.forks import LOOK_S, ForkServer
 from service.threads import started
 from service.traffic.budget import Budget
 from service.untrusted import printable
@@ -30,9 +33,14 @@ class Recordings:
     """
 
     def __init__(
-        self, limits: Limits, resources: ResourceLimits, max_at_once: int, budget: Budget
+        self,
+        forks: ForkServer,
+        limits: Limits,
+        resources: ResourceLimits,
+        max_at_once: int,
+        budget: Budget,
     ) -> None:
-        self.limits, self.resources, self.budget = limits, resources, budget
+        self.forks, self.limits, self.resources, self.budget = forks, limits, resources, budget
         threads = ThreadPoolExecutor(max_at_once, thread_name_prefix="recording")
         self._threads = started(threads, max_at_once)
 
@@ -57,9 +65,14 @@ class Recordings:
     async def _blocks(
         self, file: BinaryIO, selection: Selection, warn: Warn
     ) -> AsyncGenerator[Floats, None]:
+        deadline = monotonic() + WAIT_S
+        while not self.forks.is_ready():
+            if monotonic() > deadline:
+                raise no_decoder()
+            await asyncio.sleep(LOOK_S)
         # On the loop, for a few ms: a thread's child would be nobody's if the client left meanwhile
-        process = DecoderProcess(self.limits, self.resources, file.fileno())
-        stream = process.stream(f"/dev/fd/{file.fileno()}", selection)
+        process = DecoderProcess(self.forks, self.limits, self.resources, file.fileno())
+        stream = process.stream(f"/dev/fd/{RECORDING}", selection)
         try:
             while (block := await self._next(process, stream)) is not None:
                 yield block

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.audio import WHOLE, AudioError, Limits, Selection, Warn
 from service.audio.decode_child import ResourceLimits
 from service.audio.decode_process import Cause, DecoderDied, DecoderProcess
+from service.audio.forks import ForkServer
 from service.commands.bulk import Given
 from service.commands.fetching_ahead import Fetcher
 
@@ -41,6 +42,7 @@ class GuardedDecoder:
     def __init__(self, stall_s: float = STALL_S, *, digests: bool = False) -> None:
         self.stall_s = stall_s
         self._digests: dict[str, str] | None = {} if digests else None
+        self._forks = ForkServer()
         self._process: DecoderProcess | None = None
         self._waiting: tuple[DecoderProcess, float] | None = None  # for a block, since when
         self._fetcher = Fetcher()
@@ -80,9 +82,10 @@ class GuardedDecoder:
         return (self._digests or {}).pop(source, None)
 
     def close(self) -> None:
-        """End the child."""
+        """End the child, and the process that it comes from."""
         self._closed.set()
         self._end_child()
+        self._forks.close()
         self._fetcher.close()
 
     def _end_child(self) -> None:
@@ -94,7 +97,9 @@ class GuardedDecoder:
         """The child, or another one where it has ended, grown, or stopped in the middle."""
         if self._process is not None and not self._process.is_usable:
             self._end_child()
-        self._process = self._process or DecoderProcess(Limits(), RESOURCES)
+        if self._process is None:
+            self._forks.wait(self.stall_s)
+            self._process = DecoderProcess(self._forks, Limits(), RESOURCES)
         return self._process
 
     def _within(

@@ -25,8 +25,9 @@ from models.audio import AudioError, Limits
 from models.quality import Meter
 from service.audio import decode_child
 from service.audio.decode_child import BLOCK, NO_MEMORY, ResourceLimits
-from service.audio.decode_process import CLOSE_S, DecoderDied, DecoderProcess
-from service.audio.decoder import MAX_KILLS, WORK_BYTES, Decoder
+from service.audio.decode_process import DecoderDied, DecoderProcess
+from service.audio.decoder import CLOSE_S, MAX_KILLS, WORK_BYTES, Decoder
+from service.audio.forks import ForkServer
 from service.exceptions import ServiceError
 from service.traffic.budget import Budget, Costs, Share
 from tests import recordings
@@ -44,6 +45,7 @@ def make() -> Iterator[Make]:
 
     def start(workers: int = 1, **resources: float) -> Decoder:
         made.append(Decoder(Limits(), workers, ResourceLimits(**resources)))  # type: ignore[arg-type]
+        until(lambda: made[-1]._mend() or len(made[-1].pids) == workers)
         return made[-1]
 
     yield start
@@ -134,15 +136,17 @@ def test_a_child_that_hangs_is_killed_when_its_time_is_up(make: Make) -> None:
     assert decoder.restarts == {"timeout": 1}
 
 
-def test_libraries_that_load_slowly_are_not_the_files_fault(make: Make) -> None:
-    decoder = make(wall_s=0.2)
-    (pid,) = decoder.pids
+def test_libraries_that_load_slowly_are_not_the_files_fault() -> None:
+    decoder = Decoder(Limits(), 1, ResourceLimits(wall_s=0.2))
+    pid = decoder.forks.pid
+    assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     timer = threading.Timer(0.6, os.kill, (pid, signal.SIGCONT))
     timer.start()
     assert len(decode(decoder, encoded(tone()))) == 16_000
     timer.join()
     assert not decoder.restarts
+    decoder.close()
 
 
 def short_of_memory(wav: bytes, samples_bytes: int) -> tuple[Budget, Share]:
@@ -217,17 +221,6 @@ def test_processes_that_died_between_two_files_are_no_files_fault(make: Make) ->
         assert len(decode(decoder, encoded(tone()))) == 16_000
     assert decoder.restarts == {"signal": 3}
     assert not set(dead) & set(decoder.pids)
-
-
-def test_a_process_that_is_still_starting_is_asked_last(make: Make) -> None:
-    decoder = make(workers=2, wall_s=2)
-    first = min(decoder._idle)[2].pid
-    (starting,) = set(decoder.pids) - {first}
-    os.kill(starting, signal.SIGSTOP)
-    for _ in range(3):
-        assert len(decode(decoder, encoded(tone()))) == 16_000
-    os.kill(starting, signal.SIGCONT)
-    assert not decoder.restarts
 
 
 def test_a_file_that_costs_too_much_cpu_time_is_given_up(make: Make) -> None:
@@ -308,14 +301,16 @@ def test_children_go_with_the_service(serve: Serve) -> None:
 
 
 def test_a_process_that_died_unseen_is_known_as_dead() -> None:
-    """It is a zombie until somebody looks, and tells nothing of its memory."""
-    process, file = DecoderProcess(Limits(), ResourceLimits()), encoded(tone(0.5))
+    forks, file = ForkServer(), encoded(tone(0.5))
+    forks.wait(20)
+    process = DecoderProcess(forks, Limits(), ResourceLimits())
     assert len(process.decode(file).samples)
     os.kill(process.pid, signal.SIGKILL)
-    until(lambda: "VmData" not in Path(f"/proc/{process.pid}/status").read_text())
+    until(lambda: not Path(f"/proc/{process.pid}").exists())
     with pytest.raises(DecoderDied, match="signal"):
         process.decode(file)
     process.close()
+    forks.close()
 
 
 def test_no_request_is_lost_while_decoders_are_killed(serve: Serve) -> None:
@@ -353,17 +348,16 @@ def test_no_request_is_lost_while_decoders_are_killed(serve: Serve) -> None:
     np.testing.assert_array_equal(again, alone * 4)
 
 
-def children() -> list[int]:
-    """The decoders of this process."""
-    found = []
+def children(of: int | None = None) -> list[int]:
+    """The decoders of this process, or of another: what its fork servers have forked."""
+    parents = {}
     for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and b"decode_child" in (path / "cmdline").read_bytes():
-                found.append(int(path.name))
-        except (OSError, ValueError):
-            continue
-    return found
+        with suppress(OSError, ValueError):
+            if b"fork_server" in (path / "cmdline").read_bytes():
+                stat = (path / "stat").read_text().rpartition(")")[2].split()
+                parents[int(path.name)] = int(stat[1])
+    servers = [pid for pid, parent in parents.items() if parent == (of or os.getpid())]
+    return [pid for pid, parent in parents.items() if parent in servers]
 
 
 def survives(decoder: Decoder, data: bytes) -> str:

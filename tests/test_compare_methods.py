@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 
 from tests.labelled import table_of_folds
 from tests.training.stores import write_noise
+from training.recipe import load, named_recipes
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TINY = ["encoder.embed_dim=16", "objective.hidden_dim=32", "objective.projection_dim=16"]
@@ -217,6 +219,15 @@ def test_the_plan_that_ships_names_no_variant_that_is_not_there() -> None:
     )
     for name in ("tribyol-32", "group-norm-ws", "newton-schulz-twice", "no-pre-norm"):
         assert name in told.stdout
+
+
+@pytest.mark.parametrize(
+    "recipe", [name for name in named_recipes() if load(name).objective.name == "byol"]
+)
+def test_every_variant_that_ships_is_a_change_of_every_recipe_of_byol(recipe: str) -> None:
+    plan = tomllib.loads((BENCHMARKS / "comparison" / "variants.toml").read_text())
+    for settings in plan["variants"].values():
+        load(recipe, settings)
 
 
 @pytest.mark.slow

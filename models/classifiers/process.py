@@ -9,6 +9,7 @@ eight bytes for its length, and itself; `models.classifiers.table` says what is 
 import json
 import os
 import resource
+import signal
 import sys
 import threading
 from contextlib import suppress
@@ -19,6 +20,8 @@ from models.classifiers.table import HEAD, framed, unpacked
 
 def main() -> None:
     """Learn from what comes, answer, end."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # systemd sends it to all at once; the asker decides
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not disturb the answer
     os.set_blocking(2, False)  # nor block, if nobody reads what it has to say

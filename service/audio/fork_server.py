@@ -9,6 +9,7 @@ and later, once the child has ended, its exit code: eight bytes each.
 
 import gc
 import os
+import resource
 import signal
 import socket
 import struct
@@ -25,12 +26,19 @@ from service.audio.decode_child import MAX_OPEN_FILES, decode_all, warm_up
 TOLD = struct.Struct("<q")
 N_FILES = 4  # that a child has with it: its three standard files, and the one to tell of it
 RECORDING = MAX_OPEN_FILES - 1  # the number that the file of a recording has in a child
+MAX_FILES = 4_096  # one for each child; a child closes all numbers below
 NICENESS = 5  # of children: the event loop that they work for goes first
 
 
 def main() -> None:
     """Load what decoders need, then fork one whenever one is asked for."""
-    requests = socket.socket(fileno=int(sys.argv[1]))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # systemd sends it to all at once; the files go first
+    given = int(sys.argv[1])
+    requests = socket.socket(fileno=os.dup(given))  # at the lowest number, as all that follow
+    os.close(given)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, MAX_FILES), hard))
     warm_up()
     if find_spec("av"):  # of the extra `media`
         import_module("av")

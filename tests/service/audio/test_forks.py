@@ -105,6 +105,26 @@ def test_where_the_server_is_killed_another_one_forks(serve: Serve) -> None:
         until(lambda: not set(old) & alive() and len(children()) == 3, 10)
 
 
+def test_what_asks_all_processes_to_end_ends_no_decoding() -> None:
+    """As systemd does, and a terminal that is closed: the service finishes what it has in hand."""
+
+    async def run() -> None:
+        pool = Decoder(Limits(), 1)
+        await pool.start()
+        assert pool.forks.pid is not None
+        pids = [pool.forks.pid, *pool.pids]
+        for pid in pids:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                os.kill(pid, number)
+        await asyncio.sleep(0.2)
+        assert len((await pool.read(encoded(tone()))).samples) == 16_000
+        assert not pool.restarts
+        assert [pool.forks.pid, *pool.pids] == pids
+        pool.close()
+
+    asyncio.run(run())
+
+
 def test_a_file_in_hand_is_read_to_its_end_without_the_server(tmp_path: Path) -> None:
     async def run() -> None:
         pool = Decoder(Limits(), 1)

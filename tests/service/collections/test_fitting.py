@@ -108,6 +108,22 @@ def test_a_fit_that_nobody_waits_for_is_ended(table: Table) -> None:
     assert is_gone(pid)
 
 
+def test_what_asks_all_processes_to_end_ends_no_fit(table: Table) -> None:
+    """As systemd does: the service finishes what it has in hand."""
+    process = FitProcess(LIMITS)
+    status = Path(f"/proc/{process.pid}/status")
+    until(lambda: ignores(status.read_text(), signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(process.pid, number)
+    assert process.fit(table, ORDER).file
+    process.close()
+
+
+def ignores(status: str, number: int) -> bool:
+    (ignored,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigIgn"))
+    return bool(int(ignored, 16) >> (number - 1) & 1)
+
+
 def test_fits_end_when_the_service_does(table: Table) -> None:
     async def close() -> list[int]:
         fits = Fits(LIMITS)

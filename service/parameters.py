@@ -33,6 +33,8 @@ else:
 
 _ABOUT = ("description", "default", "title")  # of a member's schema, rather than its values
 
+LISTS = ("classifier",)  # what may be given several times, in the query and in a form
+
 MAX_TOP_K = 100
 MAX_CLASSIFIERS = 16  # in one pass
 MAX_SECONDS = 86_400  # of a window: a day
@@ -66,10 +68,9 @@ class JsonParameters(BaseModel):
     def _without_nulls(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        said = {name: value for name, value in given.items() if value is not None}
-        unknown = list(islice((name for name in said if name not in cls.model_fields), MAX_UNKNOWN))
-        known = [name for name in cls.model_fields if name in said]
-        return {name: said[name] for name in (*known, *unknown)}
+        unknown = islice((name for name in given if name not in cls.model_fields), MAX_UNKNOWN)
+        known = [name for name in cls.model_fields if given.get(name) is not None]
+        return {name: given[name] for name in (*known, *unknown)}
 
     @classmethod
     def __get_pydantic_json_schema__(

@@ -465,3 +465,9 @@ def invalid_parameter(name: str, reason: str, *, value: Any, limit: float | None
         param=name,
         invalid_params=[{"name": name, "reason": reason, "value": printable(str(value))}],
     )
+
+
+def given_twice(name: str) -> Problem:
+    """A parameter that has one value, and came with two: neither is more meant than the other."""
+    shown = printable(name, 64)
+    return invalid_parameter(shown, f"{shown} is given twice; send it once.", value="given twice")

@@ -99,13 +99,13 @@ def _parse(body: bytearray, max_vectors: int) -> VectorBody:
         reason = f"space_id is {kind_of(space_id)}; expected the text beside the vectors."
         raise invalid_parameter("space_id", reason, value=kind_of(space_id))
     given = _given(document, max_vectors)
-    fields = {name: value for name, value in document.items() if value is not None}
     for name in ("space_id", "embedding", "embeddings"):
-        fields.pop(name, None)
-    for name in fields:
+        document.pop(name, None)
+    for name, value in document.items():
         if name not in FIELDS:
             reason = f"{name} means nothing for vectors; accepted are {', '.join(FIELDS)}."
-            raise invalid_parameter(name[:64], reason, value=kind_of(fields[name]))
+            raise invalid_parameter(name[:64], reason, value=kind_of(value))
+    fields = {name: value for name, value in document.items() if value is not None}
     return VectorBody([], fields, given, space_id)
 
 

@@ -9,11 +9,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from fastapi import FastAPI
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from service.errors import path_within
+from service.parameters import LISTS
+from service.problems import given_twice
 from service.traffic.access import Access, declared_access
 from service.traffic.gate import Gate
 
@@ -33,6 +36,8 @@ class Door(BaseRoute):
         self.path_format: str = getattr(route, "path_format", self.path)
         methods: set[str] = set(getattr(route, "methods", None) or ())
         self._answers_head = "GET" in methods and "HEAD" not in methods
+        query = getattr(getattr(route, "dependant", None), "query_params", None)
+        self._has_parameters = bool(query) or bool(methods - {"GET", "HEAD", "OPTIONS"})
         self._allowed = methods | ({"HEAD"} if self._answers_head else set())
         self.allowed_here = self._allowed
         """Methods that its path takes, through other doors as well; for `Allow`."""
@@ -48,7 +53,7 @@ class Door(BaseRoute):
         """Check the caller, then serve.
 
         Raises:
-            Problem: the caller may not, or not now.
+            Problem: the caller may not, or not now; or a parameter of the query is given twice.
             HTTPException: the route does not take this method.
         """
         await self.gate.serve(self.access, self._serve, scope, receive, send)
@@ -56,6 +61,8 @@ class Door(BaseRoute):
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._allowed and scope["type"] == "http" and scope["method"] not in self._allowed:
             raise HTTPException(405, headers={"Allow": ", ".join(sorted(self.allowed_here))})
+        if self._has_parameters or scope["type"] == "websocket":
+            _refuse_what_is_given_twice(scope["query_string"])
         await self.route.handle(self._as_get(scope), receive, send)
 
     def _as_get(self, scope: Scope) -> Scope:
@@ -63,6 +70,17 @@ class Door(BaseRoute):
         if self._answers_head and scope.get("method") == "HEAD":
             return dict(scope) | {"method": "GET"}
         return scope
+
+
+def _refuse_what_is_given_twice(query: bytes) -> None:
+    """Of two values one would be dropped in silence."""
+    if b"&" not in query:
+        return
+    seen = set[str]()
+    for name, _ in QueryParams(query).multi_items():
+        if name in seen and name not in LISTS:
+            raise given_twice(name)
+        seen.add(name)
 
 
 def install(app: FastAPI, routes: Iterable[BaseRoute], gate: Gate) -> None:

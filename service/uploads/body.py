@@ -11,14 +11,14 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException
 
 from service.audio.files import Upload
-from service.problems import Problem
+from service.parameters import LISTS
+from service.problems import Problem, given_twice
 from service.settings import Settings
 from service.traffic.budget import Share
 from service.untrusted import printable
 from service.uploads.forms import FormParser
 
 FILE_FIELD = "file"
-LISTS = ("classifier",)  # fields that may come several times
 FORM = "multipart/form-data"
 RAW_TYPES = ("application/octet-stream", "application/ogg", "video/mp4", "video/webm")
 RAW_PREFIX = "audio/"
@@ -233,7 +233,7 @@ def fields_of(form: FormData) -> tuple[list[UploadFile], dict[str, str]]:
     """The files of a form, which need not be there, and its other fields.
 
     Raises:
-        Problem: a file has another name.
+        Problem: a file has another name, or a field comes twice.
     """
     parts: list[UploadFile] = []
     fields: dict[str, str] = {}
@@ -242,9 +242,10 @@ def fields_of(form: FormData) -> tuple[list[UploadFile], dict[str, str]]:
             parts.append(part)
         elif isinstance(part, UploadFile) or name == FILE_FIELD:
             raise _misplaced(name, part)
-        elif part:  # what a browser's form sends for an input left empty
-            several = name in LISTS and name in fields
-            fields[name] = f"{fields[name]},{part}" if several else part
+        elif part:  # else what a browser's form sends for an input left empty
+            if name in fields and name not in LISTS:
+                raise given_twice(name)
+            fields[name] = f"{fields[name]},{part}" if name in fields else part
     return parts, fields
 
 

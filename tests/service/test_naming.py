@@ -1,7 +1,9 @@
 """What things may be called: nothing that an address, a table or a database takes for another."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -11,6 +13,7 @@ from typer.testing import CliRunner
 
 import viola
 from service.naming import is_name
+from service.parameters import LISTS
 from tests.service.conftest import Serve, encoded, tone
 from tests.service.traffic.test_refusals import refused
 
@@ -142,6 +145,63 @@ def test_a_vector_is_a_direction_whatever_its_length(pond: httpx.Client, value: 
     found = pond.post(f"{PATH}/search", json={"positive": [{"vector": [value] * 4}]})
     expected = pond.post(f"{PATH}/search", json={"positive": [{"vector": [1.0] * 4}]})
     assert found.json()["data"] == expected.json()["data"] != []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/audio/embeddings?window_s=1&window_s=2",
+        "/v1/audio/classifications?top_k=1&top%5Fk=1",
+        "/v1/collections/pond/search?top_k=1&top_k=5",
+        "/v1/embeddings?x&x",
+    ],
+)
+def test_of_a_parameter_that_is_given_twice_none_is_dropped_in_silence(
+    pond: httpx.Client, path: str
+) -> None:
+    answer = pond.post(path, content=encoded(tone()))
+    assert (answer.status_code, answer.json()["type"]) == (400, "/problems/invalid-parameter")
+    assert "is given twice; send it once" in answer.json()["detail"]
+    assert pond.get("/v1/collections/pond/labels?item=a&item=b").status_code == 400
+    assert pond.get("/v1/models?x&x").status_code == 200  # which has no parameters
+
+
+def test_a_field_of_a_form_that_is_given_twice_is_not_dropped_in_silence(
+    pond: httpx.Client,
+) -> None:
+    form = [("file", ("a.wav", encoded(tone()))), ("top_k", (None, "1")), ("top_k", (None, "2"))]
+    answer = pond.post("/v1/audio/classifications", files=form)
+    assert (answer.status_code, answer.json()["param"]) == (400, "top_k")
+
+
+def test_what_may_come_several_times_is_what_the_document_says(pond: httpx.Client) -> None:
+    document = pond.get("/openapi.json").json()
+    lists = {
+        parameter["name"]
+        for path in document["paths"].values()
+        for operation in path.values()
+        for parameter in operation.get("parameters", [])
+        if parameter["in"] == "query" and '"type": "array"' in json.dumps(parameter["schema"])
+    }
+    assert lists == set(LISTS)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/collections/pond", {"": None}),
+        ("/v1/collections/pond/search", {"ids": ["a"], "top": None}),
+        ("/v1/audio/classifications", {"space_id": "x", "embedding": [0.5], "topk": None}),
+        ("/v1/classifiers", {"collection": "pond", "nam": None}),
+    ],
+)
+def test_a_member_that_means_nothing_is_refused_though_it_is_null(
+    pond: httpx.Client, path: str, body: dict[str, Any]
+) -> None:
+    method = "PUT" if path.endswith("/pond") else "POST"
+    answer = pond.request(method, path, json=body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["type"] == "/problems/invalid-parameter"
 
 
 def test_a_filter_that_is_null_is_none(pond: httpx.Client) -> None:

@@ -280,8 +280,9 @@ def _descendants(pid: int) -> Iterator[int]:
 
 
 def _resident_bytes(pid: int) -> int:
-    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    """The process's part of the memory: pages that several share are divided among them."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().split()
+    return int(rollup[rollup.index("Pss:") + 1]) * 1024
 
 
 def _at(port: int, env: Mapping[str, str]) -> dict[str, str]:

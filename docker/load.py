@@ -76,7 +76,7 @@ def drain_under_load(container: Serving, table: Table) -> None:
     took = time.monotonic() - told
     clients.stop()
     if resident is not None:
-        table.figure("RSS under load, with decoders", f"{resident / 1e6:.0f} MB")
+        table.figure("memory under load, with decoders", f"{resident / 1e6:.0f} MB")
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(clients.outcomes.items()))
     table.proof("requests under load", f"{counts}; {before} before SIGTERM", before > 0)
     lost = clients.outcomes["lost"]

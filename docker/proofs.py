@@ -72,7 +72,7 @@ def measure_starts(engine: Engine, tag: str, table: Table) -> None:
             resident = container.resident_bytes()
     spread = f"{median(seconds):.2f} s [{min(seconds):.2f}, {max(seconds):.2f}] of {STARTS}"
     table.figure("cold start to ready", spread)
-    table.figure("RSS when ready, with decoders", _resident(resident))
+    table.figure("memory when ready, with decoders", _resident(resident))
 
 
 def compare_vectors(port: int, table: Table) -> None:

@@ -126,7 +126,7 @@ def test_what_asks_all_processes_to_end_ends_no_decoding() -> None:
     asyncio.run(run())
 
 
-def test_a_file_in_hand_is_read_to_its_end_without_the_server(tmp_path: Path) -> None:
+def test_a_file_in_hand_is_read_to_its_end_without_the_server() -> None:
     async def run() -> None:
         pool = Decoder(Limits(), 1)
         await pool.read(encoded(tone()))

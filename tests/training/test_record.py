@@ -1,6 +1,8 @@
+import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from training import pictures
@@ -27,13 +29,18 @@ def test_values_are_lines_and_curves(tmp_path: Path) -> None:
     assert [e.value for e in board.Scalars("probe/a")] == [0.5]
 
 
-def test_a_record_that_goes_on_takes_back_what_is_done_again(tmp_path: Path) -> None:
+def test_a_record_that_goes_on_takes_back_what_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Record(tmp_path, 0) as record:
         for step in (1, 2, 3):
             record.scalars(step, {"loss": float(step)})
             record.views(step, stages())
     with (tmp_path / METRICS_NAME).open("a") as file:
         file.write('{"step": 4, "lo')  # killed while writing
+    # TensorBoard reads event files by the second in their names: a process starts in a later one.
+    later = time.time() + 1
+    monkeypatch.setattr(time, "time", lambda: later)
     with Record(tmp_path, 2) as record:
         record.scalars(3, {"loss": 30.0})
     assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [

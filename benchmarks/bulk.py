@@ -45,6 +45,7 @@ POLL_S = 0.2
 START_S = 90.0  # until results appear
 N_LISTED = 1_000_000  # of a manifest
 N_FOLDER = 100_000
+N_MADE = 50  # files that have so many names: ext4 allows each 65,000
 CPUS = len(os.sched_getaffinity(0))
 
 
@@ -188,8 +189,7 @@ def memory(folder: Path, counts: list[int]) -> None:
         "| checkpoints, bytes a file |"
     )
     print("|---|---|---|---|---|---|")
-    made = write_clips(folder / "made", 50, TINY_S)
-    originals = sorted(made.iterdir())
+    originals = sorted(write_clips(folder / "made", N_MADE, TINY_S).iterdir())
     for n_files in counts:
         sources, out = folder / f"tiny-{n_files}", folder / f"{n_files}.parquet"
         link_all(originals, sources, n_files)
@@ -223,7 +223,7 @@ def followed(process: subprocess.Popen[str], checkpoint: Path) -> tuple[dict[str
     while said.is_alive():
         said.join(POLL_S)
         for pid, name in [(process.pid, "command"), *family(process.pid)]:
-            kind = "worker" if "MapWorker" in name else "decoder" if "decode" in name else name
+            kind = "worker" if "MapWorker" in name else "decoder" if "fork_server" in name else name
             if kind in peaks:
                 peaks[kind] = max(peaks[kind], resident_mib(pid))
         files = list(checkpoint.glob("**/*.parquet")) if checkpoint.is_dir() else []
@@ -234,11 +234,11 @@ def followed(process: subprocess.Popen[str], checkpoint: Path) -> tuple[dict[str
 def listing(folder: Path, n_listed: int) -> None:
     print("\n| what | files | seconds | peak memory, MiB |\n|---|---|---|---|")
     sources = folder / "folder"
-    original = write_clips(folder / "one", 1, TINY_S) / "000000.wav"
+    originals = sorted(write_clips(folder / "made", N_MADE, TINY_S).iterdir())
     n_folder = min(N_FOLDER, n_listed)
     for n_files in (n_folder // 10, n_folder):
         shutil.rmtree(sources, ignore_errors=True)
-        link_all([original], sources, n_files)
+        link_all(originals, sources, n_files)
         print_listing("a folder", sources, n_files)
     for n_files in (n_listed // 10, n_listed):
         names = [f"s3://bucket/recordings/2026/{number:012}.flac" for number in range(n_files)]

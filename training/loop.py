@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -26,6 +26,7 @@ from training.checkpoint import Saver
 from training.data.corpus import Corpus
 from training.distributed import World
 from training.evaluation.probe import Probe
+from training.lock import locked
 from training.objectives.objective import Outcome
 from training.plan import plan
 from training.probing import Prober
@@ -38,6 +39,7 @@ from training.step import Result
 from training.trackers import open_tracker
 from training.verdict import PROBE, untrained_score
 
+LOCK_NAME = "train.lock"
 N_PICTURED = 6  # segments in a picture of the views
 
 
@@ -62,14 +64,17 @@ def train(
     run ends.
 
     Raises:
-        TrainingError: the folder holds a run already, a checkpoint does not fit, the run diverged,
-            or memory ran out.
+        TrainingError: the folder holds a run already, another process trains in it, a checkpoint
+            does not fit, the run diverged, or memory ran out.
         TaskError: a task of the probe cannot be used.
     """
     last = folder / checkpoint.LAST
-    if not resume and world.from_main(last.exists):
-        raise TrainingError(f"{folder} holds a run already; pass --resume, or name another folder")
-    with _clear_memory_error(recipe), stop_on_signal() as stop:
+    with ExitStack() as held, _clear_memory_error(recipe), stop_on_signal() as stop:
+        world.from_main(lambda: held.enter_context(_sole_run(folder)))
+        if not resume and world.from_main(last.exists):
+            raise TrainingError(
+                f"{folder} holds a run already; pass --resume, or name another folder"
+            )
         run = Run(recipe, corpus, device, world, _progress_of(console))
         if resume:
             saved = world.from_main(lambda: checkpoint.load(last))
@@ -99,6 +104,12 @@ def dry_run(recipe: Recipe, corpus: Corpus, device: torch.device, world: World) 
     """
     with _clear_memory_error(recipe):
         return plan(Run(recipe, corpus, device, world))
+
+
+def _sole_run(folder: Path) -> AbstractContextManager[None]:
+    """While it is entered, the run in this process is the only one that writes to `folder`."""
+    message = f"another process trains in {folder}; wait for it to end, or name another folder"
+    return locked(folder / LOCK_NAME, TrainingError(message))
 
 
 def _steps(run: Run, stop: Event) -> Iterator[tuple[Result, Due]]:

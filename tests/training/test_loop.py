@@ -20,7 +20,8 @@ from training import recipe as recipes
 from training.checkpoint import CheckpointError
 from training.data.corpus import Corpus
 from training.distributed import World
-from training.loop import train
+from training.lock import locked
+from training.loop import LOCK_NAME, train
 from training.record import read_metrics
 from training.run import TrainingError
 
@@ -174,6 +175,17 @@ def test_a_run_is_not_overwritten(corpus: Corpus, tmp_path: Path, quiet: Console
     train(tiny("run.steps=1"), corpus, tmp_path, CPU, console=quiet)
     with pytest.raises(TrainingError, match="holds a run already"):
         train(tiny("run.steps=1"), corpus, tmp_path, CPU, console=quiet)
+
+
+def test_a_folder_has_one_run_at_a_time(corpus: Corpus, tmp_path: Path, quiet: Console) -> None:
+    train(tiny("run.steps=2"), corpus, tmp_path, CPU, console=quiet)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    with locked(tmp_path / LOCK_NAME, AssertionError()):  # as if it were another process
+        for resume in (False, True):
+            with pytest.raises(TrainingError, match=f"another process trains in {tmp_path}"):
+                train(tiny("run.steps=3"), corpus, tmp_path, CPU, resume=resume, console=quiet)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
+    assert train(tiny("run.steps=3"), corpus, tmp_path, CPU, resume=True, console=quiet)
 
 
 def test_the_last_the_best_and_the_latest_checkpoints_are_kept(

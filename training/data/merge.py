@@ -48,10 +48,10 @@ from training.data.parts import (
 from training.data.store import (
     DUPLICATES_NAME,
     duplicate_line,
-    locked,
     next_shard,
     read_duplicates,
     remove_leftovers,
+    sole_writer,
 )
 from training.data.verify import BLOCK, verify
 
@@ -96,7 +96,7 @@ def merge(store: Path, *, workers: int | None = None, progress: bool = True) -> 
     if not (waiting.is_dir() or merging.is_dir()):
         raise CorpusError(f"{store} has no parts; {AGAIN.format('K/N')} makes one")
     with ExitStack() as locks:
-        locks.enter_context(locked(store))
+        locks.enter_context(sole_writer(store))
         remove_leftovers(store)
         if not merging.is_dir():
             _claim(waiting, locks, workers, progress=progress)
@@ -113,7 +113,7 @@ def _claim(folder: Path, locks: ExitStack, workers: int | None, *, progress: boo
     """Lock every part, and prove that it is whole."""
     for part in find_parts(folder):
         path = folder / part.folder_name
-        locks.enter_context(locked(path))
+        locks.enter_context(sole_writer(path))
         remove_leftovers(path)
         _prove(path, part, workers, progress=progress)
 

@@ -18,7 +18,13 @@ from training.data.decoders import Clip, Result, decode_all
 from training.data.notices import ERRORS_NAME, WARNINGS_NAME, FileError, Notices
 from training.data.parts import Part, refuse_parts
 from training.data.sources import Source, list_sources
-from training.data.store import SHARD_BYTES, Writer, locked, read_duplicates, remove_leftovers
+from training.data.store import (
+    SHARD_BYTES,
+    Writer,
+    read_duplicates,
+    remove_leftovers,
+    sole_writer,
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ def _fill(
 ) -> PrepareReport:
     """Decode what is listed and not held into a store; `listed` is emptied."""
     n_listed = sum(source.n_files for source in listed)
-    with locked(store):
+    with sole_writer(store):
         remove_leftovers(store)
         todo = without_held(listed, store)
         listed.clear()  # the names of millions of files

@@ -1,12 +1,11 @@
 """Writing a store (`training.data.corpus`): one process at a time, the same content only once."""
 
-import fcntl
 import json
 import os
 import shutil
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -23,6 +22,7 @@ from models.audio import SAMPLE_RATE
 from models.sources import Item
 from training.data.corpus import SCHEMA, CorpusError, clip_digests, read_index
 from training.data.decoders import Clip
+from training.lock import locked
 
 SHARD_BYTES = 1 << 30  # PCM in a shard, 9 hours
 LOCK_NAME = "prepare.lock"
@@ -32,23 +32,14 @@ DUPLICATES_SCHEMA = pa.schema(
 )
 
 
-@contextmanager
-def locked(store: Path) -> Iterator[None]:
+def sole_writer(store: Path) -> AbstractContextManager[None]:
     """Make the folder `store` if missing, and be the only process that writes to it.
 
-    The lock goes with the process, however it ends.
-
     Raises:
-        CorpusError: if another process holds it.
+        CorpusError: when entered, if another process is.
     """
-    store.mkdir(parents=True, exist_ok=True)
-    with (store / LOCK_NAME).open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"another `viola prepare` is writing to {store}; wait for it to end"
-            raise CorpusError(message) from error
-        yield
+    message = f"another `viola prepare` is writing to {store}; wait for it to end"
+    return locked(store / LOCK_NAME, CorpusError(message))
 
 
 def remove_leftovers(store: Path) -> None:

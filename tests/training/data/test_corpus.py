@@ -15,7 +15,7 @@ from models.sources import Item
 from tests.training.stores import LENGTHS, ramp, run, write_wav
 from training.data.corpus import Corpus, CorpusError, Sampler
 from training.data.decoders import Clip
-from training.data.store import Writer, locked
+from training.data.store import Writer, sole_writer
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_the_fingerprint_follows_the_clips_and_not_the_shards(folder, tmp_path):
 def write_clip(store, source, name, samples):
     """A store of one clip, whatever its source and name."""
     pcm = samples.tobytes()
-    with locked(store), Writer(store, shard_bytes=1_000) as writer:
+    with sole_writer(store), Writer(store, shard_bytes=1_000) as writer:
         writer.add(Item(source, name, "", 0, -1), Clip(pcm, hashlib.sha256(pcm).digest()))
     return Corpus(store)
 

@@ -16,7 +16,7 @@ from training.data import merge as merging
 from training.data.corpus import Corpus, CorpusError, Sampler
 from training.data.merge import merge, runs
 from training.data.parts import Part
-from training.data.store import locked
+from training.data.store import sole_writer
 from training.normalize import statistics
 
 N_PARTS = 4
@@ -213,7 +213,7 @@ def test_parts_of_several_numbers_are_not_merged(sources, tmp_path):
 def test_a_part_that_is_being_written_is_not_merged(sources, tmp_path):
     store = tmp_path / "store"
     prepare_parts(sources, store)
-    with locked(Part(2, N_PARTS).folder(store)), pytest.raises(CorpusError, match="another"):
+    with sole_writer(Part(2, N_PARTS).folder(store)), pytest.raises(CorpusError, match="another"):
         merged(store)
 
 

@@ -24,7 +24,7 @@ from tests.training.stores import LENGTHS, ramp, run, write_wav
 from training.data.corpus import CorpusError
 from training.data.decoders import Clip, decode_all
 from training.data.prepare import prepare
-from training.data.store import Writer, locked
+from training.data.store import Writer, sole_writer
 
 
 def contents(store):
@@ -196,7 +196,7 @@ def test_half_a_line_in_the_list_of_duplicates_is_forgotten(folder, tmp_path):
 
 @pytest.mark.parametrize("shard_bytes", [20, 1_000])  # found in a closed shard, in the open one
 def test_a_digest_that_begins_like_another_is_no_duplicate(tmp_path, shard_bytes):
-    with locked(tmp_path), Writer(tmp_path, shard_bytes) as writer:
+    with sole_writer(tmp_path), Writer(tmp_path, shard_bytes) as writer:
         for last in (b"a", b"b"):
             clip = Clip(last * 20, bytes(31) + last)
             writer.add(Item("s", f"{last!r}.wav", "", 0, -1), clip)
@@ -223,7 +223,7 @@ def test_a_shard_that_was_removed_is_prepared_again(folder, tmp_path, number):
 
 def test_one_run_at_a_time_writes_to_a_store(folder, tmp_path):
     store = tmp_path / "store"
-    with locked(store), pytest.raises(CorpusError, match=f"another.*writing to {store}"):
+    with sole_writer(store), pytest.raises(CorpusError, match=f"another.*writing to {store}"):
         run([folder], store)
     assert run([folder], store).clips == 6
 
@@ -231,8 +231,8 @@ def test_one_run_at_a_time_writes_to_a_store(folder, tmp_path):
 def test_the_lock_of_a_process_goes_with_it(folder, tmp_path):
     store = tmp_path / "store"
     code = (
-        "import sys, time; from pathlib import Path; from training.data.store import locked\n"
-        "with locked(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from training.data.store import sole_writer\n"
+        "with sole_writer(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, store]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -19,6 +19,7 @@ from torch.profiler import profile as profile_
 
 from models.atomic import replacing
 from models.labelled import tasks
+from models.lock import locked
 from models.progress import tracked
 from training import checkpoint, collapse, profiling, report, warm_start
 from training.agenda import Agenda, Due
@@ -26,7 +27,6 @@ from training.checkpoint import Saver
 from training.data.corpus import Corpus
 from training.distributed import World
 from training.evaluation.probe import Probe
-from training.lock import locked
 from training.objectives.objective import Outcome
 from training.plan import plan
 from training.probing import Prober
@@ -106,10 +106,13 @@ def dry_run(recipe: Recipe, corpus: Corpus, device: torch.device, world: World) 
         return plan(Run(recipe, corpus, device, world))
 
 
-def _sole_run(folder: Path) -> AbstractContextManager[None]:
-    """While it is entered, the run in this process is the only one that writes to `folder`."""
+@contextmanager
+def _sole_run(folder: Path) -> Iterator[None]:
+    """Make the folder of a run if missing, and be the only process that writes to it."""
+    folder.mkdir(parents=True, exist_ok=True)
     message = f"another process trains in {folder}; wait for it to end, or name another folder"
-    return locked(folder / LOCK_NAME, TrainingError(message))
+    with locked(folder / LOCK_NAME, TrainingError(message)):
+        yield
 
 
 def _steps(run: Run, stop: Event) -> Iterator[tuple[Result, Due]]:
@@ -320,7 +323,6 @@ def _probe(recipe: Recipe, console: Console) -> Probe | None:
 
 def _describe_folder(run: Run, folder: Path) -> None:
     """What the run is, before its first step."""
-    folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "recipe.json", run.recipe.model_dump(mode="json"))
     _write_json(folder / "environment.json", {**environment(), "modes": run.modes.for_record()})
     _write_json(folder / "data.json", describe(run.corpus))

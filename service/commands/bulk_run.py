@@ -29,8 +29,9 @@ def run_on_ray(job: Job, files: list[str], out: str, address: str, *, force: boo
         target = out if is_url(out) else Path(out)
         _check(files, target, force=force)
         progress = Progress(target)
-        space_id = work(job, files, progress, address)
-        n_files, n_failed = progress.finish()
+        with progress.alone():
+            space_id = work(job, files, progress, address)
+            n_files, n_failed = progress.finish()
     console.print(
         f"{out}: {n_files} files, a row each, in space {space_id}; {n_failed} failed",
         markup=False,

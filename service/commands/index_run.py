@@ -45,9 +45,10 @@ def index_on_ray(
     """
     owner = f"{collection.owner}-" if collection.owner else ""
     progress = Progress(Path.cwd() / f"index-{owner}{collection.name}")
-    work(job, files, progress, address)
-    added = add_rows(store, collection, progress.batches())
-    progress.forget()
+    with progress.alone():
+        work(job, files, progress, address)
+        added = add_rows(store, collection, progress.batches())
+        progress.forget()
     return added
 
 

@@ -1,6 +1,7 @@
 """What a run over many files has done so far, in a folder beside its output.
 
-    OUT.progress/job.json            what the run does: going on with something else is refused
+    OUT.progress/lock                held by the command at work: another one is refused
+                 job.json            what the run does: going on with something else is refused
                  manifest.parquet    the files, in groups that are worked on and kept as one
                  checkpoint/         which of them are done
                  parts/              their results
@@ -13,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.atomic import publish, replacing
+from models.lock import locked
 from models.sources import SourceError, checked_name, members
 from service.commands.job import Job
 from service.commands.one_row_a_file import FILE
@@ -44,30 +46,47 @@ class Progress:
         self.out = out
         beside = out if isinstance(out, Path) else Path.cwd() / out.rpartition("/")[2]
         self.folder = beside.with_name(beside.name + ".progress")
+        self.lock = self.folder / "lock"
+        self.note = self.folder / "job.json"
         self.manifest = self.folder / "manifest.parquet"
         self.checkpoint = self.folder / "checkpoint"
         self.parts = self.folder / "parts"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only command that works in the folder, which is made if missing.
+
+        Raises:
+            TableError: another one does, or the output cannot be written.
+        """
+        if not self.folder.parent.is_dir():
+            raise TableError(f"the folder of {self.out} does not exist")
+        self.folder.mkdir(exist_ok=True)
+        message = (
+            f"another command works in {self.folder}; wait for it to end, or choose another --out"
+        )
+        with locked(self.lock, TableError(message)):
+            try:
+                yield
+            finally:
+                if not self.note.is_file():  # nothing to go on with
+                    shutil.rmtree(self.folder, ignore_errors=True)
 
     def begin(self, job: Job, space_id: str, sources: list[str], n_actors: int) -> bool:
         """Note what is to be done; returns whether this goes on with what was begun before.
 
         Raises:
-            TableError: what was begun is something else, or the output cannot be written.
+            TableError: what was begun is something else.
             SourceError: there is nothing to do, or a source cannot be listed.
         """
-        if not self.folder.parent.is_dir():
-            raise TableError(f"the folder of {self.out} does not exist")
         given = asdict(job) | {"space_id": space_id, "sources": _absolute(sources)}
-        note = self.folder / "job.json"
-        if note.is_file():
-            self._check(given, json.loads(note.read_text("utf-8")))
+        if self.note.is_file():
+            self._check(given, json.loads(self.note.read_text("utf-8")))
             return True
-        shutil.rmtree(
-            self.folder, ignore_errors=True
-        )  # begun, and not as far as to be gone on with
-        self.folder.mkdir()
+        for left in (self.checkpoint, self.parts):  # of a run that was killed before its note
+            shutil.rmtree(left, ignore_errors=True)
         self._list(sources, n_actors)
-        with replacing(note) as temporary:
+        with replacing(self.note) as temporary:
             temporary.write_text(json.dumps(given, indent=1), "utf-8")
         return False
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from models.lock import locked
 from tests.training.methods import EVERY, settings
 from tests.training.stores import write_task
 from training import checkpoint, loop
@@ -20,7 +21,6 @@ from training import recipe as recipes
 from training.checkpoint import CheckpointError
 from training.data.corpus import Corpus
 from training.distributed import World
-from training.lock import locked
 from training.loop import LOCK_NAME, train
 from training.record import read_metrics
 from training.run import TrainingError

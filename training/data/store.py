@@ -4,8 +4,8 @@ import json
 import os
 import shutil
 from bisect import bisect_right
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from models.atomic import publish, replacing
 from models.audio import SAMPLE_RATE
+from models.lock import locked
 from models.sources import Item
 from training.data.corpus import SCHEMA, CorpusError, clip_digests, read_index
 from training.data.decoders import Clip
-from training.lock import locked
 
 SHARD_BYTES = 1 << 30  # PCM in a shard, 9 hours
 LOCK_NAME = "prepare.lock"
@@ -32,14 +32,17 @@ DUPLICATES_SCHEMA = pa.schema(
 )
 
 
-def sole_writer(store: Path) -> AbstractContextManager[None]:
+@contextmanager
+def sole_writer(store: Path) -> Iterator[None]:
     """Make the folder `store` if missing, and be the only process that writes to it.
 
     Raises:
-        CorpusError: when entered, if another process is.
+        CorpusError: another process is.
     """
+    store.mkdir(parents=True, exist_ok=True)
     message = f"another `viola prepare` is writing to {store}; wait for it to end"
-    return locked(store / LOCK_NAME, CorpusError(message))
+    with locked(store / LOCK_NAME, CorpusError(message)):
+        yield
 
 
 def remove_leftovers(store: Path) -> None:

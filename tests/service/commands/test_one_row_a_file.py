@@ -168,6 +168,7 @@ JOB = Job("default")
 
 def begun(out: Path, sources: list[str], job: Job = JOB, n_actors: int = 1) -> Progress:
     progress = Progress(out)
+    progress.folder.mkdir(exist_ok=True)
     progress.begin(job, "space", sources, n_actors)
     return progress
 
@@ -212,6 +213,26 @@ def test_a_run_goes_on_with_the_same_and_with_nothing_else(folder: Path, tmp_pat
         progress.begin(Job("default", window_s=1.0), "space", [str(folder)], 1)
     with pytest.raises(TableError, match="space_id"):
         progress.begin(JOB, "another", [str(folder)], 1)
+
+
+def test_one_command_at_a_time_works_in_a_folder(folder: Path, tmp_path: Path) -> None:
+    first, second = Progress(tmp_path / "out"), Progress(tmp_path / "out")
+    with first.alone():
+        first.begin(JOB, "space", [str(folder)], 1)
+        with pytest.raises(TableError, match=f"another command works in {first.folder}"):
+            second.alone().__enter__()
+    with second.alone():  # the first one has stopped, and there is work left
+        assert second.begin(JOB, "space", [str(folder)], 1)
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
+    progress, empty = Progress(tmp_path / "out"), tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(SourceError), progress.alone():
+        progress.begin(JOB, "space", [str(empty)], 1)
+    assert not progress.folder.exists()
+    with pytest.raises(TableError, match="does not exist"):
+        Progress(tmp_path / "missing" / "out").alone().__enter__()
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
@@ -272,6 +293,7 @@ def test_the_output_may_be_behind_a_url(
 
     monkeypatch.chdir(tmp_path)
     progress = Progress(f"{bucket}/vectors.parquet")
+    progress.folder.mkdir()
     progress.begin(JOB, "space", [str(folder)], 1)
     assert progress.folder == tmp_path / "vectors.parquet.progress"
     progress.parts.mkdir()

@@ -12,12 +12,11 @@ _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @contextmanager
 def locked(path: Path, otherwise: Exception) -> Iterator[None]:
-    """Hold the lock file `path`, made with its folder if missing; it goes with the process.
+    """Hold the lock file `path`, made if missing; it is let go of however the process ends.
 
     Raises:
         otherwise: another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -66,7 +66,7 @@ def _rows_by_item(items: Integers) -> dict[int, Integers]:
     """The windows of each item, in order."""
     order = np.argsort(items, kind="stable")
     keys, first = np.unique(items[order], return_index=True)
-    return dict(zip(keys.tolist(), np.split(order, first[1:]), strict=True))
+    return dict(zip(keys.tolist(), np.split(order, first)[1:], strict=True))
 
 
 def _grouped(labels: Iterable[Label]) -> dict[str, list[Label]]:

@@ -201,6 +201,18 @@ def test_what_to_label_next_is_never_labelled_and_never_comes_twice(school: Scho
     assert rest["considered"] == len(rest["data"]) == 12 - len(seen)
 
 
+def test_what_to_label_first_is_proposed_where_nothing_is_labelled(start: Serving) -> None:
+    with start() as client:
+        listed = client.get("/v1/collections/pond/labels?limit=1000").json()["data"]
+        for label in listed:
+            assert client.delete(f"/v1/collections/pond/labels/{label['id']}").status_code == 204
+        for strategy in ("mixed", "margin", "diverse"):
+            asked = {"collection": "pond", "n": 3, "strategy": strategy}
+            answer = client.get(f"{URL}/pitch/next", params=asked)
+            assert answer.status_code == 200, answer.text
+            assert len(answer.json()["data"]) == 3
+
+
 def test_a_new_version_answers_and_the_old_one_again(start: Serving) -> None:
     with start() as client:
         assert teach(client).json()["version"] == 1

@@ -142,6 +142,8 @@ def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Problem:
 def _refused(error: Mapping[str, Any]) -> dict[str, Any]:
     name = _path(error["loc"])
     shown = _shown(error.get("input"))
+    if error["type"] == "missing":  # its input is what it is missing in
+        return {"name": name, "reason": f"{name} is missing.", "value": None}
     if error["type"] == "extra_forbidden":
         reason = f"There is no parameter {name!r}."
     else:

@@ -58,7 +58,8 @@ async def read_document(request: Request, settings: Settings, model: type[P]) ->
         Problem: it cannot be read.
         RequestValidationError: it is not what the model describes.
     """
-    if request.headers.get("content-length") == "0" and "content-type" not in request.headers:
+    headers = request.headers
+    if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
         return validated(model, {})
     body = await receive_json(request, settings)
     await take_values(body, MAX_VALUES, request.state.share)

@@ -75,8 +75,16 @@ def test_a_collection_says_what_it_is_of(keeping: httpx.Client) -> None:
     refused(keeping.delete("/v1/collections/first"), "collection-not-found")
 
 
-def test_a_collection_needs_no_body(keeping: httpx.Client) -> None:
-    made = keeping.put("/v1/collections/plain").json()
+@pytest.mark.parametrize("length", [None, "0"])
+@pytest.mark.parametrize("kind", [None, "application/json"])
+def test_a_collection_needs_no_body(
+    keeping: httpx.Client, length: str | None, kind: str | None
+) -> None:
+    request = keeping.build_request("PUT", "/v1/collections/plain")
+    del request.headers["content-length"]  # curl sends none without a body
+    given = {"content-length": length, "content-type": kind}
+    request.headers.update({name: value for name, value in given.items() if value is not None})
+    made = keeping.send(request).json()
     assert (made["window_s"], made["hop_s"], made["granularity"]) == (5.0, 5.0, "window")
 
 

@@ -183,6 +183,13 @@ def test_a_refusal_names_the_whole_path_of_what_it_refuses(
     assert name in document["detail"]
 
 
+def test_what_is_missing_is_called_missing(client: httpx.Client) -> None:
+    body = {"inputs": [{"name": "audio", "shape": [1], "data": ["x"]}]}
+    document = client.post("/v2/models/tiny/infer", json=body).json()
+    assert document["detail"] == "inputs[0].datatype is missing."
+    assert document["invalid_params"][0]["value"] is None
+
+
 def test_no_value_in_a_live_configuration_breaks_the_service(client: httpx.Client) -> None:
     config = {"sample_rate": 16_000, "window_s": 1.0, "hop_s": 0.5, "top_k": 3}
     assert {name for name in config} <= set(LiveConfig.model_fields)

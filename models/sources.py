@@ -59,7 +59,8 @@ def members(path: Path) -> Iterator[Member]:
     The files of a folder are in the order of their paths, those of a tar in the order they have in
     it. Names with a leading dot (`.Trash-1000`, `._clip.wav`) and `__MACOSX` are left out with all
     that is below them. Links to files are followed, and links to folders that lie elsewhere, each
-    such folder once: what lies inside is found under its own name.
+    such folder once: what lies inside is found under its own name. What cannot be opened (a link
+    to nothing, a link in a tar) is listed too, so that it fails by its name.
 
     Raises:
         SourceError: it cannot be listed.
@@ -113,7 +114,7 @@ class _Walk:
                         continue
                     if entry.is_dir() and (not entry.is_symlink() or self._leads_on(entry.path)):
                         yield checked_name(entry.name, folder) + "/"
-                    elif _is_audio(entry.name) and entry.is_file():
+                    elif _is_audio(entry.name) and (entry.is_file() or _leads_nowhere(entry)):
                         yield entry.name
         except OSError as error:
             raise SourceError(f"{folder} cannot be listed: {error.strerror}") from error
@@ -126,6 +127,11 @@ class _Walk:
             return False
         self._entered.add(target)
         return True
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a link to what is not there: a file that fails, not one that is left out."""
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def is_hidden(name: str) -> bool:
@@ -158,8 +164,10 @@ def _tar_members(path: Path) -> Iterator[Member]:
                 parts = [part for part in member.name.split("/") if part != "."]
                 if any(map(is_hidden, parts)) or not _is_audio(member.name):
                     continue
-                if member.isreg() and not member.issparse():
-                    yield checked_name(member.name, path), member.offset_data, member.size
+                if not member.isdir():
+                    # A link, or a file with holes, is not where it stands: it fails as an empty one
+                    size = member.size if member.isreg() and not member.issparse() else 0
+                    yield checked_name(member.name, path), member.offset_data, size
     except tarfile.TarError as error:
         raise SourceError(
             f"{path} is not an uncompressed tar: members are read by their offset; unpack it and "

@@ -58,6 +58,26 @@ def test_links_to_folders_elsewhere_are_followed(tmp_path: Path) -> None:
     assert listed(tmp_path / "root") == ["a/1.wav", "b/2.wav"]
 
 
+def test_a_link_that_leads_nowhere_is_listed_to_fail_by_its_name(tmp_path: Path) -> None:
+    make(tmp_path, "clips/a.wav")
+    (tmp_path / "clips" / "b.wav").symlink_to(tmp_path / "nowhere.wav")
+    assert listed(tmp_path / "clips") == ["a.wav", "b.wav"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.GNUTYPE_SPARSE])
+def test_a_member_of_a_tar_that_is_not_where_it_stands_is_listed_as_empty(
+    tmp_path: Path, kind: bytes
+) -> None:
+    path = tmp_path / "clips.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, type_ in (("a.wav", tarfile.REGTYPE), ("b.wav", kind)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = type_, "a.wav" if type_ != tarfile.REGTYPE else ""
+            member.size = 4 if type_ == tarfile.REGTYPE else 0
+            tar.addfile(member, io.BytesIO(b"RIFF"))
+    assert [(item.name, item.size) for item in sources.items(path)] == [("a.wav", 4), ("b.wav", 0)]
+
+
 def test_loops_of_links_end(tmp_path: Path) -> None:
     make(tmp_path, "root/a/1.wav", "other/2.wav")
     (tmp_path / "root" / "a" / "self").symlink_to(".")

@@ -4,6 +4,7 @@ Letters: `N` clips, `K` classes.
 """
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ def of_table(path: Path) -> list[Row]:
         LabelError: not such a CSV.
     """
     try:
-        reader = csv.DictReader(path.read_text("utf-8-sig").splitlines())
+        reader = csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline=""))
         columns = [column or "" for column in reader.fieldnames or []]
         table = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
@@ -49,7 +50,7 @@ def of_table(path: Path) -> list[Row]:
     if not {"file_name", "label"} <= set(columns):
         raise LabelError(
             f"{path} has the columns {some(columns) or 'none'}; file_name and label are needed, "
-            "split or fold, and group, may be there"
+            "split or fold, and group, may be there, with commas between"
         )
     fields = [field for field in Row._fields if field in columns]
     rows = [Row(**{field: (line[field] or "").strip() for field in fields}) for line in table]

@@ -5,7 +5,8 @@ Raven.
 """
 
 import csv
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,14 +148,18 @@ def event_writer(path: Path, out: TextIO) -> AddEvent:
         table = csv.writer(out)
         table.writerow(COLUMNS)
         return lambda event: table.writerow(_csv_row(event))
-    table = csv.writer(out, delimiter="\t", lineterminator="\n")
     if not path.name.endswith(RAVEN):
-        return lambda event: table.writerow(
-            [f"{event.start_s:.6f}", f"{event.end_s:.6f}", event.label]
+        return lambda event: _write_line(
+            out, [f"{event.start_s:.6f}", f"{event.end_s:.6f}", event.label]
         )
-    table.writerow(RAVEN_COLUMNS)
+    _write_line(out, RAVEN_COLUMNS)
     numbers = iter(range(1, 2**31))
-    return lambda event: table.writerow(_raven_row(next(numbers), event))
+    return lambda event: _write_line(out, _raven_row(next(numbers), event))
+
+
+def _write_line(out: TextIO, values: Iterable[Any]) -> None:
+    """Values with tabs between them; these editors know no quotes."""
+    out.write("\t".join(re.sub(r"[\t\r\n]", " ", str(value)) for value in values) + "\n")
 
 
 def _csv_row(event: Event) -> list[Any]:

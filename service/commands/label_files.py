@@ -6,8 +6,10 @@ they hold is positive.
 """
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -108,13 +110,13 @@ def _text(path: Path) -> str:
 
 
 def _of_csv(path: Path, text: str) -> Iterator[NewLabel]:
-    reader = csv.DictReader(text.splitlines())
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     columns = [column or "" for column in reader.fieldnames or []]
     of_file = next((name for name in FILE_COLUMNS if name in columns), None)
     if of_file is None or "label" not in columns:
         raise TableError(
             f"{path} has the columns {', '.join(columns) or 'none'}; file and label are needed, "
-            "start_s and end_s, and verdict, may be there"
+            "start_s and end_s, and verdict, may be there, with commas between"
         )
     for row in reader:
         if any((value or "").strip() for value in row.values() if not isinstance(value, list)):
@@ -135,7 +137,8 @@ def _of_audacity(path: Path, text: str, recording: str) -> Iterator[NewLabel]:
 
 
 def _of_raven(path: Path, text: str, recording: str) -> Iterator[NewLabel]:
-    reader = csv.DictReader(text.splitlines(), delimiter="\t")
+    lines = io.StringIO(text, newline="")
+    reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     columns = reader.fieldnames or []
     of_label = next((name for name in RAVEN_LABELS if name in columns), None)
     if of_label is None or not {"Begin Time (s)", "End Time (s)"} <= set(columns):
@@ -144,15 +147,21 @@ def _of_raven(path: Path, text: str, recording: str) -> Iterator[NewLabel]:
             f"and one of {', '.join(RAVEN_LABELS)}"
         )
     of_file = next((name for name in RAVEN_FILES if name in columns), None)
-    seen: set[str] = set()
+    seen: set[tuple[str | None, ...]] = set()
     for row in reader:
-        number = row.get("Selection") or ""
-        if number and number in seen:  # the same selection in another view
-            continue
-        seen.add(number)
         file = Path((of_file and row[of_file]) or recording).name
-        times = row["Begin Time (s)"], row["End Time (s)"]
-        yield _label(f"{path}, line {reader.line_num}", file, row[of_label], times)
+        view = row.get("Selection"), file, row["Begin Time (s)"]
+        if view[0] and view in seen:  # the same selection in another view
+            continue
+        seen.add(view)
+        where = f"{path}, line {reader.line_num}"
+        label = _label(where, file, row[of_label], (row["Begin Time (s)"], row["End Time (s)"]))
+        # Of several files in a row, times count from the beginning of the first
+        offset_s = _seconds(where, row.get("File Offset (s)")) if of_file else None
+        if offset_s is not None and label.start_s is not None and label.end_s is not None:
+            length_s = label.end_s - label.start_s
+            label = replace(label, start_s=offset_s, end_s=offset_s + length_s)
+        yield label
 
 
 def _label(

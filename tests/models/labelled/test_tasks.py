@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from models.labelled import tasks
+from models.labelled.labels import Row, of_table
 from models.labelled.tasks import TaskError
 from tests.labelled import clip, pack, table_of_folds, write_clip, write_table
 from tests.signals import noise
@@ -126,10 +127,18 @@ def test_a_broken_file_is_named_or_left_out(tmp_path: Path) -> None:
     assert rest.n_clips == 30
 
 
+@pytest.mark.parametrize("mark", ["\n", "\x0c", "\x85", "\u2028"])
+def test_a_name_of_several_lines_stays_one_cell(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "task.csv"
+    path.write_text(f'file_name,label\n"a{mark}b.wav",low\nc.wav,high\n')
+    assert of_table(path) == [Row(f"a{mark}b.wav", "low"), Row("c.wav", "high")]
+
+
 @pytest.mark.parametrize(
     ("columns", "rows", "message"),
     [
         ("file,label", ["a.wav,low"], "file_name and label are needed"),
+        ("file_name;label", ["a.wav,low"], "columns file_name;label; .*with commas between"),
         ("file_name,label", [], "0 classes; at least 2"),
         (
             "file_name,label",

@@ -12,16 +12,18 @@ LABELS = [
     Label(1, 7, "pond.wav", "frog", "positive", 1.0, 2.5, "ann", 10.0),
     Label(2, 7, "pond.wav", "frog, tree", "positive", None, None, "ann", 11.0),
     Label(3, 7, "pond.wav", "duck", "negative", 3.25, 4.0, "bob", 12.0),
+    Label(4, 7, "pond.wav", '"big" frog', "positive", 5.0, 6.0, "bob", 13.0),
 ]
 STRETCHES = [
     NewLabel("pond.wav", "frog", "positive", 1.0, 2.5),
     NewLabel("pond.wav", "frog, tree", "positive", 0.0, 60.0),
+    NewLabel("pond.wav", '"big" frog', "positive", 5.0, 6.0),
 ]
 
 
 def test_a_csv_holds_everything(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
-    assert write(path, LABELS, {}) == 3
+    assert write(path, LABELS, {}) == 4
     assert read(path) == [
         NewLabel(label.item_id, label.label, label.verdict, label.start_s, label.end_s)
         for label in LABELS
@@ -31,8 +33,9 @@ def test_a_csv_holds_everything(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["pond.wav.txt", "pond.wav.selections.txt"])
 def test_editors_of_sound_get_what_holds_and_give_it_back(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    assert write(path, LABELS, {"pond.wav": 60.0}) == 2
+    assert write(path, LABELS, {"pond.wav": 60.0}) == 3
     assert read(path) == STRETCHES
+    assert '\t"big" frog' in path.read_text()  # editors show quotes as they stand
 
 
 def test_a_track_belongs_to_the_recording_of_its_name_or_to_one_that_is_named(
@@ -56,6 +59,28 @@ def test_a_selection_that_stands_in_two_views_is_one_label(tmp_path: Path) -> No
     assert read(path) == [NewLabel("pond.wav", "frog", "positive", 1.0, 2.0)]
 
 
+def test_a_table_of_several_recordings_loses_none_and_has_times_of_each(tmp_path: Path) -> None:
+    path = tmp_path / "season.selections.txt"
+    path.write_text(
+        "Selection\tBegin Time (s)\tEnd Time (s)\tCommon Name\tBegin Path\tFile Offset (s)\n"
+        '1\t3.0\t6.0\t"Frog\t/a/dawn.wav\t3.0\n'
+        "2\t66.0\t69.0\tDuck\t/a/dusk.wav\t6.0\n"
+        "1\t69.0\t72.0\tFrog\t/a/dusk.wav\t9.0\n"
+    )
+    assert read(path) == [
+        NewLabel("dawn.wav", '"Frog', "positive", 3.0, 6.0),
+        NewLabel("dusk.wav", "Duck", "positive", 6.0, 9.0),
+        NewLabel("dusk.wav", "Frog", "positive", 9.0, 12.0),
+    ]
+
+
+@pytest.mark.parametrize("mark", ["\n", "\x0b", "\x85", "\u2028"])
+def test_a_name_of_several_lines_stays_one_cell(tmp_path: Path, mark: str) -> None:
+    path, name = tmp_path / "labels.csv", f"po{mark}nd.wav"
+    write(path, [Label(1, 7, name, "frog", "positive", None, None, "ann", 10.0)], {})
+    assert read(path) == [NewLabel(name, "frog")]
+
+
 def test_the_events_of_viola_classify_are_labels_too(tmp_path: Path) -> None:
     path = tmp_path / "events.csv"
     path.write_text("file,start_s,end_s,label,score,windows\npond.wav,0,1.5,frog,0.9,3\n")
@@ -66,6 +91,7 @@ def test_the_events_of_viola_classify_are_labels_too(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.csv", "name,label\nx,frog\n", "columns name, label; file and label are needed"),
+        ("a.csv", "file;label\nx;frog\n", "columns file;label; .*with commas between"),
         ("a.csv", "file,label\nx.wav,\n", "line 2: expected a recording and a label"),
         ("a.csv", "file,label,verdict\nx.wav,frog,maybe\n", "verdict 'maybe'; expected one of"),
         ("a.csv", "file,start_s,end_s,label\nx.wav,1,,frog\n", "both start_s and end_s"),

@@ -1,4 +1,4 @@
-"""What a classifier answered to clips that it was not trained on, and what that says in words.
+"""What a classifier answered to labelled clips, and what that says in words.
 
 Letters: `N` clips, `K` labels.
 """
@@ -41,6 +41,7 @@ class Tested:
         probabilities: (N, K) what was answered.
         predicted: (N, K) which labels were said to hold.
         is_known: (N,) whether a clip was not called novel.
+        n_learnt: how many of the clips are known to be among those that it was trained on.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Tested:
     probabilities: Array
     predicted: NDArray[np.bool_]
     is_known: NDArray[np.bool_]
+    n_learnt: int = 0
 
     @property
     def is_right(self) -> NDArray[np.bool_]:
@@ -124,19 +126,25 @@ class Tested:
 
 def verdict(tested: Tested) -> list[str]:
     """How good the classifier is, in sentences."""
+    clips, sentences = f"{len(tested.files)} clips that it was not trained on", []
+    if tested.n_learnt:
+        clips = f"{len(tested.files)} clips"
+        sentences.append(
+            f"It was trained on {tested.n_learnt} of these clips at least, so that what follows is "
+            "too good: test it on others."
+        )
     if tested.multi_label:
         precision = _percent(tested.mean_average_precision)
-        first = (
-            f"On {len(tested.files)} clips that it was not trained on its mean average precision "
-            f"over the labels is {precision}; all labels of a clip are right for "
-            f"{_percent(tested.accuracy)}."
+        sentences.append(
+            f"On {clips} its mean average precision over the labels is {precision}; all labels of "
+            f"a clip are right for {_percent(tested.accuracy)}."
         )
-        return [first, *_weakest(tested)]
+        return [*sentences, *_weakest(tested)]
     name, share = tested.commonest
-    sentences = [
-        f"It is right about {_percent(tested.accuracy)} of {len(tested.files)} clips that it was "
-        f"not trained on; always saying {name!r} would be right about {_percent(share)}."
-    ]
+    sentences.append(
+        f"It is right about {_percent(tested.accuracy)} of {clips}; always saying {name!r} would "
+        f"be right about {_percent(share)}."
+    )
     if tested.accuracy < share + LITTLE:
         sentences.append(
             "It has learnt next to nothing: more clips, or labels that can be heard, are needed."

@@ -14,6 +14,8 @@ from models.labelled.tasks import Task
 from models.modelfile import ModelFileError, WrongKindError
 from models.runtime import Encoder
 
+SAME = 1e-4  # novelty of a clip that the classifier was trained on, at the precision of its file
+
 
 def answers_to(
     classifier: Classifier,
@@ -56,6 +58,7 @@ def answers_to(
         probabilities=probabilities,
         predicted=predicted,
         is_known=np.array([not card.is_novel(float(far)) for far in found.novelty]),
+        n_learnt=int((found.novelty < SAME).sum()),
     )
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from models.labelled.splits import Round
-from models.labelled.tasks import Task
+from models.labelled.tasks import Task, TaskError
 from models.progress import TITLE, Bar
 from training.evaluation import neighbours, scores
 from training.evaluation.embeddings import Subject, embeddings
@@ -96,8 +96,11 @@ def evaluate(
     """Every measure of every subject on every task; tasks in turn, subjects within each.
 
     Raises:
-        TaskError: a file cannot be decoded and is not to be left out.
+        TaskError: a file cannot be decoded and is not to be left out, or no round of a task tests
+            a label that it trains on.
     """
+    for task in tasks:
+        _check_rounds(task)
     results = []
     with _bars(console) as bars:
         for task in tasks:
@@ -107,11 +110,21 @@ def evaluate(
             for index, reason in broken.items():
                 console.print(f"left out {task.files[index].name}: {reason}", markup=False)
             rest = task.without(sorted(broken)) if broken else task
+            _check_rounds(rest)
             results += [
                 _probe(rest, subject, found, settings, bars)
                 for subject, found in zip(subjects, vectors, strict=True)
             ]
     return results
+
+
+def _check_rounds(task: Task) -> None:
+    labels = task.one_hot
+    if not any((labels[r.train].any(0) & labels[r.test].any(0)).any() for r in task.rounds):
+        raise TaskError(
+            f"{task.name}: no round tests a label that it trains on; each label needs clips in at "
+            "least two folds or groups, and some more to validate"
+        )
 
 
 def _embed(
@@ -189,14 +202,15 @@ def _measure(task: Task, ask: Ask, settings: Settings, n_seeds: int) -> Measure:
 
 
 def _search(task: Task, vectors: Floats, settings: Settings) -> Measure:
-    """mAP@10 of each round: test clips look for training clips of their label."""
+    """mAP@10 of each round: test clips look for training clips of their label, where there are."""
     labels = task.one_hot
     found = np.full(len(labels), np.nan)
     values = []
     for round_ in task.rounds:
         precision = neighbours.average_precision_at(vectors, labels, round_, SEARCH_DEPTH)
         found[round_.test] = precision
-        values.append(float(np.nanmean(precision)))
+        if not np.isnan(precision).all():
+            values.append(float(np.nanmean(precision)))
     known = np.flatnonzero(~np.isnan(found))
     groups = None if task.groups is None else task.groups[known]
     low, high = scores.interval_of_mean(found[known], groups, settings.seed)

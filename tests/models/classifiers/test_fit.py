@@ -341,6 +341,16 @@ def test_a_classifier_is_put_to_other_clips(
     assert (again.exit_code, "--force" in again.output) == (2, True)
 
 
+def test_clips_that_a_classifier_learnt_from_are_no_test_and_it_says_so(
+    fitted: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    task, head, model = fitted
+    result = run("evaluate", head, model, task, "--cache", tmp_path / "cache")
+    assert re.search(r"trained on \d+ of these\s+clips at least", result.output), result.output
+    assert "of 30 clips; always saying" in " ".join(result.output.split())
+    assert "not trained on" not in result.output
+
+
 def test_a_classifier_is_not_put_to_what_it_cannot_answer(
     fitted: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:

@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 
 import viola
 from models.labelled import tasks
-from models.labelled.tasks import Task
-from tests.labelled import clip, table_of_folds, write_clip
+from models.labelled.tasks import Task, TaskError
+from tests.labelled import clip, table_of_folds, write_clip, write_table
 from tests.signals import noise
 from training.evaluation import figures, report
 from training.evaluation.embeddings import Subject
@@ -109,6 +109,21 @@ def test_several_labels_are_scored_by_map(tmp_path: Path) -> None:
     assert good.measures["linear"].mean > 0.8 > bad.measures["linear"].mean
     assert good.measures["linear"].confusion == ()
     assert len(good.measures["linear"].by_class) == 3
+
+
+@pytest.mark.parametrize("n_shared", [0, 1])
+def test_labels_of_one_group_alone_are_no_test_of_search(tmp_path: Path, n_shared: int) -> None:
+    labels = ["high", "low"] * n_shared or ["high"]
+    rows = [f"a{i}.wav,{label},a" for i, label in enumerate(labels * 4)]
+    rows += [f"b{i}.wav,low,b" for i in range(4)] + [f"c{i}.wav,mid,c" for i in range(4)]
+    task = tasks.load(write_table(tmp_path, "file_name,label,group", rows), 0.2)
+    if not n_shared:
+        with pytest.raises(TaskError, match="no round tests a label that it trains on"):
+            measured(task, tmp_path)
+        return
+    search = measured(task, tmp_path)[0].measures["search"]
+    assert 0 < len(search.values) < len(task.rounds)  # nothing is looked for in that of group c
+    assert math.isfinite(search.mean)
 
 
 def test_the_report_is_one_file_and_the_results_are_numbers(results: list, tmp_path: Path) -> None:

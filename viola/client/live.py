@@ -32,11 +32,11 @@ class LiveRequest:
     sample_rate: int
     asked: Mapping[str, Any]
 
-    def opening(self, block: Block) -> str:
-        """The first message; the first block says which samples come."""
+    def opening(self, encoding: str) -> str:
+        """The first message."""
         given = {name: value for name, value in self.asked.items() if value is not None}
         about = {"sample_rate": self.sample_rate, "output": "base64"}
-        return json.dumps(about | {"encoding": _encoding(block)} | given)
+        return json.dumps(about | {"encoding": encoding} | given)
 
     @property
     def handshake(self) -> dict[str, Any]:
@@ -51,17 +51,19 @@ def listen(request: LiveRequest, blocks: Iterable[Block]) -> Iterator[Window]:
     Raises:
         ServiceError: the service refused or broke off.
         Unreachable: nobody listens there.
+        ValueError: a block that is no mono samples, or of another kind than the first.
     """
     later = iter(blocks)
     first = next(later, None)
     if first is None:
         return
+    encoding = _encoding(first)
     try:
         with sync_client.connect(request.connection.live_address, **request.handshake) as socket:
             with suppress(ConnectionClosed):  # what broke it off is the last message
-                socket.send(request.opening(first))
+                socket.send(request.opening(encoding))
                 for block in _chain(first, later):
-                    for message in _messages(block):
+                    for message in _messages(block, encoding):
                         socket.send(message)
                     yield from _windows(_arrived(socket))
                 socket.send(END)
@@ -76,19 +78,25 @@ async def listen_async(request: LiveRequest, blocks: AsyncIterable[Block]) -> As
     """The same on an event loop: blocks are sent while windows are awaited."""
 
     async def send(socket: Any, first: Block, later: AsyncIterator[Block]) -> None:
-        with suppress(ConnectionClosed):
-            await socket.send(request.opening(first))
-            for message in _messages(first):
+        try:
+            await socket.send(request.opening(encoding))
+            for message in _messages(first, encoding):
                 await socket.send(message)
             async for block in later:
-                for message in _messages(block):
+                for message in _messages(block, encoding):
                     await socket.send(message)
             await socket.send(END)
+        except ConnectionClosed:
+            pass
+        except Exception:  # of the blocks; whoever awaits windows would go on waiting
+            await socket.close()
+            raise
 
     later, address = aiter(blocks), request.connection.live_address
     first = await anext(later, None)
     if first is None:
         return
+    encoding = _encoding(first)
     try:
         async with asyncio_client.connect(address, **request.handshake) as socket:
             sender = asyncio.create_task(send(socket, first, later))
@@ -127,11 +135,25 @@ def _chain(first: Block, later: Iterator[Block]) -> Iterator[Block]:
 
 
 def _encoding(block: Block) -> str:
+    """How a block is sent.
+
+    Raises:
+        ValueError: its shape or its numbers are none of a stream.
+    """
+    if block.ndim != 1:
+        raise ValueError(
+            f"a block of shape {block.shape}; expected (S,): take one channel, block[:, 0], or "
+            "their mean, block.mean(axis=1)"
+        )
+    if block.dtype != np.int16 and block.dtype.kind != "f":
+        raise ValueError(f"a block of {block.dtype}; expected floats in [-1, 1], or int16")
     return "s16le" if block.dtype == np.int16 else "f32le"
 
 
-def _messages(block: Block) -> Iterator[bytes]:
-    pcm = block.astype("<i2" if block.dtype == np.int16 else "<f4").tobytes()
+def _messages(block: Block, encoding: str) -> Iterator[bytes]:
+    if _encoding(block) != encoding:
+        raise ValueError(f"a block of {block.dtype} in a stream of {encoding}: send one kind only")
+    pcm = block.astype("<i2" if encoding == "s16le" else "<f4").tobytes()
     return (pcm[at : at + MESSAGE_BYTES] for at in range(0, len(pcm), MESSAGE_BYTES))
 
 

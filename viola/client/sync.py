@@ -115,13 +115,14 @@ class Client:
         """Hear a live stream: blocks of samples in, a window for every hop out, as it is heard.
 
         Args:
-            blocks: samples (S,), floats or int16, of any length.
+            blocks: samples (S,), all floats or all int16, of any length.
             sample_rate: Hz, 8,000 to 48,000.
             asked: window_s, hop_s, model, head, top_k.
 
         Raises:
             ServiceError: the service refused or broke off.
             Unreachable: nobody listens there.
+            ValueError: a block that is none of these.
         """
         return listen(LiveRequest(self.connection, sample_rate, asked), blocks)
 

@@ -260,6 +260,34 @@ def test_a_live_stream_has_the_windows_of_the_file(client: viola.Client, clip: P
         list(client.listen(blocks, sample_rate=1))
 
 
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (np.zeros((800, 2), np.float32), "block.mean"),
+        (np.zeros(800, np.int32), "int32"),
+        (np.zeros(800, np.int16), "one kind"),
+    ],
+)
+def test_a_live_block_that_would_be_taken_for_another_sound_is_refused(
+    client: viola.Client, address: str, second: Any, message: str
+) -> None:
+    blocks = [np.zeros(800, np.float32), second]
+
+    async def later() -> AsyncIterator[Any]:
+        for block in blocks:
+            yield block
+
+    async def at_once() -> None:
+        async with viola.AsyncClient(address) as awaited, asyncio.timeout(10):
+            async for _ in awaited.listen(later(), sample_rate=16_000):
+                pass
+
+    with pytest.raises(ValueError, match=message):
+        list(client.listen(blocks, sample_rate=16_000))
+    with pytest.raises(ValueError, match=message):
+        asyncio.run(at_once())
+
+
 def test_the_async_client_does_the_same(address: str, clip: Path) -> None:
     samples = sf.read(clip, dtype="float32")[0]
 

@@ -294,18 +294,13 @@ def vectors(
     """Write all vectors of a collection into a table, as viola embed does; viola index reads it."""
     from rich.console import Console
 
-    from service.commands.tables import writing
-    from service.commands.vector_tables import rows_of
+    from service.commands.vector_tables import write_table
 
     keep_existing(out, force=force)
-    n_rows = 0
     with _opened(data, model, 1, must_exist=True) as (store, encoder):
         found = store.collections.get(whose(owner, collection), collection)
         _check_space(found, encoder)
-        with writing(out, encoder.card) as table:
-            for row in rows_of(store, found):
-                table.add(row)
-                n_rows += 1
+        n_rows = write_table(store, found, encoder.card, out)
     Console(stderr=True, soft_wrap=True).print(f"{out}: {n_rows} vectors", markup=False)
 
 

@@ -5,17 +5,22 @@ Letters: `N` windows, `D` embedding dim.
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 
+from models.atomic import replacing
+from models.modelfile import Card
 from models.runtime import Floats
 from service.collections.records import Collection, NewItem
 from service.collections.store import Store
 from service.commands.indexing import COMMIT_ITEMS, UNBOUNDED, vectors_digest
-from service.commands.tables import ROWS_IN_A_GROUP, Row, TableError
+from service.commands.tables import ROWS_IN_A_GROUP, Row, TableError, check_target, writing
+from service.formats.collection_requests import ItemAbout
+from service.formats.exports import Part, parquet, parts_of
 
 # What libraries raise for a file that is something else
 _UNREADABLE = (
@@ -33,6 +38,24 @@ _UNREADABLE = (
 READ = (".npz", ".parquet", ".jsonl")
 
 
+class _Source(NamedTuple):
+    """The recording that a row is of; what a table does not say is None."""
+
+    file: str
+    id: str | None = None
+    metadata: str | None = None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A window of a table, with its vector (D,)."""
+
+    source: _Source
+    start_s: float
+    end_s: float
+    vector: Floats
+
+
 def is_table(file: Path) -> bool:
     """Whether a file is a table of vectors rather than audio."""
     return file.suffix in READ
@@ -41,11 +64,11 @@ def is_table(file: Path) -> bool:
 def add_table(store: Store, collection: Collection, path: Path) -> tuple[int, int]:
     """Add the recordings of a table: how many were added, how many were there already.
 
-    A recording is the rows of one file. It is known again by its vectors, since the table does not
-    hold the file.
+    A recording is the rows of one id, else of one file. It is known again by its vectors, since the
+    table does not hold the file.
 
     Raises:
-        TableError: it is no such table, or its vectors are of another space.
+        TableError: it is no such table, its vectors are of another space, or an id is taken.
     """
     if _has_a_row_a_file(path):
         return _add_rows(store, collection, path)
@@ -54,12 +77,15 @@ def add_table(store: Store, collection: Collection, path: Path) -> tuple[int, in
     if space_id != terms.space_id:
         raise TableError(
             f"{path} holds vectors of space {space_id}; the collection {collection.name} is of "
-            f"space {terms.space_id}"
+            f"space {terms.space_id}: name another collection, and by --model who computed them"
         )
     new = list(_items(path, rows, terms.dimensions))
     n_added = 0
     for first in range(0, len(new), COMMIT_ITEMS):
         some = store.items.add(collection, new[first : first + COMMIT_ITEMS], UNBOUNDED)
+        taken = [added.refusal for added in some if added.refusal is not None]
+        if taken:
+            raise TableError(f"{path}: {taken[0]}")
         n_added += sum(added.is_new for added in some)
     return n_added, len(new) - n_added
 
@@ -86,28 +112,41 @@ def _add_rows(store: Store, collection: Collection, path: Path) -> tuple[int, in
     return added.new, added.known
 
 
-def rows_of(store: Store, collection: Collection) -> Iterator[Row]:
-    """Every window of a collection, under the name of its file, else under its id."""
-    for windows in store.windows.after(collection, 0):
-        items = store.items.by_key(collection, np.unique(windows.items).tolist())
-        rows = zip(
-            windows.items.tolist(),
-            windows.start_s.tolist(),
-            windows.end_s.tolist(),
-            windows.vectors,
-            strict=True,
-        )
-        for key, start_s, end_s, vector in rows:
-            if key in items:  # and not deleted meanwhile
-                yield Row(items[key].file or items[key].id, start_s, end_s, vector)
+def write_table(store: Store, collection: Collection, card: Card, out: Path) -> int:
+    """Write every window of a collection, under the name of its file, else its id; how many.
+
+    A Parquet file tells the ids and the metadata of the recordings as well.
+
+    Raises:
+        TableError: the file cannot be written so.
+    """
+    parts, n_rows = parts_of(store, collection), 0
+
+    def counted() -> Iterator[Part]:
+        nonlocal n_rows
+        for part in parts:
+            n_rows += len(part.windows)
+            yield part
+
+    if out.suffix == ".parquet":
+        check_target(out, (".parquet",))
+        with replacing(out) as temporary, temporary.open("wb") as file:
+            file.writelines(parquet(collection, counted()))
+        return n_rows
+    with writing(out, card) as table:
+        for part in counted():
+            for said, vector in zip(part.rows(), part.windows.vectors, strict=True):
+                table.add(Row(said[1], said[2], said[3], vector))
+    return n_rows
 
 
-def _items(path: Path, rows: list[Row], dimensions: int) -> Iterator[NewItem]:
-    by_file: dict[str, list[Row]] = {}
+def _items(path: Path, rows: list[_Row], dimensions: int) -> Iterator[NewItem]:
+    by_source: dict[_Source, list[_Row]] = {}
     for row in rows:
-        by_file.setdefault(row.file, []).append(row)
-    for file, some in by_file.items():
-        vectors: Floats = np.stack([row.embedding for row in some]).astype(np.float32)
+        by_source.setdefault(row.source, []).append(row)
+    for source, some in by_source.items():
+        vectors: Floats = np.stack([row.vector for row in some]).astype(np.float32)
+        file = source.file
         if vectors.shape[1] != dimensions:
             raise TableError(
                 f"{path}: the vectors of {file} have {vectors.shape[1]} values; "
@@ -117,21 +156,46 @@ def _items(path: Path, rows: list[Row], dimensions: int) -> Iterator[NewItem]:
             raise TableError(f"{path}: a vector of {file} is not finite")
         start_s = np.array([row.start_s for row in some])
         end_s = np.array([row.end_s for row in some])
+        if len(np.unique(start_s)) < len(start_s):
+            raise TableError(
+                f"{path}: two windows of {file} begin at the same time, as if it were several "
+                "recordings; a column id tells those of one name apart, as in the .parquet of "
+                "viola vectors"
+            )
+        about = _about(path, source)
         digest = vectors_digest(file, vectors, start_s, end_s)
-        yield NewItem(digest, start_s, end_s, vectors, float(end_s.max()), file=file)
+        yield NewItem(
+            digest,
+            start_s,
+            end_s,
+            vectors,
+            float(end_s.max()),
+            id=about.id,
+            file=file,
+            metadata=about.metadata,
+        )
 
 
-def _read(path: Path) -> tuple[list[Row], str]:
+def _about(path: Path, source: _Source) -> ItemAbout:
+    try:
+        return ItemAbout.model_validate(
+            {"id": source.id, "metadata": json.loads(source.metadata or "{}")}
+        )
+    except (TypeError, ValueError) as error:
+        raise TableError(f"{path}: id or metadata of {source.file}: {error}") from None
+
+
+def _read(path: Path) -> tuple[list[_Row], str]:
     """The rows of a table, and the space of its vectors."""
     try:
         reader = {".npz": _read_npz, ".parquet": _read_parquet, ".jsonl": _read_jsonl}[path.suffix]
-        files, start_s, end_s, vectors, space_id = reader(path)
-        return _rows(files, start_s, end_s, vectors), space_id
+        sources, start_s, end_s, vectors, space_id = reader(path)
+        return _rows(sources, start_s, end_s, vectors), space_id
     except _UNREADABLE as error:
         raise TableError(f"{path} is no table of vectors of viola embed: {error}") from None
 
 
-def _rows(files: Any, start_s: Any, end_s: Any, vectors: Any) -> list[Row]:
+def _rows(sources: Any, start_s: Any, end_s: Any, vectors: Any) -> list[_Row]:
     """The rows of a table from its columns.
 
     Raises:
@@ -145,14 +209,15 @@ def _rows(files: Any, start_s: Any, end_s: Any, vectors: Any) -> list[Row]:
     if not lasts.all():
         row = int(np.argmin(lasts))
         raise ValueError(f"row {row} lasts from {times[0, row]} to {times[1, row]} s")
-    columns = zip(files, *times.tolist(), matrix, strict=True)
-    return [Row(str(file), start, end, vector) for file, start, end, vector in columns]
+    columns = zip(sources, *times.tolist(), matrix, strict=True)
+    return [_Row(source, start, end, vector) for source, start, end, vector in columns]
 
 
 def _read_npz(path: Path) -> tuple[Any, Any, Any, Any, str]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as table:
-        columns = [table[name] for name in ("file", "start_s", "end_s", "embedding")]
-        return *columns, str(table["space_id"])
+        columns = [table[name] for name in ("start_s", "end_s", "embedding")]
+        sources = [_Source(str(file)) for file in table["file"]]
+        return sources, *columns, str(table["space_id"])
 
 
 def _read_parquet(path: Path) -> tuple[Any, Any, Any, Any, str]:
@@ -160,9 +225,16 @@ def _read_parquet(path: Path) -> tuple[Any, Any, Any, Any, str]:
 
     table = pyarrow.parquet.read_table(path)
     metadata = table.schema.metadata or {}
-    columns = [table[name].to_pylist() for name in ("file", "start_s", "end_s")]
+    unsaid = [None] * len(table)
+    about = (
+        table[name].to_pylist() if name in table.column_names else unsaid
+        for name in ("id", "metadata")
+    )
+    files = map(str, table["file"].to_pylist())
+    sources = [_Source(*said) for said in zip(files, *about, strict=True)]
+    columns = [table[name].to_pylist() for name in ("start_s", "end_s")]
     vectors = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
-    return *columns, vectors, metadata[b"space_id"].decode()
+    return sources, *columns, vectors, metadata[b"space_id"].decode()
 
 
 def _read_jsonl(path: Path) -> tuple[Any, Any, Any, Any, str]:
@@ -171,6 +243,7 @@ def _read_jsonl(path: Path) -> tuple[Any, Any, Any, Any, str]:
     spaces = {row["space_id"] for row in rows}
     if len(spaces) != 1:
         raise ValueError(f"it holds vectors of {len(spaces)} spaces")
-    columns = [[row[name] for row in rows] for name in ("file", "start_s", "end_s")]
+    sources = [_Source(str(row["file"])) for row in rows]
+    columns = [[row[name] for row in rows] for name in ("start_s", "end_s")]
     vectors = np.array([row["embedding"] for row in rows], np.float32)
-    return *columns, vectors, spaces.pop()
+    return sources, *columns, vectors, spaces.pop()

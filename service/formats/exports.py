@@ -13,10 +13,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from service.collections.records import Collection, Item, Vectors
+from service.collections.store import Store
 from service.untrusted import cell
 
 Export = Literal["parquet", "npy", "csv"]
 EXPORTS: tuple[Export, ...] = get_args(Export)
+ROWS = 1024  # windows that are read at a time, and in a row group of Parquet
 COLUMNS = ("id", "file", "start_s", "end_s", "metadata")
 
 
@@ -37,6 +39,17 @@ class Part:
             item = self.items[key]
             metadata = json.dumps(dict(item.metadata), ensure_ascii=False)
             yield item.id, item.file or item.id, start_s, end_s, metadata
+
+
+def parts_of(store: Store, collection: Collection) -> Iterator[Part]:
+    """All windows of a collection, some at a time, as they are when they are read."""
+    last = 0
+    while len(windows := store.windows.page(collection, last, ROWS)):
+        last = int(windows.windows[-1])
+        items = store.items.by_key(collection, sorted(set(windows.items.tolist())))
+        there = np.isin(windows.items, list(items))  # and not deleted meanwhile
+        if there.any():
+            yield Part(windows.where(there), items)
 
 
 Write = Callable[[Collection, Iterator[Part]], Iterator[bytes]]

@@ -1,20 +1,17 @@
 """A collection that is sent as a file, some windows at a time, however many there are."""
 
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
-import numpy as np
 from fastapi import Request
 from starlette.responses import StreamingResponse
 
 from service.collecting import Collecting
 from service.collections.records import Collection
 from service.context import Context
-from service.formats.exports import FORMS, Export, Part
+from service.formats.exports import FORMS, ROWS, Export, parts_of
 from service.streams.lines import begun
 from service.threads import one_by_one
 
-ROWS = 1024  # windows that are read at a time, and in a row group of Parquet
 COPIES = 3  # of them: as they are read, as the file holds them, and on their way
 
 
@@ -32,20 +29,10 @@ async def send_export(
     async with AsyncExitStack() as stack:
         stack.enter_context(shared.streams.slot())
         await request.state.share.take(COPIES * 4 * rows * collection.terms.dimensions)
-        content = one_by_one(kind.write(collection, _parts(collected, collection)))
+        content = one_by_one(kind.write(collection, parts_of(collected.store, collection)))
         response = await begun(request, shared, content, kind.media_type, stack)
         name = f"{collection.name.rpartition(':')[2]}.{kind.suffix}"
         response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
         response.headers["Viola-Space-Id"] = collection.terms.space_id
         return response
     raise AssertionError("nothing is suppressed")
-
-
-def _parts(collected: Collecting, collection: Collection) -> Iterator[Part]:
-    store, last = collected.store, 0
-    while len(windows := store.windows.page(collection, last, ROWS)):
-        last = int(windows.windows[-1])
-        items = store.items.by_key(collection, sorted(set(windows.items.tolist())))
-        there = np.isin(windows.items, list(items))  # and not deleted meanwhile
-        if there.any():
-            yield Part(windows.where(there), items)

@@ -9,10 +9,11 @@ import httpx
 import numpy as np
 import pyarrow.parquet
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import viola
 from service.collections.store import open_store
+from service.formats import exports
 from service.streams import exporting
 from tests.service.conftest import Serve, encoded, tone
 from tests.service.test_collections import TONES, add
@@ -54,7 +55,7 @@ def test_parquet_holds_every_window_and_goes_into_another_collection(
     rows: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(exporting, "ROWS", rows)
+    monkeypatch.setattr(exports, "ROWS", rows)
     answer = client.get(URL)
     assert answer.headers["Content-Type"] == "application/vnd.apache.parquet"
     assert answer.headers["Content-Disposition"] == 'attachment; filename="tones.parquet"'
@@ -70,6 +71,41 @@ def test_parquet_holds_every_window_and_goes_into_another_collection(
     command = ["index", str(path), "-o", str(tmp_path / "data"), "--window-s", "1"]
     done = CliRunner().invoke(viola.build(), [*command, "--model", str(model_file)])
     assert f"holds 7 recordings, {len(ids)} windows" in done.output, done.output
+
+
+def test_recordings_of_one_name_come_back_with_their_ids_and_metadata(
+    serve: Serve, tmp_path: Path, model_file: Path
+) -> None:
+    def run(*arguments: object) -> Result:
+        model = ("--model", model_file)
+        return CliRunner().invoke(viola.build(), [*map(str, arguments), *map(str, model)])
+
+    with serve(data=tmp_path / "data") as client:
+        client.put("/v1/collections/wood", json={"window_s": 1.0})
+        for id, hz in (("north", 300), ("south", 500)):
+            file = {"file": ("rec.wav", encoded(tone(2.0, hz=hz)))}
+            given = {"id": id, "metadata": f'{{"hz": {hz}}}'}
+            assert client.post("/v1/collections/wood/items", files=file, data=given).is_success
+        downloaded = tmp_path / "http.parquet"
+        downloaded.write_bytes(client.get("/v1/collections/wood/vectors").content)
+    for suffix in (".parquet", ".npz"):
+        asked = ("vectors", "--data", tmp_path / "data", "--collection", "wood")
+        written = run(*asked, "-o", tmp_path / f"cli{suffix}")
+        assert (written.exit_code, "4 vectors" in written.output) == (0, True), written.output
+    for name in ("http", "cli"):
+        into = run("index", tmp_path / f"{name}.parquet", "-o", tmp_path / name)
+        assert "2 added" in into.output
+        store = open_store(tmp_path / name)
+        collection = store.collections.get("", "sounds")
+        north, south = store.items.named(collection, ["north", "south"])
+        assert (north.metadata, south.metadata) == ({"hz": 300}, {"hz": 500})
+        assert (north.file, north.n_windows, south.n_windows) == ("rec.wav", 2, 2)
+        store.close()
+    wood = ("--collection", "wood", "--window-s", 1)
+    taken = run("index", downloaded, "-o", tmp_path / "data", *wood)
+    assert (taken.exit_code, "'north' is here already" in taken.output) == (2, True)
+    unclear = run("index", tmp_path / "cli.npz", "-o", tmp_path / "npz")
+    assert (unclear.exit_code, "several recordings" in unclear.output) == (2, True)
 
 
 def test_an_array_and_a_listing_have_the_same_rows(client: httpx.Client, folder: Path) -> None:

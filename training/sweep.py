@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from models.atomic import replacing
 from training import checkpoint, loop
@@ -196,7 +196,7 @@ def _number(value: float | None, digits: int) -> str:
 
 def table(rows: Sequence[Row]) -> Table:
     """The rows for a screen."""
-    shown = Table(*COLUMNS, box=None)
+    shown = Table(Column(COLUMNS[0], overflow="fold"), *COLUMNS[1:], box=None)
     for row in rows:
         shown.add_row(*cells(row))
     return shown

@@ -144,7 +144,9 @@ def _items(path: Path, rows: list[_Row], dimensions: int) -> Iterator[NewItem]:
     by_source: dict[_Source, list[_Row]] = {}
     for row in rows:
         by_source.setdefault(row.source, []).append(row)
-    for source, some in by_source.items():
+    for source, all_of_it in by_source.items():
+        # A file that was embedded twice has each window twice
+        some = list({(row.start_s, row.vector.tobytes()): row for row in all_of_it}.values())
         vectors: Floats = np.stack([row.vector for row in some]).astype(np.float32)
         file = source.file
         if vectors.shape[1] != dimensions:

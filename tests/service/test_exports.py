@@ -76,6 +76,8 @@ def test_parquet_holds_every_window_and_goes_into_another_collection(
 def test_recordings_of_one_name_come_back_with_their_ids_and_metadata(
     serve: Serve, tmp_path: Path, model_file: Path
 ) -> None:
+    (tmp_path / "rec.wav").write_bytes(encoded(tone(2.0)))
+
     def run(*arguments: object) -> Result:
         model = ("--model", model_file)
         return CliRunner().invoke(viola.build(), [*map(str, arguments), *map(str, model)])
@@ -104,6 +106,9 @@ def test_recordings_of_one_name_come_back_with_their_ids_and_metadata(
     wood = ("--collection", "wood", "--window-s", 1)
     taken = run("index", downloaded, "-o", tmp_path / "data", *wood)
     assert (taken.exit_code, "'north' is here already" in taken.output) == (2, True)
+    twice = run("embed", rec := tmp_path / "rec.wav", rec, "-o", tmp_path / "twice.npz")
+    assert "2 files embedded" in twice.output
+    assert "1 windows; 1 added" in run("index", tmp_path / "twice.npz", "-o", tmp_path / "t").output
     unclear = run("index", tmp_path / "cli.npz", "-o", tmp_path / "npz")
     assert (unclear.exit_code, "several recordings" in unclear.output) == (2, True)
 

@@ -1,5 +1,6 @@
 """Seeds and settings of one recipe, as one table."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from rich.console import Console
 from tests.training.stores import write_task
 from training.data.corpus import Corpus
 from training.recipe import RecipeError
-from training.sweep import Row, Variant, cells, sweep, variants
+from training.sweep import Row, Variant, cells, sweep, table, variants
 
 CPU = torch.device("cpu")
 TINY = ["encoder.embed_dim=16", "objective.hidden_dim=16", "run.steps=2", "run.log_every=1"]
@@ -45,6 +46,11 @@ def test_a_sweep_has_a_row_a_variant_and_what_is_done_is_not_done_again(
     assert good.probe_std is not None
     assert good.untrained is not None
     assert diverged.probe is None
+    narrow = Console(width=80, file=io.StringIO())
+    narrow.print(table([good, diverged]))
+    assert isinstance(narrow.file, io.StringIO)
+    for name in ("0.0001", "1e+30"):  # what tells the rows apart is all there, on some lines
+        assert name in narrow.file.getvalue()
     written = (folder / "sweep.md").read_text()
     assert written.count("\n") == 4
     assert cells(good)[3] in written

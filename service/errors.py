@@ -147,7 +147,8 @@ def _refused(error: Mapping[str, Any]) -> dict[str, Any]:
     if error["type"] == "extra_forbidden":
         reason = f"There is no parameter {name!r}."
     else:
-        reason = f"{name} = {shown} is not accepted: {error['msg']}."
+        why = error["msg"].removeprefix("Value error, ")  # what pydantic puts before our words
+        reason = f"{name} = {shown} is not accepted: {why}."
     return {"name": name, "reason": reason, "value": shown}
 
 

@@ -190,6 +190,12 @@ def test_what_is_missing_is_called_missing(client: httpx.Client) -> None:
     assert document["invalid_params"][0]["value"] is None
 
 
+def test_a_refusal_in_our_words_stands_as_it_is(client: httpx.Client) -> None:
+    asked = {"start_s": 3, "end_s": 1}
+    document = client.post("/v1/audio/embeddings", params=asked, content=b"").json()
+    assert document["detail"] == "end_s = 1 is not accepted: it must be more than start_s = 3."
+
+
 def test_no_value_in_a_live_configuration_breaks_the_service(client: httpx.Client) -> None:
     config = {"sample_rate": 16_000, "window_s": 1.0, "hop_s": 0.5, "top_k": 3}
     assert {name for name in config} <= set(LiveConfig.model_fields)

@@ -61,7 +61,8 @@ def test_links_to_files_are_followed_and_links_to_folders_are_not(folder):
     (folder / "link.wav").symlink_to(folder / "z.ogg")
     (folder / "broken.wav").symlink_to(folder / "gone.wav")
     (source,) = list_sources([folder])
-    assert names(source) == sorted([*NAMES, "link.wav"])
+    # what leads nowhere is listed, so that its failure is told
+    assert names(source) == sorted([*NAMES, "broken.wav", "link.wav"])
 
 
 def test_a_name_that_is_not_utf8_is_refused(folder):

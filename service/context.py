@@ -17,6 +17,7 @@ from service.engine import Engine
 from service.inference.catalogue import Catalogue, Served
 from service.inference.watchdog import Watchdog
 from service.naming import MAX_ID, MAX_NAME, NAME
+from service.parameters import PLAIN
 from service.problems import Problem
 from service.queueing import Queueing
 from service.schemas import SelfTestReport
@@ -123,7 +124,7 @@ Queued = Annotated[Queueing, Depends(_queued)]
 KeyInPath = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 NameInPath = Annotated[str, Path(pattern=NAME, max_length=MAX_NAME)]
 IdInPath = Annotated[str, Path(max_length=MAX_ID), AfterValidator(normal)]
-NumberInPath = Annotated[int, Path(ge=1, le=2**62)]
+NumberInPath = Annotated[int, Path(ge=1, le=2**62), PLAIN]
 
 
 def model_of(shared: Context, collection: Collection) -> Served[Encoder]:

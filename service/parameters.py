@@ -1,8 +1,9 @@
 """What a request may ask for, in the query or as fields of the form; the form's fields win.
 
-Every number that a client gives has one of the types below, which are finite and have bounds.
+Every number that a client gives is finite, has bounds, and is `PLAIN`.
 """
 
+import re
 from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -18,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticKnownError
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError
 
 from models.audio import MAX_TIME_S, Selection
 from service.output_names import ENCODINGS, OUTPUTS
@@ -42,11 +43,26 @@ MAX_SCORE = 1e6  # of a threshold, which logits are compared with too
 MAX_COUNT = 2**31 - 1
 MAX_UNKNOWN = 4  # members that mean nothing and are told of; one is enough to refuse a request
 
-Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
-Score = Annotated[float, Field(ge=-MAX_SCORE, le=MAX_SCORE, allow_inf_nan=False)]
-TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K)]
-Dimensions = Annotated[int, Field(ge=1, le=MAX_COUNT)]
-Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+_NUMBER = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def _plain(given: Any) -> Any:
+    if isinstance(given, str) and not _NUMBER.fullmatch(given):
+        raise PydanticCustomError("plain_number", "Input should be a number in plain digits")
+    return given
+
+
+PLAIN = BeforeValidator(_plain)
+"""Of a number that comes as text: what Python alone takes for one, as `5_0` or ` 5`, is refused.
+
+It stands behind the bounds, else the schema would not tell of them.
+"""
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False), PLAIN]
+Score = Annotated[float, Field(ge=-MAX_SCORE, le=MAX_SCORE, allow_inf_nan=False), PLAIN]
+TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K), PLAIN]
+Dimensions = Annotated[int, Field(ge=1, le=MAX_COUNT), PLAIN]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT), PLAIN]
+Time = Annotated[float, Field(ge=0, le=MAX_TIME_S, allow_inf_nan=False), PLAIN]
 
 
 def _about(outputs: Iterable[str]) -> str:
@@ -115,18 +131,12 @@ class SelectionParameters(BaseModel):
         pattern=r"^(mix|[0-9]{1,2})$",
         description="A channel's number, from 0; `mix` is the mean of all of them.",
     )
-    start_s: float = Field(
+    start_s: Time = Field(
         default=0.0,
-        ge=0,
-        le=MAX_TIME_S,
-        allow_inf_nan=False,
         description="Seconds from the recording's beginning, from which it is read.",
     )
-    end_s: float | None = Field(
+    end_s: Annotated[float, Field(gt=0, le=MAX_TIME_S, allow_inf_nan=False), PLAIN] | None = Field(
         default=None,
-        gt=0,
-        le=MAX_TIME_S,
-        allow_inf_nan=False,
         description="Seconds from the recording's beginning, to which it is read; else to its end.",
     )
 

@@ -15,13 +15,12 @@ from pydantic import (
     model_validator,
 )
 
-from models.audio import MAX_TIME_S
 from service.collections.filters import EVERYTHING, Filter, Range
 from service.collections.records import NewLabel, Value
 from service.formats.exports import Export
 from service.formats.json_body import validated
 from service.naming import ItemId, LabelName, without_nul
-from service.parameters import JsonParameters, Seconds, at_most
+from service.parameters import PLAIN, JsonParameters, Seconds, Time, at_most
 from service.problems import invalid_parameter
 
 WINDOW_S = 5.0  # of a collection, unless it is made with another
@@ -65,9 +64,8 @@ Metadata = Annotated[
     AfterValidator(_short),
     at_most(MAX_METADATA),
 ]
-Time = Annotated[float, Field(ge=0, le=MAX_TIME_S, allow_inf_nan=False)]
-Cursor = Annotated[int, Field(ge=0, le=2**62)]
-Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
+Cursor = Annotated[int, Field(ge=0, le=2**62), PLAIN]
+Limit = Annotated[int, Field(ge=1, le=MAX_PAGE), PLAIN]
 
 
 class CollectionTerms(JsonParameters):
@@ -204,10 +202,10 @@ class SearchRequest(JsonParameters):
     negative: Annotated[list[Example], Field(max_length=MAX_EXAMPLES)] = Field(
         default=[], description="Sounds unlike it; they count half."
     )
-    negative_files: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)] = Field(
-        default=[], description="Which files of the form are unlike it, from 0."
+    negative_files: Annotated[list[Annotated[int, Field(ge=0), PLAIN]], Field(max_length=64)] = (
+        Field(default=[], description="Which files of the form are unlike it, from 0.")
     )
-    top_k: Annotated[int, Field(ge=1, le=MAX_HITS)] = Field(
+    top_k: Annotated[int, Field(ge=1, le=MAX_HITS), PLAIN] = Field(
         default=10, description="How many hits, at the most."
     )
     group: Literal["item", "window"] = Field(
@@ -222,7 +220,7 @@ class SearchRequest(JsonParameters):
     include_examples: bool = Field(
         default=False, description="Also find the items that are examples themselves."
     )
-    min_percentile: Annotated[float, Field(ge=0, le=100)] | None = Field(
+    min_percentile: Annotated[float, Field(ge=0, le=100), PLAIN] | None = Field(
         default=None,
         description="Leave out hits that are no closer than this percentage of random pairs.",
     )
@@ -325,7 +323,7 @@ class DuplicatesQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    confidence: Annotated[float, Field(ge=0.5, le=0.999999)] = Field(
+    confidence: Annotated[float, Field(ge=0.5, le=0.999999), PLAIN] = Field(
         default=0.99, description="That a pair is no mere neighbour: one in a hundred may be one."
     )
     limit: Limit = Field(default=100, description="How many pairs, at the most; the closest.")
@@ -334,8 +332,10 @@ class DuplicatesQuery(BaseModel):
     )
 
 
-Clusters = Annotated[int, Field(ge=1, le=100, description="How many, at the most.")]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1, description="The same one gives the same map.")]
+Clusters = Annotated[int, Field(ge=1, le=100, description="How many, at the most."), PLAIN]
+Seed = Annotated[
+    int, Field(ge=0, le=2**31 - 1, description="The same one gives the same map."), PLAIN
+]
 
 
 class MapQuery(BaseModel):

@@ -19,6 +19,7 @@ from service.formats.json_body import validated
 from service.formats.teaching_requests import TeachRequest
 from service.naming import Name
 from service.parameters import (
+    PLAIN,
     ClassificationParameters,
     Dimensions,
     EmbeddingParameters,
@@ -193,7 +194,7 @@ class JobsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: Limit = Field(default=100, description="How many, at the most.")
-    cursor: Annotated[int, Field(ge=0, le=MAX_KEY)] | None = Field(
+    cursor: Annotated[int, Field(ge=0, le=MAX_KEY), PLAIN] | None = Field(
         default=None, description="`next_cursor` of the page before."
     )
     state: Literal["queued", "running", "done", "failed", "cancelled"] | None = Field(

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.collections.choosing import Strategy
 from service.collections.teaching import Lesson, Task, Unlabelled
 from service.naming import LabelName, Name
-from service.parameters import JsonParameters
+from service.parameters import PLAIN, JsonParameters
 
 MAX_NEXT = 100
 MAX_LABELS = 1000
@@ -42,7 +42,7 @@ class TeachRequest(JsonParameters):
     licence: Annotated[str, Field(max_length=100)] = Field(
         default="unknown", description="Of the classifier, for its card."
     )
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1), PLAIN] = Field(
         default=0, description="Of splits and samples: the same labels make the same file."
     )
 
@@ -58,12 +58,12 @@ class NextQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     collection: Name = Field(description="Whose windows; of the classifier's space.")
-    n: Annotated[int, Field(ge=1, le=MAX_NEXT)] = Field(default=10, description="How many.")
+    n: Annotated[int, Field(ge=1, le=MAX_NEXT), PLAIN] = Field(default=10, description="How many.")
     strategy: Strategy = Field(
         default="mixed",
         description="`margin`: where the two best labels are closest. `diverse`: unlike all that "
         "is labelled or chosen. `mixed`: diverse among the least certain.",
     )
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1), PLAIN] = Field(
         default=0, description="Of what is drawn from a large collection."
     )

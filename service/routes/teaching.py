@@ -6,6 +6,7 @@ from typing import Annotated
 
 import structlog
 from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import Field
 from starlette.status import HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from models.classifier import Classifier
@@ -29,7 +30,7 @@ from service.inference.scoring import Scored, describe
 from service.learning import check_free, keep, learn
 from service.naming import GROUP_MARK
 from service.openapi import Responses, json_body, problem_responses
-from service.parameters import PredictionParameters
+from service.parameters import PLAIN, PredictionParameters
 from service.problems import Problem
 from service.routes.collections import USUAL
 from service.threads import in_thread
@@ -57,9 +58,10 @@ _FILE: Responses = {
     }
 }
 
-VersionInPath = Annotated[int, Path(ge=1, le=2**31 - 1)]
+Number = Annotated[int, Field(ge=1, le=2**31 - 1), PLAIN]
+VersionInPath = Annotated[Number, Path()]
 VersionInQuery = Annotated[
-    int | None, Query(ge=1, le=2**31 - 1, description="Which version; else the one that answers.")
+    Number | None, Query(description="Which version; else the one that answers.")
 ]
 
 

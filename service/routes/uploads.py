@@ -22,6 +22,7 @@ from service.context import KeyInPath, Queued, Shared
 from service.formats.answers import json_response
 from service.formats.job_answers import UploadAnswer
 from service.openapi import Responses, offset_body, problem_responses
+from service.parameters import PLAIN
 from service.problems import Problem, invalid_parameter
 from service.routes.collections import USUAL
 from service.threads import in_thread
@@ -86,7 +87,9 @@ async def create_upload(
     request: Request,
     shared: Shared,
     queueing: Queued,
-    upload_length: Annotated[int, Header(ge=0, le=MAX_LENGTH, description="Bytes of the file.")],
+    upload_length: Annotated[
+        int, Header(ge=0, le=MAX_LENGTH, description="Bytes of the file."), PLAIN
+    ],
     upload_metadata: Annotated[
         str | None,
         Header(max_length=4096, description="Names and values in base64; `filename` is kept."),
@@ -170,7 +173,7 @@ async def append_to_upload(
     queueing: Queued,
     id: KeyInPath,
     upload_offset: Annotated[
-        int, Header(ge=0, le=MAX_LENGTH, description="How many bytes have come before.")
+        int, Header(ge=0, le=MAX_LENGTH, description="How many bytes have come before."), PLAIN
     ],
     version: Version = None,
 ) -> Response:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from service.streams.live import LiveConfig
-from tests.service.conftest import encoded, tone
+from tests.service.conftest import Serve, encoded, tone
 from tests.service.streams.test_live import address
 from tests.service.traffic.test_refusals import refused
 
@@ -37,7 +38,7 @@ def document(client: httpx.Client) -> dict[str, Any]:
 
 
 def parameters(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Each parameter in a query or a path that is a number, with its operation."""
+    """Each parameter of a query, a path or a header that is a number, with its operation."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             for parameter in operation.get("parameters", []):
@@ -71,6 +72,42 @@ def test_no_number_in_a_query_or_a_form_breaks_the_service(
                 assert answer.status_code < 500, (method, path, asked, answer.text)
                 if "object" in answer.text:
                     assert "NaN" not in answer.text
+
+
+@pytest.fixture(scope="module")
+def keeping(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """With collections, whose routes are the only ones with numbers in paths and headers."""
+    with serve(data=tmp_path_factory.mktemp("data")) as client:
+        yield client
+
+
+@pytest.mark.parametrize("text", ["5_0", "+5", " 5", "5 ", "\u0665"])
+def test_a_number_is_plain_digits_wherever_it_stands(
+    keeping: httpx.Client, document: dict[str, Any], text: str
+) -> None:
+    found = list(parameters(document))
+    assert {parameter["in"] for _, _, parameter in found} == {"query", "path", "header"}
+    for method, path, parameter in found:
+        place, name = parameter["in"], parameter["name"]
+        others = {"name": "sounds", "id": "0" * 32, "model": "tiny"}
+        asked: dict[str, Any] = {"headers": AUDIO, "content": WAV if method == "post" else None}
+        if place == "path":
+            others |= {name: quote(text)}
+        elif place == "query":
+            asked["params"] = {name: text}
+        elif text.isascii() and text == text.strip():  # blanks around a header are not part of it
+            asked["headers"] = {name: text}
+        else:
+            continue
+        answer = keeping.request(method, path.format_map(others), **asked)
+        told = refused(answer, "invalid-parameter")["invalid_params"]
+        assert name.lower().replace("-", "_") in [one["name"].replace("-", "_") for one in told]
+
+
+def test_a_number_in_a_form_is_plain_digits_too(client: httpx.Client) -> None:
+    form: dict[str, Any] = {"files": {"file": ("a.wav", WAV)}, "data": {"window_s": "1_0"}}
+    answer = client.post("/v1/audio/embeddings", **form)
+    assert refused(answer, "invalid-parameter")["param"] == "window_s"
 
 
 @pytest.mark.parametrize("path", ["embeddings", "inspect", "analyze", "classifications"])

@@ -119,7 +119,11 @@ def create_app(settings: Settings | None = None, *, is_worker: bool = False) -> 
         doors.check(app)
         threads = ThreadPoolExecutor(n_threads(settings), thread_name_prefix="work")
         asyncio.get_running_loop().set_default_executor(started(threads, n_threads(settings)))
-        context = await _context(settings, gate, counts, used, tracing.tracer(spans), budget)
+        try:
+            context = await _context(settings, gate, counts, used, tracing.tracer(spans), budget)
+        except BaseException:
+            threads.shutdown()  # else there may be no room for the thread that ends the loop's own
+            raise
         app.state.context = context
         gate.check_place = partial(_check_place, context.admission)
         counts.registry.register(State(context))

@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import threading
+from contextlib import AsyncExitStack
+from time import sleep
 from types import FrameType
 
 import structlog
@@ -18,6 +20,7 @@ from service.inference import worker
 from service.listening import listen
 from service.reloading import reload
 from service.settings import Settings
+from service.starting import starting
 from service.streams.live import MAX_MESSAGE_BYTES
 from service.telemetry import logs
 from service.traffic.connections import bounded_protocol
@@ -29,7 +32,6 @@ LEAST_STREAMS = 16  # whose messages have room, however few may be
 WS_QUEUE = 2  # messages of a live stream in memory that are still to be dealt with
 CANCEL_S = 1  # what requests get that are still in hand when the drain is over
 GIVE_UP_S = 5  # and after that, threads that hang do not keep the process
-FAILED_TO_START = 3
 
 log = structlog.get_logger()
 
@@ -61,6 +63,7 @@ def _serve(app: FastAPI, settings: Settings, listening: socket.socket) -> None:
         log_config=None,  # uvicorn's messages take the way of ours
         access_log=False,  # the request's own line says more
         server_header=False,
+        lifespan="off",  # `startup` and `shutdown` below
         http=bounded_protocol(
             settings.head_timeout_s,
             settings.idle_timeout_s,
@@ -78,8 +81,6 @@ def _serve(app: FastAPI, settings: Settings, listening: socket.socket) -> None:
     )
     server = Server(config, app, address)
     server.run(sockets=[listening])
-    if not server.started:
-        raise SystemExit(FAILED_TO_START)
     if worker.any_busy():  # the drain was cut short, and C++ aborts a process that ends around it
         log.warning("an inference is left behind")
         os._exit(0)
@@ -94,6 +95,8 @@ class Server(uvicorn.Server):
         self.address = address
         gate: Gate = app.state.gate
         self.drain = gate.drain
+        self._application = AsyncExitStack()
+        self._is_told = threading.Event()
         self._reload = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
 
@@ -104,15 +107,30 @@ class Server(uvicorn.Server):
         await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Load and listen; the last line of a start says where, and what to try."""
-        await super().startup(sockets)
-        if self.started:
-            told = {"address": self.address, "docs": f"{self.address}/docs"}
-            if self.app.state.context.catalogue.is_ready:
-                command = f"curl -F file=@clip.wav {self.address}/v1/audio/embeddings"
-                log.info("ready", **told, try_it=command)
-            else:
-                log.info("listening, not ready", **told, why=f"{self.address}/readyz")
+        """Load and listen; the last line of a start says where, and what to try.
+
+        Raises:
+            SettingsError: the settings cannot be used.
+            SystemExit: it cannot start.
+        """
+        with starting():
+            # Now: when it is needed there may be no room for a thread
+            threading.Thread(target=self._end_in_time, name="end in time", daemon=True).start()
+            lifespan = self.app.router.lifespan_context(self.app)
+            await self._application.enter_async_context(lifespan)
+            await super().startup(sockets)
+        told = {"address": self.address, "docs": f"{self.address}/docs"}
+        if self.app.state.context.catalogue.is_ready:
+            command = f"curl -F file=@clip.wav {self.address}/v1/audio/embeddings"
+            log.info("ready", **told, try_it=command)
+        else:
+            log.info("listening, not ready", **told, why=f"{self.address}/readyz")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop to listen, and end the application, unless it is to end at once."""
+        await super().shutdown(sockets)
+        if not self.force_exit:
+            await self._application.aclose()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to leave; a second signal ends it at once. Nothing is raised again: exit code 0."""
@@ -120,15 +138,20 @@ class Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self.drain.begin(at_once=sig == signal.SIGINT)  # a person at the keyboard need not wait
-        give_up = threading.Timer(self.drain.timeout_s + CANCEL_S + GIVE_UP_S, _give_up)
-        give_up.daemon = True
-        give_up.start()
+        self._is_told.set()
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second; True ends the server."""
         if self.drain.is_over(len(self.server_state.tasks)):
             self.should_exit = True
         return await super().on_tick(counter)
+
+    def _end_in_time(self) -> None:
+        """End the process, some time after it was told to, where a thread hangs."""
+        self._is_told.wait()
+        sleep(self.drain.timeout_s + CANCEL_S + GIVE_UP_S)
+        log.error("not ended in time; something hangs")
+        os._exit(1)
 
     def _on_hangup(self) -> None:
         task = asyncio.ensure_future(self._reload_in_turn())
@@ -158,9 +181,3 @@ def _announce(settings: Settings, gate: Gate, address: str) -> None:
             host=settings.host,
             remedy="viola key NAME makes one; VIOLA_API_KEYS_FILE names the file of their hashes",
         )
-
-
-def _give_up() -> None:
-    """End the process where a thread hangs that Python would wait for."""
-    log.error("not ended in time; something hangs")
-    os._exit(1)

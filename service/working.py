@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 
 import structlog
 import uvicorn
@@ -16,6 +16,7 @@ from service.app import create_app
 from service.inference import worker
 from service.listening import listen
 from service.settings import Settings, SettingsError
+from service.starting import starting
 from service.telemetry import logs
 from service.traffic.connections import bounded_protocol
 
@@ -27,6 +28,7 @@ def work(settings: Settings) -> None:
 
     Raises:
         SettingsError: the settings name no store, or one that cannot be used, or the port is taken.
+        SystemExit: it cannot start.
     """
     if settings.data is None and settings.database_url is None:
         raise SettingsError(
@@ -47,7 +49,10 @@ async def _until_told(app: FastAPI, settings: Settings, listening: socket.socket
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    async with app.router.lifespan_context(app), _answering(app, settings, listening):
+    application = AsyncExitStack()
+    with starting():
+        await application.enter_async_context(app.router.lifespan_context(app))
+    async with application, _answering(app, settings, listening):
         log.info(
             "working",
             jobs_at_once=settings.job_workers,

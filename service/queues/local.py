@@ -16,7 +16,7 @@ from localqueue.job import Job
 from sqlalchemy import Connection
 
 from service.collections.job_records import Step
-from service.collections.records import StoreBusy
+from service.collections.records import StoreBusy, StoreUnavailable
 from service.queues.queue import Again, Handle
 from service.threads import in_thread
 
@@ -42,16 +42,22 @@ class LocalQueue:
     Args:
         folder: of the store.
         lapse_s: after a worker's last sign of life its step is given to another.
+
+    Raises:
+        StoreUnavailable: its file cannot be opened.
     """
 
     def __init__(self, folder: Path, lapse_s: float) -> None:
         self._lapse_s = lapse_s
-        self._queue: SimpleQueue[Message] = SimpleQueue(
-            str(folder / FOLDER),
-            "jobs",
-            delivery=DeliveryPolicy(lease_seconds=lapse_s, max_retries=ENDLESS),
-            durability=DurabilityMode.DURABLE,
-        )
+        try:
+            self._queue: SimpleQueue[Message] = SimpleQueue(
+                str(folder / FOLDER),
+                "jobs",
+                delivery=DeliveryPolicy(lease_seconds=lapse_s, max_retries=ENDLESS),
+                durability=DurabilityMode.DURABLE,
+            )
+        except (LocalQueueError, OSError) as error:
+            raise StoreUnavailable(f"The queue of jobs cannot be opened: {error}.") from error
 
     def put(self, connection: Connection, step: Step, job: str) -> None:
         """Add a step at the end.
@@ -62,6 +68,7 @@ class LocalQueue:
         try:
             self._queue.put({"step": step, "job": job})
         except LocalQueueError as error:
+            log.error("the queue takes nothing", reason=str(error))
             raise StoreBusy("The queue of jobs cannot take more now.") from error
 
     def is_empty(self) -> bool:

@@ -239,6 +239,55 @@ def test_what_hangs_does_not_keep_the_process_beyond_its_time(model_file: Path, 
             assert time.monotonic() - started < 8
 
 
+TOLD_WITHOUT_ROOM = """
+import threading
+from service.server import Server
+
+begin, start = Server.handle_exit, threading.Thread.start
+
+def no_room(self):
+    raise RuntimeError("can't start new thread")
+
+def handle_exit(self, number, frame):
+    threading.Thread.start = no_room
+    begin(self, number, frame)
+    threading.Thread.start = start
+
+Server.handle_exit = handle_exit
+"""
+HANGING = """
+import service.server, threading, time
+
+service.server.GIVE_UP_S = 0.1
+threading.Thread(target=time.sleep, args=(60,)).start()
+"""
+
+
+def test_it_leaves_as_ever_where_there_is_no_room_for_another_thread(
+    model_file: Path, port: int
+) -> None:
+    with running(port, models=model_file, code=TOLD_WITHOUT_ROOM + SERVE) as it:
+        it.process.send_signal(signal.SIGTERM)
+        assert it.ended() == 0
+    assert not [line for line in map(json.loads, it.said) if line["level"] == "error"]
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process(model_file: Path, port: int) -> None:
+    with running(port, models=model_file, shutdown_timeout_s=1, code=HANGING + SERVE) as it:
+        it.process.send_signal(signal.SIGTERM)
+        assert it.ended() == 1
+    assert it.events("not ended in time; something hangs")
+
+
+def test_a_second_signal_ends_it_at_once_and_quietly(model_file: Path, port: int) -> None:
+    with running(port, models=model_file, drain_delay_s=60) as it:
+        it.process.send_signal(signal.SIGTERM)
+        until(lambda: it.client.get("/readyz").status_code == 503)
+        it.process.send_signal(signal.SIGTERM)
+        assert it.ended() == 0
+    assert not [line for line in it.said if "Traceback" in line]
+
+
 def test_the_drain_goes_by_steps() -> None:
     now = [0.0]
     drain = Drain(delay_s=3, timeout_s=10, clock=lambda: now[0])

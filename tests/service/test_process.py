@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 from typer.testing import CliRunner
 
 import viola
@@ -105,10 +106,47 @@ def test_a_start_that_cannot_answer_says_where_the_reasons_are(tmp_path: Path, p
     assert "try_it" not in last
 
 
-def serve(*arguments: object) -> "subprocess.CompletedProcess[str]":
+def serve(*arguments: object, code: str = SERVE) -> "subprocess.CompletedProcess[str]":
     """The command to its end."""
-    command = [sys.executable, "-c", SERVE, *map(str, arguments)]
+    command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+NO_ROOM = """
+import threading
+
+def no_room(self):
+    raise RuntimeError("can't start new thread")
+
+threading.Thread.start = no_room
+"""
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_start_without_room_for_its_threads_says_what_is_missing(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("VIOLA_DATA", str(tmp_path / "data"))
+    code = NO_ROOM + SERVE.replace("cli.serve", f"cli.{command}")
+    ended = serve("--models", model_file, code=code)
+    assert ended.returncode == 3
+    last = json.loads(ended.stderr.splitlines()[-1])
+    assert last["event"] == "not started"
+    assert "no more processes or threads" in last["reason"]
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_queue_that_cannot_be_opened_ends_the_start_with_the_reason(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "queue").write_text("no folder")
+    monkeypatch.setenv("VIOLA_DATA", str(tmp_path))
+    ended = serve("--models", model_file)
+    assert ended.returncode == 3
+    last = json.loads(ended.stderr.splitlines()[-1])
+    assert last["event"] == "not started"
+    assert last["reason"].startswith("The queue of jobs cannot be opened: ")
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_busy_port_is_one_clear_line_before_anything_is_loaded(model_file: Path) -> None:

@@ -6,6 +6,7 @@ before that, since then nobody is there any more who would read it. Both ways th
 eight bytes for its length, and itself; `models.classifiers.table` says what is in it.
 """
 
+import errno
 import json
 import os
 import resource
@@ -27,12 +28,25 @@ def main() -> None:
     os.set_blocking(2, False)  # nor block, if nobody reads what it has to say
     _go_first_where_memory_ends()
     _confine(json.loads(sys.argv[1]) if len(sys.argv) > 1 else {})
-    asked = _received(sys.stdin.buffer)
-    threading.Thread(target=_end_with_the_asker, args=(sys.stdin.buffer,), daemon=True).start()
-    answer = b"".join(_answer(asked))
+    answer = b"".join(_answer_with_room(_received(sys.stdin.buffer)))
     answers.write(HEAD.pack(len(answer)) + answer)
     answers.flush()
     os._exit(0)  # the thread waits for a pipe that stays open
+
+
+def _answer_with_room(asked: bytes) -> list[bytes]:
+    """The answer; where the system has no room for a thread or an open file, the error's number."""
+    try:
+        threading.Thread(target=_end_with_the_asker, args=(sys.stdin.buffer,), daemon=True).start()
+        return _answer(asked)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EMFILE, errno.ENFILE):
+            raise
+        return framed({"errno": error.errno})
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        return framed({"errno": errno.EAGAIN})
 
 
 def _answer(asked: bytes) -> list[bytes]:

@@ -101,6 +101,7 @@ class Fits:
         Raises:
             FitRefused: the table cannot be learnt from.
             FitError: the process took too much or died.
+            OSError, RuntimeError: there is no room for a process, its threads or its files.
         """
         with self._process() as process:
             asked = asyncio.to_thread(process.fit, table, order)
@@ -157,6 +158,7 @@ class FitProcess:
         Raises:
             FitRefused: the table cannot be learnt from.
             FitError: the process took too much or died.
+            OSError, RuntimeError: there is no room for a thread, here or there.
         """
         started = monotonic()
         timer = threading.Timer(self.limits.timeout_s, self._expire)
@@ -235,6 +237,7 @@ def fit(table: Table, order: Order, limits: FitLimits | None = None) -> Fit:
     Raises:
         FitRefused: the table cannot be learnt from.
         FitError: the process took too much or died.
+        OSError, RuntimeError: there is no room for a process, its threads or its files.
     """
     process = FitProcess(limits or FitLimits())
     try:
@@ -254,6 +257,8 @@ def _read(answer: bytes, seconds: float, limits: FitLimits) -> Fit:
         raise FitRefused(_sentence(header["refused"]))
     if "missing" in header:
         raise FitUnavailable(f"Nothing can be learnt here: {header['missing']}.")
+    if "errno" in header:
+        raise OSError(header["errno"], os.strerror(header["errno"]))
     if "memory" in header:
         raise FitFailed(
             f"The fit takes more than {limits.memory_bytes >> 20} MiB: learn fewer labels, or from "

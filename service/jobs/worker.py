@@ -125,7 +125,7 @@ class Worker:
             raise Again(LATER_S) from cause
         except Exception as cause:
             problem = broken_off(cause)
-            _raise_if_passing(problem)
+            _raise_if_passing(job, problem)
             state, error = "failed", {"code": problem.kind.slug, "message": problem.detail}
         await self._end(job, state, error)
         return None
@@ -216,7 +216,7 @@ class _Run:
                 raise  # no fault of the file
             except Exception as error:
                 problem = broken_off(error)
-                _raise_if_passing(problem)
+                _raise_if_passing(self._job, problem)
                 await lines.add([failure(problem, self._job.id)])
         done = FileDone(self._progress.audio_s, lines.n_windows, lines.has_failed)
         last = lines.part, bytes(lines.held), done, self._most_bytes
@@ -250,10 +250,13 @@ class _Lines:
             self.held, self.part = bytearray(), self.part + 1
 
 
-def _raise_if_passing(problem: Problem) -> None:
+def _raise_if_passing(job: Job, problem: Problem) -> None:
     if problem.status_code in PASSING:
         retry = (problem.headers or {}).get("Retry-After")
-        raise Again(float(retry) if retry else LATER_S)
+        again_in_s = float(retry) if retry else LATER_S
+        told = {"problem": problem.kind.slug, "detail": problem.detail, "again_in_s": again_in_s}
+        log.warning("job put off", job=job.id, kind=job.kind, **told)
+        raise Again(again_in_s)
 
 
 async def _ended(task: "asyncio.Task[Any]") -> None:

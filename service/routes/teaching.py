@@ -86,6 +86,7 @@ VersionInQuery = Annotated[
             "content-encoding",
             "nothing-to-learn",
             "fit-failed",
+            "resources-exhausted",
             "draining",
             "teaching-unavailable",
             "deadline",

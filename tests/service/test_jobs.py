@@ -1,5 +1,6 @@
 """Jobs over HTTP, with a real store and queue in a folder."""
 
+import errno
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from service.collections.store import open_store
 from service.traffic.auth import digest_of, new_key
@@ -97,6 +99,21 @@ def test_files_are_embedded_after_the_answer(working: httpx.Client) -> None:
     for whole, expected in zip(lines[3::5], at_once, strict=True):
         assert whole["embedding"] == pytest.approx(expected["embedding"], abs=1e-5)
     assert [line["file"] for line in lines[::5]] == [f"{name}.wav" for name in TONES]
+
+
+def test_a_job_that_finds_no_room_is_put_off_and_says_why(
+    working: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: Any, parts: Any) -> None:
+        monkeypatch.undo()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("service.jobs.worker.write_whole", full)
+    with capture_logs() as logs:
+        job = submit(working, TONES, embed={})
+        assert ended(working, job)["state"] == "done"
+    (told,) = [line for line in logs if line["event"] == "job put off"]
+    assert (told["job"], told["problem"], told["again_in_s"]) == (job["id"], "storage-full", 5.0)
 
 
 def test_a_result_goes_on_behind_a_file_whose_lines_fill_their_last_part(

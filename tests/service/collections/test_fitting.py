@@ -1,11 +1,14 @@
 """A fit in its own process: its answer, and what becomes of it when somebody ends it."""
 
 import asyncio
+import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from models.classifier import Classifier
+from models.classifiers.process import _answer_with_room
 from models.classifiers.table import HEAD, Order, Table, packed, unframed
 from service.collections.fitting import (
     PROCESS,
@@ -177,6 +181,7 @@ def test_a_process_that_learns_ends_where_stdin_is_closed(table: Table) -> None:
         ({"refused": "too few"}, FitRefused, "^Too few.$"),
         ({"missing": "sklearn is not installed"}, FitUnavailable, "sklearn is not installed"),
         ({"memory": True}, FitFailed, "more than 2048 MiB"),
+        ({"errno": errno.EAGAIN}, BlockingIOError, os.strerror(errno.EAGAIN)),
     ],
 )
 def test_what_the_process_cannot_do_comes_back_in_words(
@@ -185,6 +190,23 @@ def test_what_the_process_cannot_do_comes_back_in_words(
     text = json.dumps(header).encode()
     with pytest.raises(error, match=message):
         _read(HEAD.pack(len(text)) + text, 1.0, LIMITS)
+
+
+def test_a_process_without_room_for_its_files_says_so(table: Table, process: FitProcess) -> None:
+    last = Path(f"/proc/{process.pid}/fd/3")  # that it opens before it reads
+    until(lambda: last.is_symlink() and str(last.readlink()).startswith("pipe:"), 60)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (4, 4))
+    with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+        process.fit(table, ORDER)
+
+
+def test_a_process_without_room_for_a_thread_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_room)
+    header, _ = unframed(b"".join(_answer_with_room(b"")))
+    assert header == {"errno": errno.EAGAIN}
 
 
 def test_a_table_that_cannot_be_learnt_is_refused_by_the_process(table: Table) -> None:

@@ -31,6 +31,10 @@ _FAILED: dict[Cause, str] = {
 }
 
 
+class NoDecoder(RuntimeError):
+    """No child can be started, which is no fault of a file."""
+
+
 class GuardedDecoder:
     """Decodes one file after the other; a child that ends is replaced.
 
@@ -56,6 +60,7 @@ class GuardedDecoder:
 
         Raises:
             AudioError: for anything that is wrong with the file, perhaps after some blocks.
+            NoDecoder: this machine has no room for a child.
         """
         with self._fetcher.on_disk(str(source)) as path:
             if self._digests is not None and os.path.isfile(path):  # no pipe, which is read once
@@ -98,8 +103,12 @@ class GuardedDecoder:
         if self._process is not None and not self._process.is_usable:
             self._end_child()
         if self._process is None:
-            self._forks.wait(self.stall_s)
-            self._process = DecoderProcess(self._forks, Limits(), RESOURCES)
+            try:
+                self._forks.wait(self.stall_s)
+                self._process = DecoderProcess(self._forks, Limits(), RESOURCES)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise NoDecoder(f"no decoder can be started on this machine: {reason}") from error
         return self._process
 
     def _within(

@@ -20,6 +20,7 @@ from ray.data.block import BlockMetadata
 from ray.data.checkpoint import CheckpointConfig
 
 from models.runtime import available_cpus
+from service.commands.guarded import NoDecoder
 from service.commands.job import Job
 from service.commands.one_row_a_file import FILE, FileWorker
 from service.commands.run_folder import Progress
@@ -31,6 +32,7 @@ STORE_BYTES = 256 << 20  # of a local Ray: paths and vectors pass through it, no
 FILTER_BYTES = 192 << 20  # of the process that looks up what is done, beside the list of that
 PATH_BYTES = 128  # of one path in memory, about
 ACTORS_A_WRITER = 4
+CAUSE = "The above exception was the direct cause of the following exception:"  # in tracebacks
 
 
 class RunStopped(RuntimeError):
@@ -84,8 +86,14 @@ def run(job: Job, progress: Progress, n_actors: int) -> None:
     try:
         rows.write_parquet(str(progress.parts), concurrency=max(1, n_actors // ACTORS_A_WRITER))
     except ray.exceptions.RayError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise RunStopped(f"Ray stopped; the same command goes on: {reason}") from error
+        raise RunStopped(f"Ray stopped; the same command goes on: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What was raised in an actor, in a line; else the last line that Ray says."""
+    *raised, told = str(error).split(CAUSE)
+    line = (raised[-1] if raised else told).strip().splitlines()[-1]
+    return line.removeprefix(f"{NoDecoder.__module__}.{NoDecoder.__name__}: ")
 
 
 class Manifest(Datasource):  # type: ignore[misc]  # Ray has no types

@@ -79,6 +79,20 @@ def test_a_run_that_is_killed_goes_on_and_has_every_file_once(
             np.testing.assert_allclose(window["embedding"], expected, atol=1e-5)
 
 
+def test_a_machine_without_room_for_decoders_is_one_sentence(
+    sounds: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = "import sys\nif 'service.audio.fork_server' in sys.orig_argv: sys.exit(7)"
+    (tmp_path / "sitecustomize.py").write_text(lacking)
+    monkeypatch.setattr(f"{__name__}.ROOT", f"{tmp_path}{os.pathsep}{ROOT}")
+    run = begin("embed", sounds, tmp_path / "vectors.parquet", "--model", model_file)
+    said, _ = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 2, said
+    last = " ".join(said[said.index("error: ") :].split())
+    told = "no decoder can be started on this machine: the fork server ended with code"
+    assert last.startswith(f"error: Ray stopped; the same command goes on: {told}")
+
+
 def test_labels_of_windows_into_a_folder(sounds: Path, model_file: Path, tmp_path: Path) -> None:
     head, out = write_head(tmp_path / "head.onnx"), tmp_path / "labels"
     options = ("--model", model_file, "--head", head, "--timeline", "--window-s", "1")

@@ -1,5 +1,6 @@
 """What an actor of Ray does, without Ray; and what a run keeps of its progress."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -18,7 +19,8 @@ import viola
 from models.audio import AudioError, Selection
 from models.runtime import Encoder
 from models.sources import SourceError
-from service.commands.guarded import GuardedDecoder
+from service.audio.forks import ForkServer
+from service.commands.guarded import GuardedDecoder, NoDecoder
 from service.commands.job import Job
 from service.commands.one_row_a_file import FileWorker, checked
 from service.commands.run_folder import Progress
@@ -145,6 +147,23 @@ def test_a_decoder_that_is_killed_fails_one_file_and_is_replaced(folder: Path) -
         os.kill(decoder._process.pid, 9)
         with pytest.raises(AudioError, match="decoder crashes"):
             list(long)
+        assert sum(map(len, decoder.blocks(names(folder)[0]))) == 16_000
+    finally:
+        decoder.close()
+
+
+def test_a_machine_without_room_for_a_decoder_fails_no_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(self: ForkServer, recording: int | None = None) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    decoder = GuardedDecoder()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(ForkServer, "fork", no_room)
+            with pytest.raises(NoDecoder, match="no decoder can be started on this machine: Res"):
+                list(decoder.blocks(names(folder)[0]))
         assert sum(map(len, decoder.blocks(names(folder)[0]))) == 16_000
     finally:
         decoder.close()

@@ -111,6 +111,13 @@ class Items:
             rows = connection.execute(query.order_by(items.c.id).limit(limit)).all()
         return [item_of(row) for row in rows]
 
+    def every(self, collection: Collection) -> Iterator[Item]:
+        """All items, in the order in which they were added."""
+        after = 0
+        while some := self.page(collection, after, 1000):
+            yield from some
+            after = some[-1].key
+
     def keys(self, collection: Collection, filter: Filter) -> list[int]:
         """The keys of all items for which a filter holds, in ascending order."""
         query = matching(collection, filter).order_by(items.c.id)

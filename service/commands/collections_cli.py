@@ -115,12 +115,13 @@ def index(
                 warn = partial(show_warning, console)
                 done = index_files(store, into, encoder, sounds, tally, warn)
             now = store.collections.get(owner, collection)
-    for failure in done.failures:
+    failures = [*(failure for table in tables for failure in table.failures), *done.failures]
+    for failure in failures:
         show_failure(console, failure)
-    n_added = len(done.added) + sum(n for n, _ in tables)
-    n_known = done.known + sum(n for _, n in tables)
-    console.print(_summary(data, now, n_added, n_known, len(done.failures)), markup=False)
-    if done.failures:
+    n_added = len(done.added) + sum(table.added for table in tables)
+    n_known = done.known + sum(table.known for table in tables)
+    console.print(_summary(data, now, n_added, n_known, len(failures)), markup=False)
+    if failures:
         raise typer.Exit(1)
 
 

@@ -1,6 +1,5 @@
 """The command that teaches a classifier from a folder of collections: viola teach."""
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +12,7 @@ from service.commands.collections_cli import Data, Name, Owner, check_name, whos
 
 if TYPE_CHECKING:
     from service.collections.fitting import Fit
-    from service.collections.records import Collection, Item
+    from service.collections.records import Collection
     from service.collections.store import Store
     from service.collections.teaching import Taught
 
@@ -120,29 +119,32 @@ def _import(store: "Store", collection: "Collection", path: Path, recording: str
     Raises:
         TableError: it cannot be read, or none of its recordings is in the collection.
     """
+    from service.commands.item_names import ids_by_name
     from service.commands.label_files import by_file, read
     from service.commands.tables import TableError
 
-    known, unknown = by_file(read(path, recording), _ids(store, collection))
+    known, unknown = by_file(read(path, recording), ids_by_name(store.items.every(collection)))
     if not known:
         raise TableError(
-            f"{path}: none of its recordings is in the collection {collection.name!r}, as "
-            f"{', '.join(unknown[:3])}"
+            f"{path}: none of its recordings is in the collection {collection.name!r}, or the only "
+            f"one of its name there, as {', '.join(unknown[:3])}"
         )
     store.labels.add(collection, known, BY)
     _say(f"{path}: {len(known)} labels added")
     if unknown:
-        _say(f"warning: {path}: not in the collection: {', '.join(unknown[:3])} ({len(unknown)})")
+        names = f"{', '.join(unknown[:3])} ({len(unknown)})"
+        _say(f"warning: {path}: not in the collection, or not alone with its name: {names}")
 
 
 def _export(store: "Store", collection: "Collection", path: Path, recording: str | None) -> None:
     """Write the labels of the collection, or of one recording."""
     from dataclasses import replace
 
+    from service.commands.item_names import names_of
     from service.commands.label_files import write
 
-    items = {item.key: item for item in _items(store, collection)}
-    names = {key: item.file or item.id for key, item in items.items()}
+    items = {item.key: item for item in store.items.every(collection)}
+    names = names_of(items.values())
     labels = [
         replace(label, item_id=names[label.item])
         for label in store.labels.page(collection)
@@ -150,29 +152,6 @@ def _export(store: "Store", collection: "Collection", path: Path, recording: str
     ]
     durations = {names[key]: item.duration_s for key, item in items.items()}
     _say(f"{path}: {write(path, labels, durations)} labels written")
-
-
-def _ids(store: "Store", collection: "Collection") -> dict[str, str]:
-    """Ids of the items by id, by file name, and by file name without its suffix."""
-    from models.sources import normal
-
-    ids: dict[str, str] = {}
-    items = list(_items(store, collection))
-    for item in items:
-        file = normal(item.file or "")
-        if not Path(file).name:  # what a client may call a file: "/"
-            continue
-        for known in (file, Path(file).name):
-            ids.setdefault(known, item.id)
-            ids.setdefault(str(Path(known).with_suffix("")), item.id)
-    return ids | {item.id: item.id for item in items}
-
-
-def _items(store: "Store", collection: "Collection") -> Iterator["Item"]:
-    after = 0
-    while some := store.items.page(collection, after, 1000):
-        yield from some
-        after = some[-1].key
 
 
 def _learn(

@@ -5,7 +5,7 @@ Letters: `N` windows, `D` embedding dim.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -17,10 +17,12 @@ from models.modelfile import Card
 from models.runtime import Floats
 from service.collections.records import Collection, NewItem
 from service.collections.store import Store
+from service.commands.bulk import Failure
 from service.commands.indexing import COMMIT_ITEMS, UNBOUNDED, vectors_digest
+from service.commands.item_names import names_of
 from service.commands.tables import ROWS_IN_A_GROUP, Row, TableError, check_target, writing
 from service.formats.collection_requests import ItemAbout
-from service.formats.exports import Part, parquet, parts_of
+from service.formats.exports import parquet, parts_of
 
 # What libraries raise for a file that is something else
 _UNREADABLE = (
@@ -43,6 +45,7 @@ class _Source(NamedTuple):
 
     file: str
     id: str | None = None
+    sha256: str | None = None
     metadata: str | None = None
 
 
@@ -61,14 +64,22 @@ def is_table(file: Path) -> bool:
     return file.suffix in READ
 
 
-def add_table(store: Store, collection: Collection, path: Path) -> tuple[int, int]:
-    """Add the recordings of a table: how many were added, how many were there already.
+@dataclass
+class Taken:
+    """What became of the recordings of a table."""
 
-    A recording is the rows of one id, else of one file. It is known again by its vectors, since the
-    table does not hold the file.
+    added: int = 0
+    known: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+def add_table(store: Store, collection: Collection, path: Path) -> Taken:
+    """Add the recordings of a table: the rows of one id, or of one file where there are no ids.
+
+    A recording is known again by the digest of its file, else by its vectors.
 
     Raises:
-        TableError: it is no such table, its vectors are of another space, or an id is taken.
+        TableError: it is no such table, or its vectors are of another space.
     """
     if _has_a_row_a_file(path):
         return _add_rows(store, collection, path)
@@ -80,14 +91,17 @@ def add_table(store: Store, collection: Collection, path: Path) -> tuple[int, in
             f"space {terms.space_id}: name another collection, and by --model who computed them"
         )
     new = list(_items(path, rows, terms.dimensions))
-    n_added = 0
+    taken = Taken()
     for first in range(0, len(new), COMMIT_ITEMS):
-        some = store.items.add(collection, new[first : first + COMMIT_ITEMS], UNBOUNDED)
-        taken = [added.refusal for added in some if added.refusal is not None]
-        if taken:
-            raise TableError(f"{path}: {taken[0]}")
-        n_added += sum(added.is_new for added in some)
-    return n_added, len(new) - n_added
+        some = new[first : first + COMMIT_ITEMS]
+        for item, outcome in zip(some, store.items.add(collection, some, UNBOUNDED), strict=True):
+            if outcome.refusal is not None:
+                taken.failures.append(Failure(item.id or item.sha256, outcome.refusal.message))
+            elif outcome.is_new:
+                taken.added += 1
+            else:
+                taken.known += 1
+    return taken
 
 
 def _has_a_row_a_file(path: Path) -> bool:
@@ -102,41 +116,46 @@ def _has_a_row_a_file(path: Path) -> bool:
         return False
 
 
-def _add_rows(store: Store, collection: Collection, path: Path) -> tuple[int, int]:
+def _add_rows(store: Store, collection: Collection, path: Path) -> Taken:
     import pyarrow.parquet
 
     from service.commands.index_run import add_rows
 
     with pyarrow.parquet.ParquetFile(path) as file:
         added = add_rows(store, collection, file.iter_batches(ROWS_IN_A_GROUP))
-    return added.new, added.known
+    return Taken(added.new, added.known)
 
 
 def write_table(store: Store, collection: Collection, card: Card, out: Path) -> int:
-    """Write every window of a collection, under the name of its file, else its id; how many.
+    """Write every window of a collection, under what its item is called; returns how many.
 
-    A Parquet file tells the ids and the metadata of the recordings as well.
+    A Parquet file is an export: it tells ids, digests and metadata of the items as well.
 
     Raises:
         TableError: the file cannot be written so.
     """
-    parts, n_rows = parts_of(store, collection), 0
-
-    def counted() -> Iterator[Part]:
-        nonlocal n_rows
-        for part in parts:
-            n_rows += len(part.windows)
-            yield part
-
     if out.suffix == ".parquet":
-        check_target(out, (".parquet",))
-        with replacing(out) as temporary, temporary.open("wb") as file:
-            file.writelines(parquet(collection, counted()))
-        return n_rows
+        return _write_export(store, collection, out)
+    names, n_rows = names_of(store.items.every(collection)), 0
     with writing(out, card) as table:
-        for part in counted():
-            for said, vector in zip(part.rows(), part.windows.vectors, strict=True):
-                table.add(Row(said[1], said[2], said[3], vector))
+        for part in parts_of(store, collection):
+            windows = part.windows
+            times = windows.start_s.tolist(), windows.end_s.tolist()
+            rows = zip(windows.items.tolist(), *times, windows.vectors, strict=True)
+            for key, start_s, end_s, vector in rows:
+                if key in names:  # and not added meanwhile
+                    table.add(Row(names[key], start_s, end_s, vector))
+                    n_rows += 1
+    return n_rows
+
+
+def _write_export(store: Store, collection: Collection, out: Path) -> int:
+    import pyarrow.parquet
+
+    check_target(out, (".parquet",))
+    with replacing(out) as temporary, temporary.open("wb") as file:
+        file.writelines(parquet(collection, parts_of(store, collection)))
+    n_rows: int = pyarrow.parquet.read_metadata(out).num_rows
     return n_rows
 
 
@@ -165,15 +184,14 @@ def _items(path: Path, rows: list[_Row], dimensions: int) -> Iterator[NewItem]:
                 "viola vectors"
             )
         about = _about(path, source)
-        digest = vectors_digest(file, vectors, start_s, end_s)
         yield NewItem(
-            digest,
+            source.sha256 or vectors_digest(source.id or file, vectors, start_s, end_s),
             start_s,
             end_s,
             vectors,
             float(end_s.max()),
             id=about.id,
-            file=file,
+            file=None if file == source.id else file,
             metadata=about.metadata,
         )
 
@@ -230,18 +248,21 @@ def _read_parquet(path: Path) -> tuple[Any, Any, Any, Any, str]:
     unsaid = [None] * len(table)
     about = (
         table[name].to_pylist() if name in table.column_names else unsaid
-        for name in ("id", "metadata")
+        for name in ("id", "sha256", "metadata")
     )
     files = map(str, table["file"].to_pylist())
     sources = [_Source(*said) for said in zip(files, *about, strict=True)]
     columns = [table[name].to_pylist() for name in ("start_s", "end_s")]
-    vectors = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+    values = table["embedding"].combine_chunks()
+    vectors = values.flatten().to_numpy().reshape(len(table), values.type.list_size)
     return sources, *columns, vectors, metadata[b"space_id"].decode()
 
 
 def _read_jsonl(path: Path) -> tuple[Any, Any, Any, Any, str]:
     with path.open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
+    if not rows:
+        raise ValueError("it holds no vectors")
     spaces = {row["space_id"] for row in rows}
     if len(spaces) != 1:
         raise ValueError(f"it holds vectors of {len(spaces)} spaces")

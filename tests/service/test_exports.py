@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -73,44 +74,123 @@ def test_parquet_holds_every_window_and_goes_into_another_collection(
     assert f"holds 7 recordings, {len(ids)} windows" in done.output, done.output
 
 
-def test_recordings_of_one_name_come_back_with_their_ids_and_metadata(
-    serve: Serve, tmp_path: Path, model_file: Path
-) -> None:
-    (tmp_path / "rec.wav").write_bytes(encoded(tone(2.0)))
-
-    def run(*arguments: object) -> Result:
-        model = ("--model", model_file)
-        return CliRunner().invoke(viola.build(), [*map(str, arguments), *map(str, model)])
-
+@pytest.fixture
+def same_names(serve: Serve, tmp_path: Path) -> Path:
+    """A folder with a collection whose files are all called the same, or not at all."""
     with serve(data=tmp_path / "data") as client:
-        client.put("/v1/collections/wood", json={"window_s": 1.0})
-        for id, hz in (("north", 300), ("south", 500)):
-            file = {"file": ("rec.wav", encoded(tone(2.0, hz=hz)))}
-            given = {"id": id, "metadata": f'{{"hz": {hz}}}'}
-            assert client.post("/v1/collections/wood/items", files=file, data=given).is_success
-        downloaded = tmp_path / "http.parquet"
-        downloaded.write_bytes(client.get("/v1/collections/wood/vectors").content)
-    for suffix in (".parquet", ".npz"):
-        asked = ("vectors", "--data", tmp_path / "data", "--collection", "wood")
-        written = run(*asked, "-o", tmp_path / f"cli{suffix}")
-        assert (written.exit_code, "4 vectors" in written.output) == (0, True), written.output
-    for name in ("http", "cli"):
-        into = run("index", tmp_path / f"{name}.parquet", "-o", tmp_path / name)
-        assert "2 added" in into.output
-        store = open_store(tmp_path / name)
-        collection = store.collections.get("", "sounds")
-        north, south = store.items.named(collection, ["north", "south"])
-        assert (north.metadata, south.metadata) == ({"hz": 300}, {"hz": 500})
-        assert (north.file, north.n_windows, south.n_windows) == ("rec.wav", 2, 2)
-        store.close()
-    wood = ("--collection", "wood", "--window-s", 1)
-    taken = run("index", downloaded, "-o", tmp_path / "data", *wood)
-    assert (taken.exit_code, "'north' is here already" in taken.output) == (2, True)
-    twice = run("embed", rec := tmp_path / "rec.wav", rec, "-o", tmp_path / "twice.npz")
-    assert "2 files embedded" in twice.output
-    assert "1 windows; 1 added" in run("index", tmp_path / "twice.npz", "-o", tmp_path / "t").output
-    unclear = run("index", tmp_path / "cli.npz", "-o", tmp_path / "npz")
-    assert (unclear.exit_code, "several recordings" in unclear.output) == (2, True)
+        client.put("/v1/collections/tones", json={"window_s": 1.0})
+        for hz in (200, 300, 400):
+            wav = encoded(tone(2.0, hz=hz))
+            about = {"id": f"at-{hz}", "metadata": f'{{"hz": {hz}, "day": true, "who": "é"}}'}
+            sent: Any = {"files": {"file": ("a.wav", wav)}, "data": about}
+            assert client.post("/v1/collections/tones/items", **sent).status_code == 201
+        bare: Any = {"content": encoded(tone(1.0)), "headers": {"Content-Type": "audio/wav"}}
+        assert client.post("/v1/collections/tones/items", **bare).status_code == 201
+        (tmp_path / "tones.parquet").write_bytes(client.get(URL).content)
+    return tmp_path
+
+
+def contents(folder: Path) -> list[tuple[Any, ...]]:
+    """What is told of the items of the only collection, and their windows."""
+    store = open_store(folder)
+    (collection,) = store.collections.all()
+    windows = store.windows.all(collection)
+    found = [
+        (
+            item.id,
+            item.sha256,
+            item.file,
+            item.duration_s,
+            dict(item.metadata),
+            windows.vectors[windows.items == item.key].tobytes(),
+        )
+        for item in store.items.every(collection)
+    ]
+    store.close()
+    return found
+
+
+def index(path: Path, data: Path, model_file: Path) -> Result:
+    words = ["index", path, "-o", data, "--window-s", 1, "--model", model_file]
+    return CliRunner().invoke(viola.build(), list(map(str, words)))
+
+
+def test_an_export_makes_the_same_items_again(same_names: Path, model_file: Path) -> None:
+    exported, other = same_names / "tones.parquet", same_names / "other"
+    done = index(exported, other, model_file)
+    assert "holds 4 recordings, 7 windows; 4 added" in done.output, done.output
+    assert contents(other) == contents(same_names / "data")
+    again = index(exported, other, model_file)
+    assert (again.exit_code, "0 added, 4 there already, 0 failed" in again.output) == (0, True)
+
+
+def test_an_export_of_before_it_told_digests_has_the_same_ids(
+    same_names: Path, model_file: Path
+) -> None:
+    table = pyarrow.parquet.read_table(same_names / "tones.parquet")
+    pyarrow.parquet.write_table(table.drop_columns("sha256"), same_names / "old.parquet")
+    done = index(same_names / "old.parquet", same_names / "other", model_file)
+    assert "4 added" in done.output, done.output
+    told = [(id, *rest) for id, _, *rest in contents(same_names / "other")]
+    assert told == [(id, *rest) for id, _, *rest in contents(same_names / "data")]
+
+
+def test_another_item_of_the_same_id_stays_and_the_new_one_is_told_of(
+    same_names: Path, model_file: Path
+) -> None:
+    table = pyarrow.parquet.read_table(same_names / "tones.parquet")
+    changed = pyarrow.array(["0" * 64] * 2 + table["sha256"].to_pylist()[2:])
+    table = table.set_column(table.column_names.index("sha256"), "sha256", changed)
+    pyarrow.parquet.write_table(table, same_names / "changed.parquet")
+    before = index(same_names / "tones.parquet", same_names / "other", model_file)
+    assert before.exit_code == 0
+    done = index(same_names / "changed.parquet", same_names / "other", model_file)
+    assert (done.exit_code, "0 added, 3 there already, 1 failed" in done.output) == (1, True)
+    assert "at-200" in done.output
+    assert contents(same_names / "other") == contents(same_names / "data")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "npz", "jsonl"])
+def test_a_table_of_a_collection_keeps_its_recordings_apart(
+    same_names: Path, model_file: Path, suffix: str
+) -> None:
+    out = same_names / f"all.{suffix}"
+    words = ["vectors", "--data", same_names / "data", "--collection", "tones", "-o", out]
+    words += ["--model", model_file]
+    done = CliRunner().invoke(viola.build(), list(map(str, words)))
+    assert done.exit_code == 0, done.output
+    done = index(out, same_names / "other", model_file)
+    assert "holds 4 recordings, 7 windows" in done.output, done.output
+    came, were = contents(same_names / "other"), contents(same_names / "data")
+    if suffix == "parquet":  # an export
+        assert came == were
+    else:
+        assert {item[2] for item in came} >= {"at-200", "at-300", "at-400"}
+
+
+def test_a_file_that_was_embedded_twice_is_one_recording(
+    same_names: Path, model_file: Path
+) -> None:
+    rec, out = same_names / "rec.wav", same_names / "twice.npz"
+    rec.write_bytes(encoded(tone(2.0)))
+    words = ["embed", rec, rec, "-o", out, "--model", model_file]
+    done = CliRunner().invoke(viola.build(), list(map(str, words)))
+    assert "2 files embedded" in done.output, done.output
+    assert "1 windows; 1 added" in index(out, same_names / "other", model_file).output
+    with np.load(out) as table:
+        columns = dict(table) | {"embedding": table["embedding"] * [[1], [-1]]}
+    np.savez(out, **columns)
+    refused = index(out, same_names / "another", model_file)
+    assert (refused.exit_code, "several recordings" in refused.output) == (2, True)
+
+
+def test_nothing_comes_of_an_export_of_nothing(
+    client: httpx.Client, tmp_path: Path, model_file: Path
+) -> None:
+    path = tmp_path / "none.parquet"
+    path.write_bytes(client.get("/v1/collections/none/vectors").content)
+    done = index(path, tmp_path / "data", model_file)
+    assert (done.exit_code, "nothing came into sounds; 0 added" in done.output) == (0, True)
 
 
 def test_an_array_and_a_listing_have_the_same_rows(client: httpx.Client, folder: Path) -> None:
@@ -150,7 +230,7 @@ def test_an_array_that_is_larger_than_the_memory_is_refused(
     serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "COPIES", 1 << 20)
-    monkeypatch.setattr(exporting, "ROWS", 1)
+    monkeypatch.setattr(exports, "ROWS", 1)
     with serve(data=folder) as client:
         refused(client.get(URL, params={"output": "npy"}), "too-much-memory")
         assert client.get(URL).status_code == 200

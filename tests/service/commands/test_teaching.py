@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 import viola
 from models.classifier import Classifier
+from service.collections.records import NewItem, NewLabel, Quota, Terms
 from service.collections.store import open_store
 from tests.service.test_teaching import fill
 
@@ -33,7 +35,7 @@ def test_labels_of_a_file_become_a_classifier_and_a_file_again(data: Path, tmp_p
     assert taught.exit_code == 0, taught.output
     text = " ".join(taught.output.split())
     assert "9 labels added" in text
-    assert "not in the collection: elsewhere.wav" in text
+    assert "not in the collection, or not alone with its name: elsewhere.wav" in text
     assert "Few windows of few recordings" in text
     assert "frogs, version 1, taught by 36 windows (a 12, b 12, c 12)" in text
     assert Classifier.open(out).card.labels == ["a", "b", "c"]
@@ -44,6 +46,31 @@ def test_labels_of_a_file_become_a_classifier_and_a_file_again(data: Path, tmp_p
     store.close()
     again = run(*asked, "--onnx", out)
     assert (again.exit_code, "--force" in again.output) == (2, True)
+
+
+def test_labels_of_files_that_are_called_the_same_stay_apart(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "labels.csv"
+    store = open_store(data)
+    pond, _ = store.collections.put("", "pond", Terms("tiny", "space", 2, 1.0, 1.0), Quota())
+    one = np.ones(1)
+    for id in ("a", "b", "c"):
+        new = NewItem(id * 64, 0 * one, one, np.ones((1, 2), np.float32), 1.0, id, "rec.wav")
+        store.items.add(pond, [new], Quota())
+    store.labels.add(pond, [NewLabel("a", "frog"), NewLabel("b", "owl", "negative")], "ann")
+    store.close()
+    asked = ("teach", "--collection", "pond", "--data", data)
+    assert run(*asked, "--export", out).exit_code == 0
+    assert run(*asked, "--labels", out).exit_code == 0
+    store = open_store(data)
+    told = [(label.item_id, label.label, label.verdict) for label in store.labels.page(pond)]
+    store.close()
+    assert told == 2 * [("a", "frog", "positive"), ("b", "owl", "negative")]
+    (tmp_path / "by_name.csv").write_text("file,label\nrec.wav,frog\n")
+    unclear = run(*asked, "--labels", tmp_path / "by_name.csv")
+    assert (unclear.exit_code, "the only one of its name" in " ".join(unclear.output.split())) == (
+        1,
+        True,
+    )
 
 
 def test_what_a_person_can_put_right_is_one_line(data: Path, tmp_path: Path) -> None:

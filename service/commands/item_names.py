@@ -1,0 +1,55 @@
+"""What tables and files of labels call the items of a collection.
+
+An item is called as its file, or by its id. Clients may call many files the same; such a name is
+nobody's, else what is said of it would go to one of them by chance.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from models.sources import normal
+from service.collections.records import Item
+
+
+def _bare(file: str) -> str:
+    return Path(file).name
+
+
+def _without_suffix(file: str) -> str:
+    return str(Path(file).with_suffix(""))
+
+
+def _bare_without_suffix(file: str) -> str:
+    return Path(file).stem
+
+
+# From the vaguest to the file's name as it is, which wins
+SPELLINGS: tuple[Callable[[str], str], ...] = (_bare_without_suffix, _without_suffix, _bare, str)
+
+
+def ids_by_name(items: Iterable[Item]) -> dict[str, str]:
+    """Ids of items by id and by every name that means one of them alone."""
+    items = list(items)
+    files = [(normal(item.file or ""), item.id) for item in items]
+    ids: dict[str, str] = {}
+    for spelt in SPELLINGS:
+        called = defaultdict[str, set[str]](set)
+        for file, id in files:
+            if Path(file).name:  # none in what a client may call a file: "/"
+                called[spelt(file)].add(id)
+        for name, those in called.items():
+            ids.pop(name, None)
+            if len(those) == 1:
+                ids[name] = those.pop()
+    return ids | {item.id: item.id for item in items}
+
+
+def names_of(items: Iterable[Item]) -> dict[int, str]:
+    """The name of each item's file, by the item's key; its id where the name means another."""
+    items = list(items)
+    ids = ids_by_name(items)
+    return {
+        item.key: item.file if item.file and ids.get(normal(item.file)) == item.id else item.id
+        for item in items
+    }

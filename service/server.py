@@ -130,7 +130,10 @@ class Server(uvicorn.Server):
         """Stop to listen, and end the application, unless it is to end at once."""
         await super().shutdown(sockets)
         if not self.force_exit:
-            await self._application.aclose()
+            try:
+                await self._application.aclose()
+            except Exception:  # it ends all the same
+                log.exception("not everything ended as it should")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to leave; a second signal ends it at once. Nothing is raised again: exit code 0."""

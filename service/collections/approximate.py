@@ -244,10 +244,16 @@ class Approximate:
             is_at_work = self._work is not None and self._work.is_alive()
             if self._is_closed or is_at_work or self._clock() < state.not_before:
                 return
-            self._work = threading.Thread(
+            work = threading.Thread(
                 target=self._renewed, args=(collection,), name="clusters", daemon=True
             )
-            self._work.start()
+            try:
+                work.start()
+            except RuntimeError as error:  # no room for another thread
+                log.warning("the index of a collection is not made now: %s", error)
+                state.not_before = self._clock() + PAUSE_S
+                return
+            self._work = work
 
     def _renewed(self, collection: Collection) -> None:
         with self._making:

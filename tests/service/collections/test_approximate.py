@@ -1,5 +1,6 @@
 """Searches that look at some of the vectors, against those that look at all."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,20 @@ def test_it_finds_nearly_what_the_exact_search_finds(store: Store, full: Collect
             true.score[common], some.score[np.isin(some.windows, true.windows)], atol=1e-6
         )
     assert n_found >= 0.9 * 400
+
+
+def test_without_room_for_a_thread_the_search_is_exact_and_the_store_closes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_room)
+        some, true = both(store)
+    assert some.is_exact
+    assert some.windows.tolist() == true.windows.tolist()
+    store.index.close()
 
 
 @pytest.mark.parametrize("by_item", [False, True])

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,11 +178,12 @@ def test_a_file_that_was_embedded_twice_is_one_recording(
     done = CliRunner().invoke(viola.build(), list(map(str, words)))
     assert "2 files embedded" in done.output, done.output
     assert "1 windows; 1 added" in index(out, same_names / "other", model_file).output
-    with np.load(out) as table:
-        columns = dict(table) | {"embedding": table["embedding"] * [[1], [-1]]}
-    np.savez(out, **columns)
-    refused = index(out, same_names / "another", model_file)
-    assert (refused.exit_code, "several recordings" in refused.output) == (2, True)
+    lines = out.with_suffix(".jsonl")
+    row = {"file": "rec.wav", "start_s": 0, "end_s": 1, "space_id": "space-of-tiny"}
+    rows = [row | {"embedding": vector} for vector in ([1, 2, 3, 4], [4, 3, 2, 1])]
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = index(lines, same_names / "another", model_file)
+    assert (done.exit_code, "several recordings" in done.output) == (2, True)
 
 
 def test_nothing_comes_of_an_export_of_nothing(
@@ -230,7 +232,7 @@ def test_an_array_that_is_larger_than_the_memory_is_refused(
     serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "COPIES", 1 << 20)
-    monkeypatch.setattr(exports, "ROWS", 1)
+    monkeypatch.setattr(exporting, "ROWS", 1)
     with serve(data=folder) as client:
         refused(client.get(URL, params={"output": "npy"}), "too-much-memory")
         assert client.get(URL).status_code == 200

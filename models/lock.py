@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +18,19 @@ def locked(path: Path, otherwise: Exception) -> Iterator[None]:
     Raises:
         otherwise: another process holds it.
     """
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise otherwise from None
-        except OSError as error:
-            if error.errno not in _WITHOUT_LOCKS:
-                raise
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # nothing is ever written to it
+    try:
+        _hold(file, otherwise)
         yield
+    finally:
+        os.close(file)
+
+
+def _hold(file: int, otherwise: Exception) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise otherwise from None
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise

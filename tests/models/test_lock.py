@@ -9,13 +9,18 @@ import pytest
 from models.lock import locked
 
 
-def test_it_is_held_by_one_and_free_again_after_an_error(tmp_path: Path) -> None:
-    path, busy = tmp_path / "lock", RuntimeError("busy")
-    with pytest.raises(KeyError), locked(path, busy):
-        with pytest.raises(RuntimeError, match="busy"), locked(path, busy):
+def fail_while_holding(path: Path) -> None:
+    with locked(path, RuntimeError("busy")):
+        with pytest.raises(RuntimeError, match="busy"), locked(path, RuntimeError("busy")):
             pass
         raise KeyError
-    with locked(path, busy):
+
+
+def test_it_is_held_by_one_and_free_again_after_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with pytest.raises(KeyError):
+        fail_while_holding(path)
+    with locked(path, RuntimeError("busy")):
         assert path.read_bytes() == b""
 
 

@@ -5,7 +5,8 @@ import os
 import signal
 import socket
 import threading
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
 from time import sleep
 from types import FrameType
 
@@ -31,6 +32,7 @@ from service.traffic.sockets import bounded_socket
 LEAST_STREAMS = 16  # whose messages have room, however few may be
 WS_QUEUE = 2  # messages of a live stream in memory that are still to be dealt with
 CANCEL_S = 1  # what requests get that are still in hand when the drain is over
+TICK_S = 0.05  # between two looks whether a request is still in hand
 GIVE_UP_S = 5  # and after that, threads that hang do not keep the process
 
 log = structlog.get_logger()
@@ -99,6 +101,7 @@ class Server(uvicorn.Server):
         self._is_told = threading.Event()
         self._reload = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
+        self._known: set[asyncio.Task[None]] | None = None  # in hand when they were last counted
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to go."""
@@ -128,12 +131,39 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop to listen, and end the application, unless it is to end at once."""
+        if not self.force_exit:
+            await self._answer_the_last(sockets or [])
         await super().shutdown(sockets)
         if not self.force_exit:
             try:
                 await self._application.aclose()
             except Exception:  # it ends all the same
                 log.exception("not everything ended as it should")
+
+    async def _answer_the_last(self, sockets: list[socket.socket]) -> None:
+        """Stop to listen, and answer what comes on connections that are there.
+
+        Also on those that nobody has accepted yet, whose clients may have sent a request: the
+        system resets what a listener leaves behind.
+        """
+        waiting = [accepted for listening in sockets for accepted in _accepted(listening)]
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            with suppress(OSError):  # it has gone
+                await loop.connect_accepted_socket(self._protocol, connection)
+        await asyncio.sleep(0)  # until those know it that the loop has accepted by itself
+        for known in list(self.server_state.connections):
+            known.shutdown()
+        while not (self.force_exit or self.drain.is_over(len(self.server_state.tasks))):
+            await asyncio.sleep(TICK_S)
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to leave; a second signal ends it at once. Nothing is raised again: exit code 0."""
@@ -145,9 +175,19 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second; True ends the server."""
-        if self.drain.is_over(len(self.server_state.tasks)):
+        if self.drain.is_over(self._n_in_hand()):
             self.should_exit = True
         return await super().on_tick(counter)
+
+    def _n_in_hand(self) -> int:
+        """Requests that have to be finished.
+
+        Once new ones are refused those that have come since the last tick are left out: they have
+        their answers in no time, and clients may go on trying for ever.
+        """
+        tasks = set(self.server_state.tasks)
+        known, self._known = self._known, tasks if self.drain.is_over(0) else None
+        return len(tasks if known is None else tasks & known)
 
     def _end_in_time(self) -> None:
         """End the process, some time after it was told to, where a thread hangs."""
@@ -167,6 +207,16 @@ class Server(uvicorn.Server):
                 log.warning("nothing to reload yet")
             else:
                 await reload(self.app.state.context, self.app.state.gate.keyring)
+
+
+def _accepted(listening: socket.socket) -> Iterator[socket.socket]:
+    """The connections that wait to be accepted."""
+    listening.setblocking(False)
+    while True:
+        try:
+            yield listening.accept()[0]
+        except OSError:  # there are no more; or no more can be had
+            return
 
 
 def _announce(settings: Settings, gate: Gate, address: str) -> None:

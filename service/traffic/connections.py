@@ -6,7 +6,9 @@ the work that was accepted.
 """
 
 import asyncio
+import select
 import uuid
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
 
@@ -20,6 +22,7 @@ from service.traffic.stalls import StallWatch
 
 MAX_HEAD_BYTES = 16 * 1024  # request line and headers
 MAX_PIPELINED = 16  # requests that wait behind one: each takes kilobytes, and its head 18 bytes
+LAST_CALL_S = 0.5  # for a request that is on its way when the service ends
 
 
 class _Part(Enum):
@@ -56,9 +59,12 @@ def bounded_protocol(
         _next = _Part.HEAD
         _head_bytes = 0
         _n_whole = 0  # requests that have come
+        _is_last = False  # the next request
+        _is_over = False  # nothing is read any more but the rest of what was refused
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            self._since = self.loop.time()
             self.watch_stalls(transport, write_timeout_s)
             leaver = limiter.enter(self, len(self.connections))
             if isinstance(leaver, BoundedProtocol):
@@ -66,6 +72,8 @@ def bounded_protocol(
             self._watch()
 
         def data_received(self, data: bytes) -> None:
+            if self._is_over:
+                return
             is_head, n_whole = self._next is _Part.HEAD, self._n_whole
             super().data_received(data)
             # All of it belongs to one head, which the parser keeps until a line is whole
@@ -106,7 +114,13 @@ def bounded_protocol(
                 self._next = _Part.HEAD
                 raise ValueError("too many requests wait")  # likewise
             self._next = _Part.BODY
+            before = self.cycle
             super().on_headers_complete()
+            if self.cycle is before:  # a WebSocket's handshake
+                return
+            self.cycle.transport = _Answers(self.transport, self._end)  # type: ignore[assignment]
+            if self._is_last:
+                self.cycle.keep_alive = False
 
         def on_message_complete(self) -> None:
             self._next = _Part.NOTHING
@@ -135,6 +149,51 @@ def bounded_protocol(
                 problem = _head_too_large(self._head_bytes) if is_long else _NO_HTTP
                 self.transport.write(_bytes(problem))
             self.transport.close()
+
+        # The end
+
+        def _end(self) -> None:
+            """Close behind an answer, once the client has sent what it is sending, or tires of it.
+
+            To close before would reset the connection, and the client might not see the answer.
+            """
+            if self._next is not _Part.BODY or self.transport.is_closing():
+                self.transport.close()
+                return
+            self._is_over = True
+            self.flow.resume_reading()
+            self.transport.write_eof()
+
+        def timeout_keep_alive_handler(self) -> None:
+            """Close an idle connection, unless its next request has come.
+
+            A loop that is busy finds that the time is up before it reads what came in time.
+            """
+            if not _has_come(self.transport):
+                super().timeout_keep_alive_handler()
+
+        def shutdown(self) -> None:
+            """The service ends: close, once a request that is on its way has its answer.
+
+            To close before it is read would reset the connection: the client could not know whether
+            anything was done.
+            """
+            if self._is_answering() or not self._is_sent_something():
+                super().shutdown()
+            else:
+                self._is_last = True
+                self.loop.call_later(LAST_CALL_S, self._close_if_idle)
+
+        def _is_sent_something(self) -> bool:
+            """Whether a request is on its way, as far as one can tell."""
+            if self._next is _Part.NOTHING:
+                return _has_come(self.transport)
+            is_new = self._n_whole == 0 and self._head_bytes == 0
+            return not is_new or self.loop.time() < self._since + LAST_CALL_S
+
+        def _close_if_idle(self) -> None:
+            if not self._is_answering() and not self.transport.is_closing():
+                self.transport.close()
 
         # What the application does
 
@@ -179,6 +238,23 @@ def bounded_protocol(
                 self.transport.close()
 
     return BoundedProtocol
+
+
+class _Answers:
+    """A transport as answers have it, whose end is another one."""
+
+    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
+        self.write, self.is_closing, self.close = transport.write, transport.is_closing, end
+
+
+def _has_come(transport: asyncio.BaseTransport) -> bool:
+    """Whether the system holds something of the client's that the loop has not read yet."""
+    held = transport.get_extra_info("socket")
+    if held is None:
+        return False
+    poll = select.poll()
+    poll.register(held.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 _NO_HTTP = Problem("bad-request", "What was sent is not an HTTP/1.1 request.")

@@ -1,5 +1,6 @@
 """The service as an operator runs it: drained, reloaded, checked, confined."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from typer.testing import CliRunner
 
 import viola
@@ -30,11 +32,13 @@ from service.inference.kinds.classifier import KIND as CLASSIFIER
 from service.inference.kinds.encoder import KIND as ENCODER
 from service.problems import Problem
 from service.reloading import merged
+from service.server import Server
 from service.traffic.auth import digest_of, new_key
 from service.traffic.drain import Drain
 from tests.service.conftest import encoded, tone, until, write_model
 from tests.service.telemetry.test_metrics import scraped
 from tests.service.test_process import SERVE
+from tests.service.traffic.test_connections import all_of
 from tests.service.traffic.test_refusals import refused
 
 ROOT = Path(__file__).parent.parent.parent
@@ -277,6 +281,95 @@ def test_a_thread_that_hangs_does_not_keep_the_process(model_file: Path, port: i
         it.process.send_signal(signal.SIGTERM)
         assert it.ended() == 1
     assert it.events("not ended in time; something hangs")
+
+
+BUSY_AT_THE_END = """
+import os, time, structlog
+from service.server import Server
+
+end = Server.shutdown
+
+async def shutdown(self, sockets=None):
+    structlog.get_logger().warning("busy")
+    while not os.path.exists({go_on!r}):
+        time.sleep(0.01)
+    await end(self, sockets)
+
+Server.shutdown = shutdown
+"""
+
+
+def test_requests_that_come_at_the_very_end_are_answered(
+    model_file: Path, port: int, tmp_path: Path
+) -> None:
+    address, body = ("127.0.0.1", port), encoded(tone())
+    head = f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    go_on = tmp_path / "go on"
+    code = BUSY_AT_THE_END.format(go_on=str(go_on)) + SERVE
+    with (
+        running(port, models=model_file, code=code, keep_alive_s=60) as it,
+        socket.create_connection(address) as idle,
+        ExitStack() as lines,
+    ):
+        idle.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not idle.recv(65_536).endswith(b"}"):
+            pass
+        it.process.send_signal(signal.SIGTERM)
+        half = lines.enter_context(socket.create_connection(address))
+        half.sendall(head[:20])
+        accepted = lines.enter_context(socket.create_connection(address))
+        until(lambda: it.events("busy"))
+        waiting = [lines.enter_context(socket.create_connection(address)) for _ in range(20)]
+        half.sendall(head[20:] + body)
+        for line in (idle, accepted, *waiting):
+            line.sendall(head + body)
+        silent = lines.enter_context(socket.create_connection(address))
+        go_on.touch()
+        for line in (idle, half, accepted, *waiting):
+            answer = all_of(line)
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"/problems/draining" in answer
+            assert b"connection: close" in answer.lower()
+        assert all_of(silent) == b""
+        assert it.ended() == 0
+    assert not any(line["level"] == "error" for line in map(json.loads, it.said))
+
+
+def test_clients_that_go_on_trying_do_not_keep_it() -> None:
+    drain = Drain(timeout_s=60)
+    app: Any = SimpleNamespace(state=SimpleNamespace(gate=SimpleNamespace(drain=drain)))
+    server = Server(uvicorn.Config(app), app, "")
+
+    async def ends_with(*requests: Any) -> bool:
+        server.server_state.tasks = set(requests)
+        return await server.on_tick(0)
+
+    async def ticks() -> list[bool]:
+        before = await ends_with("long")
+        drain.begin()
+        told = await ends_with("long", "short")
+        return [before, told, await ends_with("long", "refused"), await ends_with("refused too")]
+
+    assert asyncio.run(ticks()) == [False, False, False, True]
+
+
+def test_a_refusal_reaches_who_is_still_sending(model_file: Path, port: int) -> None:
+    body = bytes(20 << 20)
+    head = f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with (
+        running(port, models=model_file, body_grace_s=60) as it,
+        socket.create_connection(("127.0.0.1", port)) as held,
+    ):
+        held.sendall(head + b"0")
+        until(lambda: scraped(it.client)["viola_inflight_requests"] == 1)
+        it.process.send_signal(signal.SIGTERM)
+        until(lambda: it.client.get("/readyz").status_code == 503)
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port)) as line:
+                line.sendall(head + body)  # in one go, before it looks for an answer
+                answer = all_of(line)
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"/problems/draining" in answer
 
 
 def test_a_second_signal_ends_it_at_once_and_quietly(model_file: Path, port: int) -> None:

@@ -5,15 +5,17 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 import uvicorn
+import uvloop
 from uvicorn.server import ServerState
 
 from service.traffic.connection_limiter import ConnectionLimiter
-from service.traffic.connections import MAX_HEAD_BYTES, MAX_PIPELINED
+from service.traffic.connections import MAX_HEAD_BYTES, MAX_PIPELINED, bounded_protocol
 from service.traffic.sockets import Unfinished, bounded_socket
 from tests.service.conftest import Serve, encoded
 
@@ -99,6 +101,51 @@ def test_of_requests_that_wait_for_none_some_are_answered_and_the_rest_is_not_ke
     assert answers.count(b"HTTP/1.1 200 ") == 1 + MAX_PIPELINED
     assert answers.count(b"HTTP/1.1 ") == 1 + MAX_PIPELINED
     assert b"connection: close" in answers[answers.rindex(b"HTTP/1.1 ") :].lower()
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+def test_a_request_that_came_in_time_is_answered_by_a_loop_that_was_busy() -> None:
+    async def converse(client: socket.socket, ours: socket.socket) -> list[bytes]:
+        config = uvicorn.Config(
+            _nothing,
+            timeout_keep_alive=0.2,  # type: ignore[arg-type]
+            log_config=None,
+        )
+        config.load()
+        protocol = bounded_protocol(1.0, max_connections=1)
+        loop, answers = asyncio.get_running_loop(), []
+        client.setblocking(False)
+
+        def connection() -> Any:
+            return protocol(config, ServerState(), {})
+
+        def ask_while_it_is_busy() -> None:
+            loop.remove_reader(other)
+            client.send(GET)
+            time.sleep(0.4)
+
+        await loop.connect_accepted_socket(connection, ours)
+        await loop.sock_sendall(client, GET)
+        answers.append(await loop.sock_recv(client, 1000))
+        one, other = socket.socketpair()
+        with one, other:
+            loop.add_reader(other, ask_while_it_is_busy)
+            one.send(b"!")
+            answers.append(await asyncio.wait_for(loop.sock_recv(client, 1000), 5))
+        await asyncio.sleep(0.4)
+        answers.append(await loop.sock_recv(client, 1000))
+        return answers
+
+    client, ours = socket.socketpair()
+    with client, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        one, other, end = runner.run(converse(client, ours))
+    assert one.startswith(b"HTTP/1.1 204 ")
+    assert other.startswith(b"HTTP/1.1 204 ")
+    assert end == b""  # and then, idle, it is closed
 
 
 def test_the_message_that_takes_longest_makes_room() -> None:

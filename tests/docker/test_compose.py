@@ -64,6 +64,14 @@ def test_a_worker_has_the_folder_and_the_models_of_the_service() -> None:
     assert shared <= set(worker["volumes"])
 
 
+def test_the_service_has_room_for_searches_and_for_what_learns_beside_it() -> None:
+    viola = SERVICES["viola"]
+    learning = Settings.model_fields["fit_memory_bytes"].default
+    searching = int(viola["environment"]["VIOLA_SEARCH_MEMORY_BYTES"])
+    limit = int(viola["deploy"]["resources"]["limits"]["memory"].removesuffix("g")) << 30
+    assert limit >= 700_000_000 + searching + learning
+
+
 def test_the_service_may_finish_what_it_has_before_it_is_killed() -> None:
     limit = int(SERVICES["viola"]["environment"]["VIOLA_SHUTDOWN_TIMEOUT_S"])
     assert int(SERVICES["viola"]["stop_grace_period"].removesuffix("s")) > limit

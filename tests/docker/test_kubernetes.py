@@ -105,6 +105,14 @@ def test_uploads_have_room() -> None:
     assert int(number) * UNITS[unit] > needed
 
 
+@pytest.mark.parametrize("name", ["deployment", "worker"])
+def test_a_pod_has_room_for_what_learns_beside_it(name: str) -> None:
+    (container,) = document(name)["spec"]["template"]["spec"]["containers"]
+    limit = container["resources"]["limits"]["memory"]
+    needed = 700_000_000 + setting("fit_memory_bytes")
+    assert int(limit[:-2]) * UNITS[limit[-2:]] >= needed
+
+
 def test_a_pod_may_do_as_little_as_the_image_needs() -> None:
     assert POD["securityContext"]["runAsNonRoot"] is True
     assert POD["enableServiceLinks"] is False

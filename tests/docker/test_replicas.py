@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from service.routes import uploads
 from service.settings import ENV_PREFIX, Settings
 
 FOLDER = Path(__file__).parent.parent.parent / "docker" / "replicas"
@@ -65,3 +66,18 @@ def test_nginx_knows_every_replica_and_asks_another_one_where_one_fails() -> Non
     assert timeout is not None
     assert int(timeout[1]) > Settings.model_fields["request_timeout_s"].default
     assert NGINX.count("{") == NGINX.count("}")
+
+
+def test_uploads_pass_through_a_disk_and_not_through_the_memory() -> None:
+    for name in (*REPLICAS, "nginx"):
+        assert "tmpfs" not in SERVICES[name]
+        assert any(mount.endswith(":/tmp") for mount in SERVICES[name]["volumes"])
+    (bodies,) = re.findall(r"client_body_temp_path (/\w+)", NGINX)
+    assert bodies == "/tmp"
+
+
+def test_nginx_hands_on_what_comes_of_an_upload_in_parts() -> None:
+    unbuffered = re.findall(r"location ~ (\S+) \{[^}]*proxy_request_buffering off;", NGINX)
+    (pattern,) = unbuffered
+    paths = {route.path for route in uploads.router.routes}  # type: ignore[attr-defined]
+    assert {path for path in paths if re.search(pattern, path)} == {"/v1/uploads/{id}"}

@@ -110,9 +110,10 @@ class Queueing:
                 self.queue.put(connection, "run", name)
 
     async def watch(self) -> None:
-        """Look at how many jobs there are, every few seconds."""
+        """Look at the time and at how many jobs there are, every few seconds."""
         while True:
             try:
+                await in_thread(self.store.ask_the_time)
                 self.seen.n_silent = len(await in_thread(self.store.attempts.silent, self.lapse_s))
                 self.seen.backlog = await in_thread(self.store.jobs.backlog)
             except Exception as error:  # of a database that may come back

@@ -16,6 +16,7 @@ from pathlib import Path
 from service.collections.approximate import APPROXIMATE_FROM, Approximate
 from service.collections.attempts import Attempts
 from service.collections.classifiers import Classifiers
+from service.collections.clock import SharedClock
 from service.collections.database import Database, open_postgres, open_sqlite
 from service.collections.exact import Index, InMemory
 from service.collections.filters import Filter
@@ -56,6 +57,15 @@ class Store:
                 n_deleted += self.items.delete_matching(collection, old)
         return n_deleted
 
+    def ask_the_time(self) -> None:
+        """Set the clock by the database, where several machines share it.
+
+        Raises:
+            StoreError: it cannot be asked now.
+        """
+        if isinstance(self.now, SharedClock):
+            self.now.ask()
+
     def close(self) -> None:
         """Let go of the database."""
         self.index.close()
@@ -81,8 +91,10 @@ def open_store(
     return _opened(database, windows, index, lambda connection, dimensions: None, now)
 
 
-def open_shared_store(address: str, *, now: Callable[[], float] = time.time) -> Store:
+def open_shared_store(address: str, *, now: Callable[[], float] | None = None) -> Store:
     """The store in a PostgreSQL database, which many processes may use; else as `open_store`.
+
+    `now`: else the database's time.
 
     Raises:
         StoreError: it cannot be used.
@@ -90,7 +102,8 @@ def open_shared_store(address: str, *, now: Callable[[], float] = time.time) -> 
     database = open_postgres(address)
     from service.collections.pgvector import Pgvector, make_graph
 
-    return _opened(database, Windows(database), Pgvector(database), make_graph, now)
+    clock = SharedClock(database) if now is None else now
+    return _opened(database, Windows(database), Pgvector(database), make_graph, clock)
 
 
 def _opened(

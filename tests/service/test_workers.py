@@ -111,6 +111,47 @@ def test_a_worker_killed_in_mid_job_loses_nothing_and_doubles_nothing(place: Pla
     assert done.audio_s == pytest.approx(12.0, abs=0.1)
 
 
+WRONG_CLOCK = """
+import sys, time
+right = time.time
+time.time = lambda: right() + float(sys.argv[2])
+from service.collections.store import open_shared_store
+
+store = open_shared_store(sys.argv[1])
+print(store.attempts.begin(sys.argv[3], 30.0, 60.0, lambda *step: None))
+print(store.attempts.silent(30.0))
+"""
+
+
+@pytest.mark.parametrize("ahead_s", [600, -600])
+def test_a_worker_whose_clock_is_wrong_neither_takes_a_job_nor_leaves_it(
+    postgres: str, ahead_s: int
+) -> None:
+    store, queue = open_shared_store(postgres), PostgresQueue(postgres, LAPSE_S)
+    live, dead = (
+        store.jobs.submit(NewJob("", "", "teach", {"n": n}), 9, queue.put)[0].id for n in range(2)
+    )
+    for name in (live, dead):
+        store.attempts.begin(name, 30.0, 60.0, queue.put)
+    with store.database.write() as connection:
+        connection.execute(
+            text("UPDATE jobs SET beat_at = beat_at - 31 WHERE name = :n"), {"n": dead}
+        )
+
+    def begun(name: str) -> list[str]:
+        command = [sys.executable, "-c", WRONG_CLOCK, postgres, str(ahead_s), name]
+        return subprocess.check_output(command, text=True).splitlines()
+
+    left_s, silent = begun(live)
+    assert 20 < float(left_s) <= 30
+    assert silent == str([dead])
+    assert begun(dead)[0].startswith("Job(")
+    with store.database.write() as connection:
+        connection.execute(text("DELETE FROM jobs"))
+        connection.execute(text("DELETE FROM procrastinate_jobs"))
+    store.close()
+
+
 def test_a_worker_tells_how_it_is_and_nothing_else(place: Place) -> None:
     port = free_port()
     place.submit(encoded(tone(1.0)))

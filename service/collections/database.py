@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    ExceptionContext,
     Table,
     create_engine,
     delete,
@@ -49,6 +50,7 @@ _FAILING = (  # what SQLite says where it is not the statement that is wrong
 # The classes of PostgreSQL's codes that say the same: lost connections, rights, I/O errors, an
 # administrator who ends it, damage
 _FAILING_CLASSES = ("08", "28", "57", "58", "XX")
+_READ_ONLY = "25006"  # a standby, or a server that was set so
 _LOCK = 0x564C41  # of PostgreSQL, for whoever brings the tables up to date
 _BEGIN = "viola_begin"  # how a transaction begins: an execution option of ours
 
@@ -149,6 +151,7 @@ def open_postgres(address: str) -> Database:
         raise StoreError(
             "PostgreSQL needs psycopg and pgvector: pip install 'viola-audio[postgres]'"
         ) from None
+    event.listen(engine, "handle_error", _leave_what_is_read_only)
     return _brought_up_to_date(engine, f"{url.host}, database {url.database}")
 
 
@@ -245,9 +248,15 @@ def _of_postgres(error: DBAPIError) -> StoreError | None:
         return StoreBusy("The database of the collections cannot do this now.")
     if state.startswith("53"):  # insufficient resources, 53100 being a full disk
         return StoreFull("There is no room on the disk of the collections.")
-    if state.startswith(_FAILING_CLASSES):
+    if state == _READ_ONLY or state.startswith(_FAILING_CLASSES):
         return _unavailable(error.orig or error)
     return None
+
+
+def _leave_what_is_read_only(context: ExceptionContext) -> None:
+    """Connect anew: another server may be the one to write to, and a session stays as it began."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True
 
 
 def _unavailable(error: BaseException, reason: str = "") -> StoreUnavailable:

@@ -202,6 +202,32 @@ def test_a_server_that_is_gone_is_told_apart_without_its_address(
     store.close()
 
 
+def test_a_database_that_may_only_be_read_is_not_usable_until_it_may_be_written(
+    postgres: str,
+) -> None:
+    store = open_shared_store(postgres)
+
+    def set_to(how: str) -> None:
+        with psycopg.connect(postgres, autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            name = connection.info.dbname
+            connection.execute(f'ALTER DATABASE "{name}" {how}')  # type: ignore[arg-type]
+
+    set_to("SET default_transaction_read_only = on")
+    try:
+        store.database.close()  # whoever connects now may only read
+        assert store.collections.page("ann") == []
+        with pytest.raises(StoreUnavailable):
+            store.collections.put("ann", "birds", TERMS, QUOTA)
+        with pytest.raises(StoreUnavailable):
+            store.uploads.create("ann", 1, None, most_bytes=10, kept_s=60.0)
+    finally:
+        set_to("RESET default_transaction_read_only")
+    store.collections.put("ann", "birds", TERMS, QUOTA)
+    store.collections.delete("ann", "birds")
+    store.close()
+
+
 def test_more_threads_than_connections_are_busy_and_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

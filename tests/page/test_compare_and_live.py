@@ -1,5 +1,6 @@
 """Several sounds beside each other, and the microphone while it is heard."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,22 @@ def test_alike_sounds_lie_together_and_a_click_plays(visit: Visit, tmp_path: Pat
     check_accessible(page)
 
 
+def test_what_the_comparison_copies_asks_for_every_sound(visit: Visit, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("low.wav", 'high; "loud".wav', "notes.wav")]
+    for path, pitch in zip(paths[:2], (200, 2000), strict=True):
+        sf.write(path, tone(pitch, 0.3), 16_000)
+    paths[2].write_text("no sound at all")
+    page = visit("#compare")
+    page.locator("#files").set_input_files(paths)
+    expect(page.locator(".failures li")).to_contain_text("notes.wav Audio format not recognised")
+    printed = pasted(
+        page.locator("#comparison").get_by_role("group", name="Copy as code"), tmp_path
+    )
+    assert printed["curl"].count('"duration_s"') == 2
+    assert printed["Python"].count("[") == 3  # a matrix of two rows
+    assert printed.get("JavaScript", "space_id " * 2).count("space_id") == 2
+
+
 def test_what_the_live_view_copies_runs_when_it_is_pasted(visit: Visit) -> None:
     page = visit("#live")
     expect(page.locator("#live-head option").first).to_be_attached()
@@ -50,3 +67,36 @@ def test_the_microphone_is_labelled_while_it_is_heard(visit: Visit) -> None:
     check_accessible(page)
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("button", name="Listen")).to_be_visible()
+
+
+def test_who_listens_again_begins_anew_and_who_leaves_the_view_is_not_heard(visit: Visit) -> None:
+    page = visit("#live")
+    listen = page.get_by_role("button", name="Listen")
+    stop = page.get_by_role("button", name="Stop")
+    sockets: list[str] = []
+    page.on("websocket", lambda socket: sockets.append(socket.url))
+    listen.dblclick()
+    expect(page.locator("#stream .bars li").first).to_be_visible()
+    assert len(sockets) == 1
+    page.wait_for_timeout(2000)
+    stop.click()
+    listen.click()
+    expect(page.locator("#stream .bars li").first).to_be_visible()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Download JSON").last.click()
+    heard = json.loads(saved.value.path().read_text())
+    starts = [window["start_s"] for window in heard]
+    assert starts == sorted(set(starts))
+    page.get_by_role("link", name="Listen").click()
+    page.get_by_role("link", name="Live").click()
+    expect(listen).to_be_visible()
+
+
+def test_where_browsers_give_no_microphone_the_page_says_why(visit: Visit) -> None:
+    page = visit("#live")
+    page.evaluate("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
+    page.get_by_role("button", name="Listen").click()
+    expect(page.get_by_role("alert")).to_contain_text("open this page by https://")
+    page.get_by_role("link", name="Listen").click()
+    page.get_by_role("button", name="Record from the microphone").click()
+    expect(page.locator("#status")).to_contain_text("open this page by https://")

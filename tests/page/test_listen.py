@@ -41,8 +41,10 @@ def test_a_wav_is_heard_drawn_labelled_and_played(visit: Visit, clip: Path) -> N
     check_accessible(page)
 
 
-def test_what_is_copied_runs_when_it_is_pasted(visit: Visit, clip: Path) -> None:
+@pytest.mark.parametrize("name", ["a clip.wav", 'it\'s; "1, 2" \\ 3.wav'])
+def test_what_is_copied_runs_when_it_is_pasted(visit: Visit, clip: Path, name: str) -> None:
     page = visit()
+    clip = clip.rename(clip.with_name(name))
     drop(page, clip)
     group = page.get_by_role("group", name="Copy as code").first
     expect(group).to_be_visible()
@@ -159,6 +161,9 @@ def test_a_long_recording_is_labelled_while_it_is_heard(
         expect(page.locator(".u-wrap")).to_have_count(2)
         expect(page.locator("#status")).to_contain_text("Heard 40.00 s of 40.00 s")
         expect(page.locator(".bars")).to_have_count(2)
+        group = page.get_by_role("group", name="Copy as code")
+        for kind, printed in pasted(group, tmp_path).items():
+            assert len(printed.splitlines()) >= 40, (kind, printed)  # a line a window
 
 
 def test_the_microphone_is_recorded(visit: Visit) -> None:

@@ -1,6 +1,9 @@
 // The service: requests with progress, answers in lines, live sockets; errors in its own words.
 
+import { say } from "./dom.js";
+
 let key = sessionStorage.getItem("viola.key") || ""; // of this tab alone
+const LONGEST_PAUSE_S = 30; // that is waited without asking anybody
 
 export class Refusal extends Error {
   constructor(status, problem) {
@@ -10,12 +13,30 @@ export class Refusal extends Error {
     this.status = status;
     this.problem = problem;
   }
+
+  // Another key may do what this one may not.
+  get needsKey() {
+    return [401, 403].includes(this.status);
+  }
+
+  // The same may be answered later, or with another key; 0 is no answer at all.
+  get mayPass() {
+    return this.needsKey || [0, 429].includes(this.status) || this.status >= 500;
+  }
+
+  get isTooLong() {
+    return (this.problem?.type ?? "").endsWith("too-long");
+  }
 }
+
+const unreachable = () => new Refusal(0, { title: "No answer", detail: "the service cannot be reached." });
 
 export const hasKey = () => key !== "";
 
 export function useKey(text) {
-  key = text.trim();
+  const given = text.trim();
+  if (/[^!-~]/.test(given)) throw new Error("This is no API key: a key has letters, digits and `_-` alone. Paste it again.");
+  key = given;
   if (key) sessionStorage.setItem("viola.key", key);
   else sessionStorage.removeItem("viola.key");
 }
@@ -44,13 +65,13 @@ export async function ask(method, path, { query, json, body, headers = {}, signa
       method, body: sent, signal, headers: { ...authorization(), ...type, ...headers },
     }).catch((error) => {
       if (error.name === "AbortError") throw error;
-      throw new Refusal(0, { title: "No answer", detail: "the service cannot be reached." });
+      throw unreachable();
     });
     if (answer.ok) return answer.status === 204 ? null : read(answer);
     const pause = retryIn(answer.status, answer.headers.get("Retry-After"), attempt);
     const problem = await answer.json().catch(() => null);
     if (pause === null) throw new Refusal(answer.status, problem);
-    await new Promise((resolve) => setTimeout(resolve, pause));
+    await waited(pause, problem);
   }
 }
 
@@ -61,21 +82,41 @@ async function read(answer) {
 
 function retryIn(status, after, attempt) {
   if (![429, 503].includes(status) || attempt >= 6) return null;
-  const waited = Number(after ?? 1);
-  return waited > 30 ? null : 1000 * (waited + Math.random());
+  const wanted = Number(after ?? 1);
+  return wanted >= 0 && wanted <= LONGEST_PAUSE_S ? 1000 * (wanted + Math.random()) : null;
+}
+
+function waited(pause, problem) {
+  say(`${problem?.title ?? "The service is busy"}: trying again in ${Math.ceil(pause / 1000)} s …`);
+  return new Promise((resolve) => setTimeout(resolve, pause));
 }
 
 // Send a sound, telling how far the upload is from 0 to 1; -> the answer as JSON.
 export async function send(path, query, blob, onProgress = () => {}, name = "sound") {
   const form = new FormData();
   form.append("file", blob, name);
+  const request = await tried(address(path, query), form, onProgress, null, blob, name);
+  return JSON.parse(request.responseText);
+}
+
+// A form with a file, sent until it is answered or refused for good.
+async function tried(url, form, onProgress, onText, blob, name) {
   for (let attempt = 0; ; attempt++) {
-    const request = await uploaded("POST", address(path, query), form, onProgress);
-    if (request.status >= 200 && request.status < 300) return JSON.parse(request.responseText);
+    const request = await uploaded("POST", url, form, onProgress, onText)
+      .catch((error) => readable(blob, name).then(() => { throw error; }));
+    if (request.status >= 200 && request.status < 300) return request;
     const pause = retryIn(request.status, request.getResponseHeader("Retry-After"), attempt);
-    if (pause === null) throw new Refusal(request.status, document_(request.responseText));
-    await new Promise((resolve) => setTimeout(resolve, pause));
+    const problem = document_(request.responseText);
+    if (pause === null) throw new Refusal(request.status, problem);
+    await waited(pause, problem);
   }
+}
+
+// A file is read when it is sent: it may be gone by then, or have been a folder all along.
+export async function readable(blob, name) {
+  await blob.slice(0, 1).arrayBuffer().catch(() => {
+    throw new Error(`${name} cannot be read: it is a folder, or has been changed, moved or deleted since it was chosen. Choose it again.`);
+  });
 }
 
 function document_(text) {
@@ -94,8 +135,7 @@ function uploaded(method, url, body, onProgress, onText) {
     request.upload.onprogress = (event) => onProgress(event.total ? event.loaded / event.total : 0);
     if (onText) request.onprogress = () => onText(request);
     request.onload = () => resolve(request);
-    request.onerror = () =>
-      reject(new Refusal(0, { title: "No answer", detail: "the service cannot be reached." }));
+    request.onerror = () => reject(unreachable());
     request.send(body);
   });
 }
@@ -112,6 +152,7 @@ export async function sendLong(path, query, blob, onProgress, onLine, name = "so
   const form = new FormData();
   form.append("file", blob, name);
   let read = 0;
+  let failed = null;
   const take = (request) => {
     if (request.status !== 200) return;
     const end = request.responseText.lastIndexOf("\n") + 1;
@@ -123,10 +164,7 @@ export async function sendLong(path, query, blob, onProgress, onLine, name = "so
       else onLine(members);
     }
   };
-  let failed = null;
-  const url = address(path, { ...query, stream: true });
-  const request = await uploaded("POST", url, form, onProgress, take);
-  if (request.status !== 200) throw new Refusal(request.status, document_(request.responseText));
+  const request = await tried(address(path, { ...query, stream: true }), form, onProgress, take, blob, name);
   take(request);
   if (failed) throw failed;
 }

@@ -1,27 +1,33 @@
 // One collection: add, search, label by keyboard, duplicates, map, export, delete.
 
-import { address, ask, get, send } from "./api.js";
+import { Adding } from "./adding.js";
+import { ask, get, send } from "./api.js";
 import { copyAs } from "./code.js";
-import { button, download, element, errorText, fixed, say } from "./dom.js";
+import { button, download, element, errorText, fileField, fixed, save, say, seconds } from "./dom.js";
 import { ItemSound, forgetHeard } from "./items.js";
 import { PointMap } from "./map.js";
 import { play } from "./playing.js";
 import { TeachingView } from "./teaching.js";
 
-const SHOWN = 200; // items on the page
+const SHOWN = 200; // items at a time
 
 export class CollectionView {
   constructor(about, sounds, onChange) {
     Object.assign(this, { about, sounds, onChange });
-    this.path = `v1/collections/${about.name}`;
+    this.path = `v1/collections/${encodeURIComponent(about.name)}`;
     this.items = [];
+    this.cursor = 0; // where the items begin that are not shown
+    this.names = new Map(); // item -> its file
     this.labels = new Map(); // item -> what it is
     this.at = -1;
     this.heard = new Map(); // item -> its sound
     forgetHeard();
-    this.trouble = element("div");
+    this.trouble = element("div", { class: "trouble" });
+    this.size = element("p", { class: "quiet" });
+    this.adding = new Adding(this.path, () => this.refresh());
     this.grid = element("ul", { class: "grid", "aria-label": "Items" });
-    this.names = element("input", { id: "label-names", placeholder: "bell, other", value: "", oninput: () => this.keys() });
+    this.more = element("div", { class: "row" });
+    this.kinds = element("input", { id: "label-names", placeholder: "bell, other", value: "", oninput: () => this.keys() });
     this.legend = element("div", { class: "legend" });
     this.found = element("div");
     this.near = element("div");
@@ -31,58 +37,65 @@ export class CollectionView {
     this.load();
   }
 
+  // The same in Python.
   python(text) {
     return `collection = client.collection(${JSON.stringify(this.about.name)})\n${text}`;
   }
 
-  // What goes wrong is said where the collection is.
-  async trying(work) {
+  // What goes wrong is said where the answer would be, or where the collection is.
+  async trying(work, place = this.trouble) {
     this.trouble.replaceChildren();
     try {
       return await work();
     } catch (error) {
-      this.trouble.replaceChildren(errorText(error));
+      place.replaceChildren(errorText(error, () => this.trying(work, place)));
       return undefined;
     }
   }
 
   head() {
-    const { name, items, windows, bytes, keeps_audio } = this.about;
-    const files = element("input", { type: "file", multiple: true, class: "unseen", id: "add-files", onchange: () => this.add([...files.files]) });
-    const bar = element("progress", { max: 1, value: 0, hidden: true, "aria-label": "Adding" });
-    this.bar = bar;
-    return element("div", { class: "panel" }, element("h2", {}, name),
-      element("p", { class: "quiet" }, `${items} recordings, ${windows} vectors, ${(bytes / 1e6).toFixed(1)} MB; the audio is ${keeps_audio ? "kept" : "not kept"}.`),
+    this.tellSize();
+    return element("div", { class: "panel" }, element("h2", {}, this.about.name), this.size,
       element("div", { class: "row" },
-        element("label", { class: "button main", for: "add-files" }, "Add files"), files,
-        this.sounds.length ? button(`Add the ${this.sounds.length} sounds of this tab`, () => this.add(this.sounds.map((sound) => sound.file))) : null,
-        button("Download all of it", () => this.trying(() => this.save())),
-        button("Delete", () => this.remove())), bar,
+        element("label", { class: "button main", for: "add-files" }, "Add files"), fileField("add-files", (files) => this.adding.add(files), { multiple: true }),
+        this.sounds.length ? button(this.sounds.length > 1 ? `Add the ${this.sounds.length} sounds of this tab` : "Add the sound of this tab", () => this.adding.add(this.sounds.map((sound) => sound.file))) : null,
+        button("Download list and labels", () => this.trying(() => this.save())),
+        button("Download vectors", () => this.trying(() => this.saveVectors())),
+        button("Delete", () => this.remove())), this.adding.element,
       copyAs(() => ({ path: `${this.path}/items`, file: "clip.wav", python: this.python('print(collection.add("clip.wav"))') })));
   }
 
-  async add(files) {
-    this.bar.hidden = false;
-    let refused = 0;
-    for (const [at, file] of files.entries()) {
-      await this.trying(async () => {
-        await send(`${this.path}/items`, {}, file, (share) => { this.bar.value = (at + share) / files.length; }, file.name);
-      });
-      refused += this.trouble.childElementCount;
-      say(`${at + 1} of ${files.length} files sent.`);
-    }
-    if (!refused) this.onChange();
-    else await this.load();
+  tellSize() {
+    const { items, windows, bytes, keeps_audio } = this.about;
+    this.size.textContent = `${items} recordings, ${windows} vectors, ${(bytes / 1e6).toFixed(1)} MB; the audio is ${keeps_audio ? "kept" : "not kept"}. Drop files on this page to add them.`;
   }
 
-  async load() {
-    await this.trying(async () => {
-      this.items = (await get(`${this.path}/items`, { limit: SHOWN })).data;
+  refresh() {
+    return this.trying(async () => {
+      this.about = await get(this.path);
+      this.tellSize();
+      await this.load();
+    });
+  }
+
+  // As many items as are shown already, from the first on; what is said of them.
+  load() {
+    return this.trying(async () => {
+      const shown = this.items.length;
+      [this.items, this.cursor] = [[], 0];
+      do await this.loadMore(); while (this.cursor !== undefined && this.items.length < shown);
       this.labels.clear();
       await this.loadLabels().catch((error) => { if (error.status !== 403) throw error; });
+      this.keys();
+      this.draw();
     });
-    this.keys();
-    this.draw();
+  }
+
+  async loadMore() {
+    const page = await get(`${this.path}/items`, { limit: SHOWN, cursor: this.cursor });
+    this.items.push(...page.data);
+    this.cursor = page.next_cursor;
+    page.data.forEach(({ id, file }) => this.names.set(id, file ?? id));
   }
 
   async loadLabels() {
@@ -91,7 +104,7 @@ export class CollectionView {
       page.data.forEach((label) => this.note(label));
       cursor = page.next_cursor;
     }
-    if (!this.names.value) this.names.value = [...new Set([...this.labels.values()].flat().map(({ label }) => label))].join(", ");
+    if (!this.kinds.value) this.kinds.value = [...new Set([...this.labels.values()].flat().map(({ label }) => label))].join(", ");
   }
 
   note(label) {
@@ -99,13 +112,14 @@ export class CollectionView {
   }
 
   sound(id) {
-    const item = this.items.find((one) => one.id === id);
-    const mine = this.sounds.find((sound) => sound.name === item?.file);
-    if (mine && !item.has_audio) return mine;
-    if (!this.heard.has(id)) {
-      this.heard.set(id, new ItemSound(`${this.path}/items/${encodeURIComponent(id)}`, item?.file ?? id));
-    }
+    const mine = this.sounds.find((sound) => sound.name === this.name(id));
+    if (mine && !this.about.keeps_audio) return mine;
+    if (!this.heard.has(id)) this.heard.set(id, new ItemSound(this.itemPath(id), this.name(id)));
     return this.heard.get(id);
+  }
+
+  itemPath(id) {
+    return `${this.path}/items/${encodeURIComponent(id)}`;
   }
 
   playItem(id, start = 0) {
@@ -113,7 +127,7 @@ export class CollectionView {
   }
 
   searching() {
-    const file = element("input", { type: "file", class: "unseen", id: "like-file", onchange: () => file.files[0] && this.search(null, file.files[0]) });
+    const file = fileField("like-file", ([chosen]) => this.search(null, chosen));
     return element("div", { class: "panel" }, element("h3", {}, "Search by example"),
       element("div", { class: "row" }, element("label", { class: "button main", for: "like-file" }, "Like this file"), file,
         element("span", { class: "quiet" }, "or press “Like it” at an item below.")), this.found);
@@ -122,6 +136,7 @@ export class CollectionView {
   // Hits for a file, or for an item of the collection.
   search(id, file) {
     return this.trying(async () => {
+      this.found.replaceChildren(element("progress", { "aria-label": "Searching" }));
       const json = { positive: [{ id }], top_k: 12 };
       const answer = id === null
         ? await send(`${this.path}/search`, { }, file, () => {}, file.name)
@@ -129,25 +144,33 @@ export class CollectionView {
       const asked = () => id === null
         ? { path: `${this.path}/search`, file: file.name, python: this.python(`for hit in collection.search(${JSON.stringify(file.name)}):\n    print(hit.score, hit.id, hit.file)`) }
         : { path: `${this.path}/search`, json, python: this.python(`for hit in collection.search(like=[${JSON.stringify(id)}], top_k=12):\n    print(hit.score, hit.id, hit.file)`) };
+      answer.data.forEach((hit) => this.names.set(hit.id, hit.file ?? hit.id));
       this.found.replaceChildren(
         element("h3", {}, `Like ${file?.name ?? this.name(id)}`),
+        element("p", {}, answer.data.length ? "" : this.about.items ? "Nothing was found." : "There is nothing in the collection yet: add files."),
         element("ol", { class: "grid", "aria-label": "Hits" }, answer.data.map((hit) => element("li", {},
           element("strong", {}, hit.file ?? hit.id), element("br"),
+          this.about.granularity === "window" ? `${seconds(hit.start_s)} to ${seconds(hit.end_s)}, ` : "",
           `cosine ${fixed(hit.score)}`, hit.percentile === undefined ? "" : `, closer than ${hit.percentile.toFixed(1)} % of pairs`,
           element("div", { class: "row" }, button("Play", () => this.playItem(hit.id, hit.start_s)), button("Like it", () => this.search(hit.id)))))),
         copyAs(asked, "hits", () => answer));
       say(`${answer.data.length} hits.`);
-    });
+    }, this.found);
   }
 
   name(id) {
-    return this.items.find((item) => item.id === id)?.file ?? id;
+    return this.names.get(id) ?? id;
+  }
+
+  // The files of items that are not among those on the page.
+  async loadNames(ids) {
+    for (const id of ids.filter((one) => !this.names.has(one))) this.names.set(id, (await get(this.itemPath(id))).file ?? id);
   }
 
   labelling() {
     const holder = element("div", { class: "panel" }, element("h3", {}, "Label"),
-      element("div", { class: "row" }, element("label", { for: "label-names" }, "Labels"), this.names),
-      this.legend, this.grid,
+      element("div", { class: "row" }, element("label", { for: "label-names" }, "Labels"), this.kinds),
+      this.legend, this.grid, this.more,
       copyAs(() => ({ path: `${this.path}/labels`, json: { labels: [{ item: this.items[Math.max(0, this.at)]?.id ?? "clip", label: this.wanted()[0] ?? "bell" }] },
         python: this.python(`print(collection.label(${JSON.stringify(this.items[Math.max(0, this.at)]?.id ?? "clip")}, ${JSON.stringify(this.wanted()[0] ?? "bell")}))`) }),
       `${this.about.name}.labels`, () => [...this.labels.values()].flat()));
@@ -156,13 +179,14 @@ export class CollectionView {
   }
 
   wanted() {
-    return this.names.value.split(",").map((name) => name.trim()).filter(Boolean).slice(0, 9);
+    return this.kinds.value.split(",").map((name) => name.trim()).filter(Boolean).slice(0, 9);
   }
 
   keys() {
-    const act = (key, name, work) => element("button", { type: "button", onclick: work }, element("kbd", {}, key), ` ${name}`);
+    const act = (key, name, work) => button([element("kbd", {}, key), ` ${name}`], work);
     const named = this.wanted().map((name, at) => act(String(at + 1), name, () => this.label(name)));
-    this.legend.replaceChildren(element("span", { class: "quiet" }, "Choose an item, then press or type"), ...named,
+    const first = named.length ? "Choose an item, then press or type" : "Name some labels above: each gets a digit. Choose an item, then press or type";
+    this.legend.replaceChildren(element("span", { class: "quiet" }, first), ...named,
       act("Space", "plays", () => this.items[this.at] && this.playItem(this.items[this.at].id)), act("⌫", "takes back", () => this.items[this.at] && this.unlabel()),
       element("span", { class: "quiet" }, element("kbd", {}, "←"), " ", element("kbd", {}, "→"), " go on"));
   }
@@ -170,9 +194,15 @@ export class CollectionView {
   draw() {
     this.grid.replaceChildren(...this.items.map((item, at) => element("li", { tabindex: at === Math.max(0, this.at) ? 0 : -1, "aria-current": String(at === this.at), onfocus: () => this.choose(at) },
       element("strong", {}, item.file ?? item.id), element("br"),
-      element("span", { class: "quiet" }, `${item.duration_s.toFixed(1)} s `),
+      element("span", { class: "quiet" }, `${seconds(item.duration_s)} `),
       element("span", { class: "good" }, (this.labels.get(item.id) ?? []).map(({ label, verdict }) => (verdict === "positive" ? label : `${verdict}: ${label}`)).join(", ")),
       element("div", { class: "row" }, button("Play", () => this.playItem(item.id), { tabindex: -1 }), button("Like it", () => this.search(item.id), { tabindex: -1 })))));
+    const more = async () => {
+      await this.trying(() => this.loadMore());
+      this.draw();
+    };
+    this.more.replaceChildren(...(this.items.length && this.cursor !== undefined
+      ? [element("span", { class: "quiet" }, `The first ${this.items.length} of ${this.about.items}.`), button(`Show ${SHOWN} more`, more)] : []));
   }
 
   choose(at) {
@@ -215,9 +245,11 @@ export class CollectionView {
 
   unlabel() {
     const { id } = this.items[this.at];
-    const last = this.labels.get(id)?.pop();
-    if (last) this.trying(async () => {
+    const last = this.labels.get(id)?.at(-1);
+    if (!last) return say(`${this.name(id)} has no label.`);
+    return this.trying(async () => {
       await ask("DELETE", `${this.path}/labels/${last.id}`);
+      this.labels.set(id, this.labels.get(id).filter((label) => label !== last));
       const was = this.at;
       this.draw();
       this.at = was;
@@ -234,6 +266,7 @@ export class CollectionView {
   duplicates() {
     return this.trying(async () => {
       const answer = await get(`${this.path}/duplicates`);
+      await this.loadNames(answer.data.flatMap(({ ids }) => ids));
       this.near.replaceChildren(
         element("p", {}, answer.pairs ? `${answer.pairs} pairs are closer than neighbours are by chance.` : "No two items are closer than neighbours are by chance."),
         element("ul", { class: "grid" }, answer.data.map(({ ids, score }) => element("li", {}, `cosine ${score.toFixed(3)}`,
@@ -245,6 +278,7 @@ export class CollectionView {
   map() {
     return this.trying(async () => {
       const answer = await get(`${this.path}/map`);
+      answer.data.forEach(({ id, file }) => this.names.set(id, file ?? id));
       const map = new PointMap((point, isPlayed) => isPlayed && this.playItem(point.id), `Map of ${this.about.name}`);
       this.mapHolder.replaceChildren(
         element("p", { class: "quiet" }, "What sounds alike lies together; colours are labels, or groups. Click to play; or focus the map, then arrow keys and Enter."), map.element,
@@ -263,15 +297,15 @@ export class CollectionView {
     download(`${this.about.name}.json`, all);
   }
 
+  async saveVectors() {
+    save(`${this.about.name}.parquet`, await get(`${this.path}/vectors`));
+  }
+
   remove() {
     if (!confirm(`Delete ${this.about.name} with all that is in it?`)) return;
-    this.trying(async () => {
+    return this.trying(async () => {
       await ask("DELETE", this.path);
       this.onChange();
     });
-  }
-
-  get address() {
-    return address(this.path);
   }
 }

@@ -2,7 +2,7 @@
 
 import { vector } from "./api.js";
 import { copyAs } from "./code.js";
-import { byId, element, fixed, say } from "./dom.js";
+import { byId, button, element, fixed, say } from "./dom.js";
 import { analysed } from "./listen.js";
 import { PointMap, cosine, plane } from "./map.js";
 import { play } from "./playing.js";
@@ -25,23 +25,37 @@ export async function showComparison(sounds) {
     bar.value += 1;
   }
   const heard = sounds.filter((sound) => sound.analysis);
-  const left = sounds.length - heard.length;
+  const left = sounds.filter((sound) => !sound.analysis);
   const vectors = heard.map((sound) => (sound.vector ??= vector(sound.analysis.data[0].embedding)));
-  say(left ? `${left} of ${sounds.length} sounds could not be heard as a whole.` : "");
+  say(left.length ? `${left.length} of ${sounds.length} sounds could not be heard as a whole.` : "");
   const places = plane(vectors);
   const points = heard.map((sound, at) => ({ ...places[at], name: sound.name, sound, label: best(sound) }));
-  const pairs = () => heard.map((sound, i) => ({ file: sound.name, like: Object.fromEntries(heard.map((other, j) => [other.name, cosine(vectors[i], vectors[j])])) }));
   const files = heard.map((sound) => sound.name);
-  holder.replaceChildren(
+  const pairs = () => ({ files, cosines: vectors.map((one) => vectors.map((other) => cosine(one, other))) });
+  const missing = left.length ? [notHeard(left, () => showComparison(sounds))] : [];
+  if (heard.length < 2) {
+    holder.replaceChildren(...missing, element("p", {}, "Drop two sounds or more that can be heard to see how alike they are."));
+    return;
+  }
+  holder.replaceChildren(...missing,
     element("div", { class: "panel" }, element("h2", {}, "Map"),
       element("p", { class: "quiet" }, "Sounds that are alike lie close. Click to play; or focus the map, then arrow keys and Enter."), map.element),
     element("div", { class: "panel" }, element("h2", {}, "Every pair"),
       heard.length > MOST_IN_TABLE ? element("p", { class: "quiet" }, `The first ${MOST_IN_TABLE} of ${heard.length} sounds; all are in the JSON.`) : null,
       element("p", { class: "quiet" }, "Cosine of the vectors: 1 is the same, 0 has nothing in common. A number plays the sound of its column."),
       element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Every pair" }, matrix(heard.slice(0, MOST_IN_TABLE), vectors)),
-      copyAs(() => ({ path: "v1/audio/embeddings", query: {}, file: files[0],
+      copyAs(() => ({ path: "v1/audio/embeddings", query: {}, file: files,
         python: `import numpy as np\n\nfiles = ${JSON.stringify(files)}\nvectors = np.stack([client.embed(file).embedding for file in files])\nvectors /= np.linalg.norm(vectors, axis=1, keepdims=True)\nprint(vectors @ vectors.T)` }), "pairs", pairs)));
   map.show(points);
+}
+
+// Which sounds are not compared, and why.
+function notHeard(left, again) {
+  const why = ({ error, isLong }) => error?.message ?? (isLong ? "longer than a request may be: it is labelled in Listen." : "");
+  const mayPass = left.some(({ error }) => error?.mayPass);
+  return element("div", { class: "panel" }, element("h2", {}, "Not compared"),
+    element("ul", { class: "failures" }, left.map((sound) => element("li", { class: "error" }, element("strong", {}, sound.name), ` ${why(sound)}`))),
+    mayPass ? button("Try again", again) : null);
 }
 
 const best = (sound) => sound.analysis.data[0].classifications[0]?.predictions[0]?.label;

@@ -12,8 +12,37 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
-export const button = (text, onclick, attributes = {}) =>
-  element("button", { type: "button", onclick, ...attributes }, text);
+export const button = (text, work, attributes = {}) =>
+  whenIdle("click", element("button", { type: "button", ...attributes }, text), work);
+
+// What an element does when something happens. While it is at work it begins nothing again, so that a
+// double click is a click; an error that `work` lets through is said.
+export function whenIdle(kind, holder, work) {
+  holder.addEventListener(kind, async (event) => {
+    if (kind === "submit") event.preventDefault();
+    if (holder.ariaBusy === "true") return;
+    holder.ariaBusy = "true";
+    try {
+      await work(event);
+    } catch (error) {
+      askForKey(error);
+      say(error.message);
+    } finally {
+      holder.removeAttribute("aria-busy");
+    }
+  });
+  return holder;
+}
+
+// Files are chosen in a field; the same ones may be chosen again.
+export function fileField(id, take, attributes = {}) {
+  const field = element("input", { type: "file", class: "unseen", id, ...attributes });
+  return whenIdle("change", field, () => {
+    const files = [...field.files];
+    field.value = "";
+    return files.length ? take(files) : undefined;
+  });
+}
 
 export const byId = (id) => document.getElementById(id);
 
@@ -21,8 +50,16 @@ export function say(text) {
   byId("status").textContent = text;
 }
 
-export function errorText(error) {
-  return element("p", { class: "error", role: "alert" }, error.message);
+// Where another key may do what this one may not, the page shows its field for one.
+function askForKey(error) {
+  if (error.needsKey) dispatchEvent(new Event("keyneeded"));
+}
+
+// What went wrong; `again` tries once more, where that may help.
+export function errorText(error, again) {
+  askForKey(error);
+  return element("p", { class: "error", role: "alert" }, error.message,
+    again && (error.mayPass ?? true) ? [" ", button("Try again", again)] : null);
 }
 
 export function seconds(value) {

@@ -1,50 +1,47 @@
 // The view of one sound: what it is, over time and as a whole, and how to ask for that in code.
 
-import { address, get, send, sendLong } from "./api.js";
+import { get, send, sendLong } from "./api.js";
 import { copyAs, keywords } from "./code.js";
-import { button, byId, element, errorText, say, seconds } from "./dom.js";
+import { button, byId, element, errorText, say, seconds, whenIdle } from "./dom.js";
+import { isLong } from "./limits.js";
 import { Player } from "./player.js";
 import { Track } from "./track.js";
 import { bars, quality } from "./words.js";
 
-let limits = null;
+const DIFFERENT_S = 0.25; // more than encoders put before and behind a sound
+
 let player = null;
 let shown = null;
 
 export const current = () => player;
 
-export async function knownLimits() {
-  limits ??= await get("v1/limits");
-  return limits;
-}
-
-// What the encoder and all classifiers say of a sound as a whole; asked once.
+// What the encoder and all classifiers say of a sound as a whole; asked once, unless it failed for
+// something that passes.
 export function analysed(sound, onProgress = () => {}) {
-  sound.asked ??= ask(sound, onProgress).catch((error) => { sound.error = error; });
+  if (!sound.asked) sound.error = null;
+  sound.asked ??= ask(sound, onProgress).catch((error) => {
+    sound.error = error;
+    if (error.mayPass) sound.asked = null;
+  });
   return sound.asked;
 }
 
 async function ask(sound, onProgress) {
   const started = performance.now();
   await sound.look();
-  if (await isLong(sound)) return;
+  sound.isLong = await isLong(sound.file, sound.duration);
+  if (sound.isLong) return;
   let answer;
   try {
     answer = await send("v1/audio/analyze", { output: "base64", top_k: 5 }, sound.file, onProgress, sound.name);
   } catch (error) {
-    sound.isLong = (error.problem?.type ?? "").endsWith("too-long");
+    sound.isLong = error.isTooLong;
     if (!sound.isLong) throw error;
     return;
   }
   sound.analysis = answer;
   sound.duration ??= answer.data[0].duration_s;
   sound.took_s = (performance.now() - started) / 1000;
-}
-
-async function isLong(sound) {
-  const { max_duration_s, max_body_bytes } = await knownLimits();
-  sound.isLong = sound.file.size > max_body_bytes - 2000 || (sound.duration ?? 0) > max_duration_s;
-  return sound.isLong;
 }
 
 export async function show(sound) {
@@ -57,7 +54,7 @@ export async function show(sound) {
   const waiting = element("progress", { max: 1, value: 0, "aria-label": `Sending ${sound.name}` });
   const asked = analysed(sound, (share) => { waiting.value = share; }); // at once: it matters most
   const opened = sound.open((share) => { bar.value = share; });
-  await opened.catch((error) => { sound.error = error; });
+  await opened.catch(() => {}); // what cannot be read cannot be sent either, and that is told
   if (shown !== sound) return;
   const seen = element("div");
   const whole = element("div", {}, waiting);
@@ -66,18 +63,25 @@ export async function show(sound) {
   if (!sound.analysis) say(`Sending ${sound.name} …`);
   await asked;
   if (shown !== sound) return;
-  if (!sound.isPlayable && !sound.error) await seeDecoded(sound, seen);
+  if (!sound.error && (!sound.isPlayable || hearsAnother(sound))) await seeDecoded(sound, seen);
   if (shown !== sound) return;
   whole.replaceChildren(...results(sound));
 }
 
+// The browser reads another recording than the service: of files that were joined, or cut off.
+function hearsAnother({ analysis, duration, isDecoded }) {
+  return analysis !== null && !isDecoded && Math.abs(analysis.data[0].duration_s - duration) > DIFFERENT_S;
+}
+
 function see(sound, holder) {
+  player?.close();
   player = new Player(sound);
+  player.onunplayable = () => shown === sound && seeDecoded(sound, holder);
   holder.replaceChildren(player.element);
   player.start();
 }
 
-// What this browser cannot decode is drawn and played as the service hears it.
+// What this browser cannot decode, or decodes otherwise, is drawn and played as the service hears it.
 async function seeDecoded(sound, holder) {
   const told = (text) => holder.replaceChildren(element("p", { class: "quiet" }, text));
   if (sound.isLong) return told("This browser cannot decode the format, and the recording is too long for the service to do it here: it is labelled, but not drawn.");
@@ -93,7 +97,7 @@ async function seeDecoded(sound, holder) {
 function results(sound) {
   if (sound.error) {
     say("");
-    return [errorText(sound.error)];
+    return [errorText(sound.error, () => show(sound))];
   }
   if (sound.isLong) {
     say(`${sound.name} is long${sound.duration ? `: ${seconds(sound.duration)}` : ""}.`);
@@ -139,9 +143,9 @@ function selected(sound) {
   return element("div", { class: "panel" },
     element("h3", {}, "A part of it"),
     element("p", { class: "quiet" }, "Draw over the waveform, or give seconds."),
-    element("form", { class: "row", onsubmit: (event) => { event.preventDefault(); run(); } },
+    whenIdle("submit", element("form", { class: "row" },
       element("label", { for: "part-from" }, "from"), fields[0], element("label", { for: "part-to" }, "to"), fields[1],
-      element("button", {}, "What is in this part?")),
+      element("button", {}, "What is in this part?")), run),
     holder, copyAs(asked));
 }
 
@@ -161,14 +165,16 @@ function overTime(sound) {
       ? `recording = client.stream_labels(${JSON.stringify(sound.name)}, classifier=${JSON.stringify(heads().join(","))}, window_s=${size.value})\nfor window in recording:\n    print(window.start_s, [labels.best for labels in window.labels])`
       : `answer = client.classify(${JSON.stringify(sound.name)}, classifier=${JSON.stringify(heads().join(","))}, window_s=${size.value})\nfor window in answer.windows:\n    print(window.start_s, [labels.best for labels in window.labels])` });
   const heads = () => [...boxes.querySelectorAll("input:checked")].map((box) => box.value);
-  get("v1/classifiers").then(({ data }) => {
+  const offer = () => get("v1/classifiers").then(({ data }) => {
     const offered = data.filter(ofDefault);
     start.disabled = !offered.length;
     boxes.replaceChildren(...offered.map(({ id }) => element("label", {}, element("input", { type: "checkbox", value: id, checked: true }), ` ${id}`)));
+    charts.replaceChildren();
     if (!offered.length) holder.append(element("p", { class: "quiet" }, "No classifier is served."));
     else if (!sound.isLong && sound.duration > 1.5) run();
-  }, (error) => holder.append(errorText(error)));
+  }).catch((error) => charts.replaceChildren(errorText(error, offer)));
   const ofDefault = ({ space_id }) => !sound.analysis || space_id === sound.analysis.space_id;
+  offer();
 
   async function run() {
     start.disabled = true;
@@ -178,7 +184,7 @@ function overTime(sound) {
     try {
       await label(heads());
     } catch (error) {
-      charts.append(errorText(error));
+      charts.append(errorText(error, run));
     }
     progress.hidden = true;
     start.disabled = false;
@@ -220,10 +226,10 @@ function overTime(sound) {
         add(windows.splice(0));
         if (sound.duration) progress.value = heard / sound.duration;
         else progress.removeAttribute("value");
-        say(`Heard ${seconds(heard)} of ${seconds(sound.duration)}.`);
+        if (shown === sound) say(`Heard ${seconds(heard)} of ${seconds(sound.duration)}.`);
       }
     };
-    const sending = (share) => { progress.value = share; say(`Sending ${sound.name}: ${Math.round(100 * share)} % …`); };
+    const sending = (share) => { progress.value = share; if (shown === sound) say(`Sending ${sound.name}: ${Math.round(100 * share)} % …`); };
     await sendLong("v1/audio/classifications", query, sound.file, sending, take, sound.name);
     return all;
   }
@@ -242,6 +248,5 @@ function ofHead(found, head) {
 export const samples = ["speech.opus", "clap.opus", "drone.opus", "saxophone.opus"];
 
 export async function sample(name) {
-  const answer = await fetch(address(`web/samples/${name}`));
-  return new File([await answer.blob()], name, { type: "audio/ogg" });
+  return new File([await get(`web/samples/${name}`)], name, { type: "audio/ogg" });
 }

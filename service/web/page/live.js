@@ -7,7 +7,15 @@ import { scoreChart } from "./track.js";
 
 const KEPT_S = 60;
 const SHOWN = 4;
+const MOST_RATE = 48_000; // Hz, of a stream
 let running = null;
+let stop = () => {};
+
+export const stopLive = () => running && stop();
+
+// Why no microphone can be asked for; undefined where one can.
+export const microphoneTrouble = () => navigator.mediaDevices ? undefined
+  : `Browsers give no page at ${location.origin} the microphone: open this page by https://, or by http://localhost on the machine of the service.`;
 
 export async function showLive() {
   const holder = byId("stream");
@@ -20,8 +28,10 @@ export async function showLive() {
   const trouble = element("div");
   const heard = [];
   const toggle = button("Listen", async () => {
-    trouble.replaceChildren();
     if (running) return stop();
+    trouble.replaceChildren();
+    heard.length = 0;
+    for (const holder of [now, chart, log]) holder.replaceChildren();
     toggle.textContent = "Stop";
     try {
       running = await listen(heads.value, { level, now, chart, log, heard }, ended);
@@ -33,39 +43,49 @@ export async function showLive() {
     stop();
     if (error) trouble.replaceChildren(errorText(error));
   }
-  function stop() {
+  stop = () => {
     running?.close();
     running = null;
+    level.value = 0;
     toggle.textContent = "Listen";
     say("");
-  }
+  };
   const python = () => `import soundfile as sf  # or a microphone, as sounddevice.InputStream\n\nblocks = sf.blocks("speech.opus", blocksize=4800, dtype="float32")\nfor window in client.listen(blocks, sample_rate=48000, head=${JSON.stringify(heads.value)}, window_s=1.0, hop_s=0.5):\n    print(window.start_s, window.labels[0].best)`;
   holder.append(element("div", { class: "panel" },
     element("div", { class: "row" }, toggle, element("label", { for: "live-head" }, "with"), heads, level),
     trouble, now, chart, log,
     copyAs(() => ({ path: "v1/audio/classifications", query: { head: heads.value, granularity: "window", window_s: 1, stream: true }, file: "speech.opus", python: python(), script: script(heads.value) }), "heard", () => heard)));
-  try {
-    const { data } = await get("v1/classifiers");
-    heads.append(...data.map(({ id }) => element("option", {}, id)));
-    toggle.disabled = data.length === 0;
-    if (!data.length) trouble.append(element("p", { class: "quiet" }, "No classifier is served."));
-  } catch (error) {
-    trouble.replaceChildren(errorText(error));
-  }
+  const offer = async () => {
+    trouble.replaceChildren();
+    try {
+      const { data } = await get("v1/classifiers");
+      heads.replaceChildren(...data.map(({ id }) => element("option", {}, id)));
+      toggle.disabled = data.length === 0;
+      if (!data.length) trouble.append(element("p", { class: "quiet" }, "No classifier is served."));
+    } catch (error) {
+      toggle.disabled = true;
+      trouble.replaceChildren(errorText(error, offer));
+    }
+  };
+  addEventListener("keygiven", offer);
+  await offer();
 }
 
 async function listen(head, shown, ended) {
+  const reason = microphoneTrouble();
+  if (reason) throw new Error(reason);
   const microphone = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false } })
     .catch((error) => { throw new Error(`The microphone cannot be used: ${error.message}`); });
-  const context = new AudioContext();
+  const context = audioContext();
   const socket = openStream();
   const close = () => {
     microphone.getTracks().forEach((track) => track.stop());
     if (context.state !== "closed") context.close();
     if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ end: true }));
-    socket.onclose = null;
+    else socket.close();
+    socket.onopen = socket.onclose = socket.onmessage = null;
   };
-  socket.onopen = async () => {
+  const begin = async () => {
     socket.send(JSON.stringify({ sample_rate: context.sampleRate, encoding: "f32le", window_s: 1, hop_s: 0.5, head, top_k: 5 }));
     await context.audioWorklet.addModule(address("web/page/capture.js"));
     const capture = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0 });
@@ -76,14 +96,31 @@ async function listen(head, shown, ended) {
     context.createMediaStreamSource(microphone).connect(capture);
     say("Listening.");
   };
+  socket.onopen = () => begin().catch(ended);
   socket.onmessage = ({ data }) => {
     const members = JSON.parse(data);
     if (members.object === "error") return ended(new Refusal(members.error.status, members.error));
     if (members.object === "window") tell(members, shown);
   };
-  socket.onclose = ({ code }) => ended(code === 1000 ? null : new Error(
-    "The stream was not accepted, or broke off: is a key needed, or are all places for live streams taken?"));
+  socket.onclose = async ({ code }) => ended(code === 1000 ? null : await whyBroken());
   return { close };
+}
+
+function audioContext() {
+  const context = new AudioContext();
+  if (context.sampleRate <= MOST_RATE) return context;
+  context.close();
+  return new AudioContext({ sampleRate: MOST_RATE });
+}
+
+// A browser tells a page nothing of a handshake that was refused: a request may say more.
+async function whyBroken() {
+  try {
+    await get("v1/limits");
+    return new Error("The stream was not accepted, or broke off: are all places for live streams taken, or may this key not embed and classify? Try again.");
+  } catch (error) {
+    return error;
+  }
 }
 
 function tell(window, { now, chart, log, heard }) {

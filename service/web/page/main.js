@@ -3,27 +3,32 @@
 import RecordPlugin from "../vendor/wavesurfer/record.esm.js";
 import WaveSurfer from "../vendor/wavesurfer/wavesurfer.esm.js";
 import { useKey } from "./api.js";
-import { showCollections } from "./collections.js";
+import { showCollections, takeDropped } from "./collections.js";
 import { showComparison } from "./compare.js";
-import { button, byId, colour, element, errorText, say } from "./dom.js";
-import { current, knownLimits, sample, samples, show } from "./listen.js";
-import { showLive } from "./live.js";
+import { button, byId, colour, element, errorText, say, whenIdle } from "./dom.js";
+import { filesIn } from "./dropped.js";
+import { knownLimits } from "./limits.js";
+import { current, sample, samples, show } from "./listen.js";
+import { microphoneTrouble, showLive, stopLive } from "./live.js";
 import { nonce } from "./player.js";
 import { Sound, decode, wavFile } from "./sounds.js";
 
 const VIEWS = ["listen", "compare", "live", "collections"];
 const sounds = [];
 let chosen = null;
+let view = null;
 
 function route() {
-  const wanted = location.hash.slice(1).split("/")[0];
-  const view = VIEWS.includes(wanted) ? wanted : "listen";
+  const wanted = location.hash.slice(1);
+  if (view && wanted && !VIEWS.includes(wanted)) return; // a place in the view
+  view = VIEWS.includes(wanted) ? wanted : "listen";
   for (const name of VIEWS) byId(name).hidden = name !== view;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === `#${view}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   say("");
+  if (view !== "live") stopLive(); // what is not seen does not listen
   if (view === "compare") showComparison(sounds);
   if (view === "live") showLive();
   if (view === "collections") showCollections(sounds);
@@ -54,12 +59,20 @@ function list() {
 }
 
 function wireDropping() {
-  addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("over"); });
+  const hasFiles = (event) => event.dataTransfer.types.includes("Files"); // text goes where it is dropped
+  addEventListener("dragover", (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    document.body.classList.add("over");
+  });
   addEventListener("dragleave", (event) => event.relatedTarget || document.body.classList.remove("over"));
-  addEventListener("drop", (event) => {
+  whenIdle("drop", document.documentElement, async (event) => {
+    if (!hasFiles(event)) return;
     event.preventDefault();
     document.body.classList.remove("over");
-    take(event.dataTransfer.files);
+    const files = await filesIn(event.dataTransfer);
+    if (!files.length) say("There is no file in what was dropped.");
+    else if (view !== "collections" || !takeDropped(files)) await take(files);
   });
   byId("files").addEventListener("change", (event) => { take(event.target.files); event.target.value = ""; });
   byId("samples").append(...samples.map((name) => button(name.replace(".opus", ""), async () => take([await sample(name)]))));
@@ -71,8 +84,10 @@ function wireRecording() {
   let recorder = null;
   let wave = null;
   let count = 0;
-  byId("record").addEventListener("click", async () => {
+  whenIdle("click", byId("record"), async () => {
     if (recorder) return recorder.stopRecording();
+    const trouble = microphoneTrouble();
+    if (trouble) return say(trouble);
     holder.hidden = false;
     wave = WaveSurfer.create({ container: holder, height: 60, cspNonce: nonce(), waveColor: colour("accent") });
     recorder = wave.registerPlugin(RecordPlugin.create({ scrollingWaveform: true, renderRecordedAudio: false }));
@@ -114,22 +129,40 @@ function wireKeys() {
   });
 }
 
-// Keys are on where the service asks for one; the field is shown only then.
+// The field for a key is shown where the service asks for one, or for another one.
 async function wireKey() {
   const form = byId("key");
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    useKey(byId("key-field").value);
-    location.reload();
+  const field = byId("key-field");
+  addEventListener("keyneeded", () => { form.hidden = false; });
+  whenIdle("submit", form, async () => {
+    useKey(field.value);
+    field.value = "";
+    form.hidden = true;
+    dispatchEvent(new Event("keygiven"));
+    route();
+    if (chosen?.error) show(chosen);
+    await look();
   });
+  await look();
+}
+
+// Whether the service is there, and knows the key.
+async function look() {
   try {
     await knownLimits();
   } catch (error) {
-    if (error.status === 401) form.hidden = false;
-    byId("status").replaceChildren(errorText(error));
+    byId("status").replaceChildren(errorText(error, () => { say(""); return look(); }));
   }
 }
 
+function wireSkipping() {
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    byId("main").focus();
+  });
+}
+
+wireSkipping();
 wireDropping();
 wireRecording();
 wireKeys();

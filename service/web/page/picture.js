@@ -17,7 +17,7 @@ export class Picture {
     this.playhead = 0;
     this.running = 0;
     this.asked = 0; // tiles that were asked for, for the curious and the tests
-    this.onerror = () => {};
+    this.onerror = () => {}; // null: what was wrong is right again
   }
 
   // What the sound is is asked for first: the picture may come a moment later.
@@ -55,10 +55,13 @@ export class Picture {
       const answer = await send("v1/audio/log-mels", {}, this.sound.part(start - before, after));
       this.tiles.set(number, painted(answer, Math.round(before / answer.hop_s), end - start));
     } catch (error) {
-      this.onerror(error);
-    } finally {
       this.running--;
+      this.tiles.delete(number); // asked for again when the view moves
+      this.onerror(error);
+      return;
     }
+    this.running--;
+    this.onerror(null);
     this.draw();
     this.fetch();
   }

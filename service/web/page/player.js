@@ -3,11 +3,14 @@
 import WaveSurfer from "../vendor/wavesurfer/wavesurfer.esm.js";
 import RegionsPlugin from "../vendor/wavesurfer/regions.esm.js";
 import TimelinePlugin from "../vendor/wavesurfer/timeline.esm.js";
-import { axisTime, button, colour, element, seconds } from "./dom.js";
+import { axisTime, button, colour, element, errorText, seconds } from "./dom.js";
 import { Picture } from "./picture.js";
 
 const FIRST_VIEW_S = 60; // of a longer recording
 const CLOSEST = 800; // pixels a second
+const TICKS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
+const TICK_WIDTH = 60; // pixels, with the time beside it
+const MOST_TICKS = 4000; // of a recording
 
 export const nonce = () => document.querySelector("meta[name=csp-nonce]").content;
 
@@ -16,12 +19,13 @@ export class Player {
     this.sound = sound;
     this.tracks = [];
     this.onselect = () => {};
+    this.onunplayable = () => {}; // the browser decoded it, and cannot play it
     this.holder = element("div", { class: "wave" });
     this.canvas = element("canvas", { class: "picture", role: "img", "aria-label": `Log-mel spectrogram of ${sound.name}` });
     this.trackHolder = element("div");
     this.time = element("span", { class: "quiet" }, "");
     this.play = button("Play", () => this.toggle(), { class: "main", "aria-keyshortcuts": "Space" });
-    this.note = element("p", { class: "error", hidden: true });
+    this.note = element("div");
     this.element = element("div", { class: "panel" },
       element("div", { class: "row" }, this.play,
         button("Zoom in", () => this.zoom(2)), button("Zoom out", () => this.zoom(0.5)), this.time),
@@ -35,14 +39,16 @@ export class Player {
     this.least = width / Math.max(0.05, duration);
     this.scale = Math.max(this.least, width / FIRST_VIEW_S);
     this.regions = RegionsPlugin.create();
+    this.axis = TimelinePlugin.create({ height: 20, timeInterval: this.tick(width), primaryLabelSpacing: 1, style: { fontSize: "12px" }, formatTimeCallback: axisTime });
     this.wave = WaveSurfer.create({
       container: this.holder, height: 96, cspNonce: nonce(), url: this.sound.url,
       peaks: [this.sound.peaks], duration, minPxPerSec: this.scale, normalize: true,
       waveColor: colour("quiet"), progressColor: colour("accent"), cursorColor: colour("accent"), cursorWidth: 2,
-      plugins: [TimelinePlugin.create({ height: 20, secondaryLabelOpacity: 1, style: { fontSize: "12px" }, formatTimeCallback: axisTime }), this.regions],
+      plugins: [this.axis, this.regions],
     });
     this.picture = new Picture(this.canvas, this.sound);
-    this.picture.onerror = (error) => { this.note.hidden = false; this.note.textContent = error.message; };
+    this.picture.onerror = (error) => this.complain(error, () => this.picture.fetch());
+    this.wave.on("error", () => this.sound.isDecoded ? this.complain(new Error(`This browser cannot play ${this.sound.name}.`)) : this.onunplayable());
     this.canvas.addEventListener("click", (event) => {
       const { left, width: wide } = this.canvas.getBoundingClientRect();
       const [from, to] = this.picture.view;
@@ -72,6 +78,12 @@ export class Player {
     shown(from, from + width / this.pixels(width));
   }
 
+  // Seconds from one tick of the axis to the next.
+  tick(width) {
+    const least = Math.max(TICK_WIDTH / this.pixels(width), this.sound.duration / MOST_TICKS);
+    return TICKS_S.find((step) => step >= least) ?? TICKS_S.at(-1);
+  }
+
   // Pixels a second as they are drawn: a short sound fills the width.
   pixels(width) {
     return Math.max(this.scale, width / this.sound.duration);
@@ -80,6 +92,10 @@ export class Player {
   show(from, to) {
     this.picture.show(from, to);
     for (const track of this.tracks) track.show(from, to);
+  }
+
+  complain(error, again) {
+    this.note.replaceChildren(...(error ? [errorText(error, again)] : []));
   }
 
   forget() {
@@ -98,7 +114,7 @@ export class Player {
   }
 
   toggle() {
-    this.wave?.playPause();
+    return this.wave?.playPause().catch(() => {}); // what cannot be played is told by its error
   }
 
   seek(time) {
@@ -110,8 +126,10 @@ export class Player {
   }
 
   zoom(by) {
+    if (!this.wave) return;
     this.scale = Math.max(this.least, Math.min(CLOSEST, this.scale * by));
-    this.wave?.zoom(this.scale);
+    this.axis.options.timeInterval = this.tick(this.holder.clientWidth || 600);
+    this.wave.zoom(this.scale);
   }
 
   close() {

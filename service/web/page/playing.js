@@ -3,18 +3,21 @@
 import { say } from "./dom.js";
 
 const audio = new Audio();
+let wanted = {}; // the sound, and the second of it, that was asked for last
+let playing = {}; // the same, of what was last begun
 let turn = 0; // of what is asked for; what was asked for before gives way
 
-// Play a sound from a second of it on; or pause it, if it plays. A sound has an `id`, a `name`, and two
+// Play a sound from a second of it on; or pause it, if it plays from there. A sound has an `id`, a `name`, and two
 // ways to be had: `source()` as it is, and `decoded(start)` as the service hears it, for what this
 // browser cannot decode. Each gives a `url`, the second of the sound that it begins `from`, and, where
 // it is a part, the second at which the `next` one begins. Refusals of the service are thrown.
 export async function play(sound, start = 0) {
   const mine = ++turn;
-  if (audio.dataset.id === String(sound.id) && !audio.paused) {
+  if (playing.id === sound.id && playing.start === start && !audio.paused) {
     audio.pause();
     return;
   }
+  wanted = { id: sound.id, start };
   if (!sound.isUndecodable) {
     const isPlaying = await begin(sound, await sound.source(), start, mine);
     sound.isUndecodable = !isPlaying;
@@ -35,8 +38,8 @@ async function goOn(sound, start, mine) {
 async function begin(sound, { url, from }, start, mine) {
   if (mine !== turn) return true;
   audio.onended = null;
+  playing = wanted;
   if (audio.src !== url) audio.src = url;
-  audio.dataset.id = sound.id;
   audio.currentTime = start - from;
   try {
     await audio.play();

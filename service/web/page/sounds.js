@@ -1,6 +1,6 @@
 // A sound of this tab: the file, how to play it, and any part of it as samples.
 
-import { decoded } from "./api.js";
+import { decoded, readable } from "./api.js";
 import { HEADER_BYTES, header, wavLayout, wavOf } from "./wav.js";
 
 const RATE = 16_000; // Hz, what the encoder hears
@@ -19,16 +19,17 @@ export class Sound {
     this.samples = null; // Int16 at 16 kHz, of what is not read from the file part by part
     this.layout = null;
     this.isPlayable = false;
+    this.isDecoded = false; // by the service
     this.analysis = null;
     this.error = null;
     this.opened = null;
     this.looked = null;
-    this.asked = null; // settled once the service has said what it is
+    this.asked = null; // settled once the service has said what it is; it may be asked again where null
   }
 
   // Its head alone: how long a WAV is, without reading it.
   look() {
-    this.looked ??= wavLayout(this.file).then((layout) => {
+    this.looked ??= readable(this.file, this.name).then(() => wavLayout(this.file)).then((layout) => {
       this.layout = layout;
       if (layout) this.duration = layout.length / layout.rate;
     });
@@ -56,11 +57,12 @@ export class Sound {
 
   // What the service decodes, at 16 kHz, takes the place of what this browser cannot.
   async openDecoded() {
-    if (this.samples) return;
+    if (this.isDecoded) return;
     const wav = await decoded(this.file, this.name);
     this._hold(new Int16Array(await wav.slice(HEADER_BYTES).arrayBuffer()));
     URL.revokeObjectURL(this.url);
     this.url = URL.createObjectURL(wav);
+    this.isDecoded = true;
   }
 
   // How it is played; see playing.js.

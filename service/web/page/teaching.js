@@ -2,23 +2,23 @@
 
 import { ask, get, send } from "./api.js";
 import { copyAs } from "./code.js";
-import { button, element, errorText, save, say } from "./dom.js";
-import { bars } from "./words.js";
+import { button, element, errorText, fileField, save, say, whenIdle } from "./dom.js";
+import { NAMED, bars } from "./words.js";
 
 export class TeachingView {
   constructor(collection) {
     this.collection = collection;
-    this.name = element("input", { id: "teach-name", size: 14, pattern: "[A-Za-z0-9._\\-]{1,64}", value: `${collection.about.name}-labels` });
+    this.name = element("input", { id: "teach-name", size: 14, ...NAMED, value: nameAfter(collection.about.name) });
     this.told = element("div", { role: "status" });
     this.next = element("div");
-    const file = element("input", { type: "file", class: "unseen", id: "try-file", onchange: () => file.files[0] && this.tryOn(file.files[0]) });
+    const file = fileField("try-file", ([chosen]) => this.tryOn(chosen));
     this.tried = element("div");
     this.element = element("div", { class: "panel" }, element("h3", {}, "Make a classifier of the labels"),
-      element("form", { class: "row", onsubmit: (event) => { event.preventDefault(); this.teach(); } },
+      whenIdle("submit", element("form", { class: "row" },
         element("label", { for: "teach-name" }, "called"), this.name, element("button", { class: "main" }, "Teach"),
         button("Which next?", () => this.which()),
         element("label", { class: "button", for: "try-file" }, "Try it on a file"), file,
-        button("Download it", () => this.collection.trying(() => this.export()))),
+        button("Download it", () => this.export())), () => this.teach()),
       copyAs(() => ({ path: "v1/classifiers", json: this.asked(), python: `print(client.teach(${JSON.stringify(this.name.value)}, collection=${JSON.stringify(collection.about.name)}))` })),
       this.told, this.next, this.tried);
   }
@@ -42,10 +42,11 @@ export class TeachingView {
   which() {
     return this.collection.trying(async () => {
       const { data, considered } = await get(`v1/classifiers/${encodeURIComponent(this.name.value)}/next`, { collection: this.collection.about.name });
+      await this.collection.loadNames(data.map(({ item }) => item));
       this.next.replaceChildren(
         element("p", {}, data.length ? `These would teach the most, of ${considered} windows that nobody has labelled.` : "Everything is labelled."),
         element("ol", { class: "grid", "aria-label": "To label next" }, data.map((window) => this.window(window))));
-    });
+    }, this.next);
   }
 
   window({ item, start_s, end_s, predictions }) {
@@ -66,11 +67,18 @@ export class TeachingView {
       const { data, head } = await send("v1/audio/classifications", query, file, () => {}, file.name);
       this.tried.replaceChildren(element("h3", {}, file.name), bars({ head: head ?? this.name.value, ...data[0] }),
         copyAs(() => ({ path: "v1/audio/classifications", query, file: file.name, python: `print(client.classify(${JSON.stringify(file.name)}, head=${JSON.stringify(this.name.value)}).best)` })));
-    });
+    }, this.tried);
   }
 
-  async export() {
-    const blob = await get(`v1/classifiers/${encodeURIComponent(this.name.value)}/file`);
-    save(`${this.name.value}.onnx`, blob);
+  export() {
+    return this.collection.trying(async () => {
+      const blob = await get(`v1/classifiers/${encodeURIComponent(this.name.value)}/file`);
+      save(`${this.name.value}.onnx`, blob);
+    }, this.tried);
   }
 }
+
+const MOST_LETTERS = 64; // of a name
+const ENDING = "-labels";
+
+const nameAfter = (collection) => collection.slice(0, MOST_LETTERS - ENDING.length) + ENDING;

@@ -30,6 +30,12 @@ export async function wavLayout(blob) {
   return null;
 }
 
+// Seconds of a WAV, from its head alone; null for what is no such file.
+export async function durationOf(blob) {
+  const layout = await wavLayout(blob);
+  return layout && layout.length / layout.rate;
+}
+
 export function header(length, channels, rate) {
   const view = new DataView(new ArrayBuffer(HEADER_BYTES));
   const text = (at, letters) => [...letters].forEach((l, n) => view.setUint8(at + n, l.charCodeAt(0)));

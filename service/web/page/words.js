@@ -9,6 +9,11 @@ export function novelty(head, { score, threshold, is_novel }) {
     : element("p", { class: "good" }, `Like what ${head} learnt from ${numbers}.`);
 }
 
+// The rule for names of collections and classifiers, for a field that asks for one.
+export const NAMED = {
+  required: true, maxlength: "64", pattern: "([A-Za-z0-9._\\-]+:)?[A-Za-z0-9._\\-]+", title: "letters, digits and . _ - alone; GROUP:NAME is a group's",
+};
+
 // The labels of one classifier as bars.
 export function bars({ head, predictions, novelty: found }) {
   return element("div", { class: "panel" },

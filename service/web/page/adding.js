@@ -1,0 +1,72 @@
+// Files on their way into a collection: how far they are, which failed and why, and those once more.
+
+import { readable, send, sendLong } from "./api.js";
+import { button, element, say, seconds } from "./dom.js";
+import { isLong } from "./limits.js";
+import { durationOf } from "./wav.js";
+
+export class Adding {
+  constructor(path, onEnd) {
+    Object.assign(this, { path, onEnd });
+    this.waiting = [];
+    this.isBusy = false;
+    this.bar = element("progress", { max: 1, value: 0, hidden: true, "aria-label": "Adding" });
+    this.told = element("div", { role: "status" });
+    this.element = element("div", {}, this.bar, this.told);
+  }
+
+  // One after the other; those that are added meanwhile wait behind them. A file that fails stops
+  // none of the others, unless they would fail as well.
+  async add(files) {
+    this.waiting.push(...files);
+    if (this.isBusy || !this.waiting.length) return;
+    this.isBusy = true;
+    this.told.replaceChildren();
+    this.bar.hidden = false;
+    const failed = [];
+    const left = [];
+    let done = 0;
+    while (this.waiting.length) {
+      const file = this.waiting[0];
+      const of = () => done + this.waiting.length;
+      try {
+        await this.one(file, (share) => { this.bar.value = (done + share) / of(); });
+      } catch (error) {
+        failed.push({ file, error });
+        if (error.mayPass) left.push(...this.waiting.slice(1), file);
+      }
+      done++;
+      this.waiting.shift();
+      if (left.length) this.waiting = [];
+      else say(`${done} of ${of()} files sent.`);
+    }
+    say(`${done - failed.length} of ${done} ${done > 1 ? "files" : "file"} could be added.`);
+    this.isBusy = false;
+    this.bar.hidden = true;
+    if (failed.length) this.tell(done, failed, left);
+    await this.onEnd();
+  }
+
+  async one(file, onShare) {
+    await readable(file, file.name);
+    const path = `${this.path}/items`;
+    const duration = await durationOf(file);
+    if (!(await isLong(file, duration))) {
+      try {
+        return await send(path, {}, file, onShare, file.name);
+      } catch (error) {
+        if (!error.isTooLong) throw error;
+      }
+    }
+    const heard = ({ object, until_s }) => object === "progress" && say(`Heard ${seconds(until_s)} of ${file.name} …`);
+    return sendLong(path, {}, file, onShare, heard, file.name);
+  }
+
+  tell(done, failed, left) {
+    const rest = left.length - 1;
+    this.told.replaceChildren(
+      element("p", {}, `${failed.length} of ${done} ${done > 1 ? "files" : "file"} could not be added.`, rest > 0 ? ` ${rest} more were not sent.` : ""),
+      element("ul", { class: "failures" }, failed.map(({ file, error }) => element("li", { class: "error" }, element("strong", {}, file.name), ` ${error.message}`))),
+      left.length ? button(left.length > 1 ? `Send these ${left.length} again` : "Send it again", () => this.add(left)) : "");
+  }
+}

@@ -158,7 +158,7 @@ class AsyncClient:
             Unreachable: no answer came.
         """
         async with self._answered(call) as response:
-            return call.read(await response.aread())
+            return call.answer(await response.aread())
 
     async def close(self) -> None:
         """Close the connections."""

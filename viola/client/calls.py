@@ -11,8 +11,11 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
+import soundfile as sf
+
 from viola.client import answers
 from viola.client.answers import Answer, Card
+from viola.client.errors import misunderstood
 from viola.client.sounds import Upload
 
 T = TypeVar("T")
@@ -47,6 +50,18 @@ class Call(Generic[T]):
     repeats: bool = False
     accept: str = "application/json"
     head: Mapping[str, str] = field(default_factory=dict)
+
+    def answer(self, content: bytes) -> T:
+        """What the caller gets for an answer's bytes.
+
+        Raises:
+            ServiceError: the answer carries an error.
+            Unreachable: it is none of the service's: another program, or a proxy, gave it.
+        """
+        try:
+            return self.read(content)
+        except (ValueError, KeyError, TypeError, sf.SoundFileError) as error:
+            raise misunderstood(content) from error
 
     @property
     def headers(self) -> dict[str, str]:

@@ -38,6 +38,19 @@ class Connection:
     key: str | None = None
     timeout_s: float = 120.0
 
+    def __post_init__(self) -> None:
+        """Take the key without the line break that its file may end with.
+
+        Raises:
+            ValueError: it holds characters that no key has. The key itself is not shown.
+        """
+        if self.key is None:
+            return
+        key = self.key.strip()
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise ValueError("key: expected letters, digits and `_-`, as `viola key` printed it")
+        object.__setattr__(self, "key", key)
+
     def options(self) -> dict[str, Any]:
         """What an httpx client is made with. Everybody waits here rather than for a connection."""
         return {

@@ -42,7 +42,7 @@ class ServiceError(Exception):
 
 
 class Unreachable(Exception):
-    """No answer came: nobody listens there, or the connection broke off."""
+    """No answer of the service came: nobody, or another program, listens there; or it broke off."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,30 @@ def refused(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
 def broken(document: Mapping[str, Any]) -> ServiceError:
     """The error that a file, or the last line of a stream, carries in the place of an answer."""
     return ServiceError(int(document.get("status", 500)), document)
+
+
+def misunderstood(text: str | bytes) -> Unreachable:
+    """An answer of 2xx that is none of the service's."""
+    shown = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return Unreachable(
+        f"the answer is none of a Viola service, {shown[:MOST_TEXT]!r}: is the address right, the "
+        "prefix of a proxy included?"
+    )
+
+
+def line_of(text: str) -> dict[str, Any]:
+    """A line of an answer in lines.
+
+    Raises:
+        Unreachable: it is none.
+    """
+    try:
+        members = json.loads(text)
+    except ValueError:
+        members = None
+    if not isinstance(members, dict) or "object" not in members:
+        raise misunderstood(text)
+    return members
 
 
 def _document(body: bytes) -> Mapping[str, Any]:

@@ -1,13 +1,12 @@
 """The lines of a job's result -> what became of each file."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from viola.client import answers
 from viola.client.answers import Answer
-from viola.client.errors import ServiceError, broken
+from viola.client.errors import ServiceError, broken, line_of
 from viola.client.records import ItemInfo, Placed, Taught, record
 
 
@@ -45,7 +44,7 @@ class ResultLines:
         """The file that ends with this line."""
         if not line:
             return None
-        members = json.loads(line)
+        members = line_of(line)
         kind = members["object"]
         if kind == "file":
             self._about, self._windows, self._found = members, [], {}

@@ -1,11 +1,10 @@
 """The answer to a long recording, line by line: windows, then the whole, then what it came to."""
 
-import json
 from typing import Any
 
 from viola.client import answers
 from viola.client.answers import Answer, Window
-from viola.client.errors import Unreachable, broken
+from viola.client.errors import Unreachable, broken, line_of
 
 
 class Lines:
@@ -26,7 +25,7 @@ class Lines:
         Raises:
             ServiceError: it says that the recording cannot be read on.
         """
-        members = json.loads(line)
+        members = line_of(line)
         match members["object"]:
             case "stream":
                 self._about = members

@@ -2,16 +2,27 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import suppress
+import threading
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from concurrent.futures import wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from websockets.asyncio import client as asyncio_client
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync import client as sync_client
 
 from viola.client import answers
 from viola.client.answers import Window
@@ -21,6 +32,9 @@ from viola.client.errors import ServiceError, Unreachable, broken, refused
 MESSAGE_BYTES = 1 << 19  # the service takes messages of up to 1 MiB
 END = json.dumps({"end": True})
 
+T = TypeVar("T")
+Send = Callable[[str | bytes], None]
+Texts = SimpleQueue[str | bytes | None]
 Block = NDArray[np.float32] | NDArray[np.int16]
 
 
@@ -42,7 +56,12 @@ class LiveRequest:
     def handshake(self) -> dict[str, Any]:
         """Arguments of `websockets` for the connection."""
         headers = dict(self.connection.live_headers)
-        return {"additional_headers": headers, "compression": None, "max_size": None}
+        return {
+            "additional_headers": headers,
+            "compression": None,
+            "max_size": None,
+            "ping_timeout": self.connection.timeout_s,  # it is answered behind what was sent before
+        }
 
 
 def listen(request: LiveRequest, blocks: Iterable[Block]) -> Iterator[Window]:
@@ -59,19 +78,60 @@ def listen(request: LiveRequest, blocks: Iterable[Block]) -> Iterator[Window]:
         return
     encoding = _encoding(first)
     try:
-        with sync_client.connect(request.connection.live_address, **request.handshake) as socket:
+        with _reading(request) as (send, texts):
             with suppress(ConnectionClosed):  # what broke it off is the last message
-                socket.send(request.opening(encoding))
+                send(request.opening(encoding))
                 for block in _chain(first, later):
                     for message in _messages(block, encoding):
-                        socket.send(message)
-                    yield from _windows(_arrived(socket))
-                socket.send(END)
-            yield from _windows(socket)
+                        send(message)
+                        yield from _windows(_arrived(texts))
+                send(END)
+            yield from _windows(iter(texts.get, None))
     except InvalidStatus as error:
         raise _refused(error) from None
-    except OSError as error:
+    except (OSError, ConnectionClosed) as error:
         raise _unreachable(request, error) from error
+
+
+@contextmanager
+def _reading(request: LiveRequest) -> Iterator[tuple[Send, Texts]]:
+    """A stream whose answers are read while something is sent: how to send, and what came.
+
+    The service reads nothing on while its answers are not read, and the client of `websockets` for
+    threads reads nothing while it sends: each would wait for the other. That for an event loop
+    does both, here in a thread of its own. Behind the last text comes None.
+    """
+    texts: Texts = SimpleQueue()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="viola-live", daemon=True)
+    thread.start()
+
+    async def opened() -> ClientConnection:
+        return await asyncio_client.connect(request.connection.live_address, **request.handshake)
+
+    async def read(socket: ClientConnection) -> None:
+        try:
+            async for text in socket:
+                texts.put(text)
+        finally:
+            texts.put(None)
+
+    def done(work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, loop).result()
+
+    try:
+        socket = done(opened())
+        reader = asyncio.run_coroutine_threadsafe(read(socket), loop)
+        try:
+            yield lambda message: done(socket.send(message)), texts
+            reader.result()  # how it ended
+        finally:
+            done(socket.close())
+            wait([reader])
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 async def listen_async(request: LiveRequest, blocks: AsyncIterable[Block]) -> AsyncIterator[Window]:
@@ -109,15 +169,17 @@ async def listen_async(request: LiveRequest, blocks: AsyncIterable[Block]) -> As
                 sender.cancel()
     except InvalidStatus as error:
         raise _refused(error) from None
-    except OSError as error:
+    except (OSError, ConnectionClosed) as error:
         raise _unreachable(request, error) from error
 
 
-def _arrived(socket: Any) -> Iterator[str]:
-    """What has come so far."""
-    with suppress(TimeoutError):
-        while True:
-            yield socket.recv(timeout=0)
+def _arrived(texts: Texts) -> Iterator[str | bytes]:
+    """What has come so far; the end of it is left where it is."""
+    for _ in range(texts.qsize()):
+        if (text := texts.get()) is None:
+            texts.put(None)
+            return
+        yield text
 
 
 def _windows(texts: Iterable[str | bytes]) -> Iterator[Window]:
@@ -140,6 +202,8 @@ def _encoding(block: Block) -> str:
     Raises:
         ValueError: its shape or its numbers are none of a stream.
     """
+    if not isinstance(block, np.ndarray):
+        raise ValueError(f"a block is a {type(block).__name__}; expected an array of samples (S,)")
     if block.ndim != 1:
         raise ValueError(
             f"a block of shape {block.shape}; expected (S,): take one channel, block[:, 0], or "
@@ -163,5 +227,5 @@ def _refused(error: Any) -> ServiceError | Unreachable:
     return refused(response.status_code, headers, response.body or b"").error
 
 
-def _unreachable(request: LiveRequest, error: OSError) -> Unreachable:
+def _unreachable(request: LiveRequest, error: OSError | ConnectionClosed) -> Unreachable:
     return Unreachable(f"no answer from {request.connection.address}: {error}")

@@ -208,7 +208,7 @@ class Client:
             Unreachable: no answer came.
         """
         with self._answered(call) as response:
-            return call.read(response.read())
+            return call.answer(response.read())
 
     def close(self) -> None:
         """Close the connections."""

@@ -1,6 +1,7 @@
 """`viola.Client` and `viola.AsyncClient` against the service behind a real socket."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
@@ -8,12 +9,14 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socket import SHUT_RDWR
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 import soundfile as sf
+from websockets.sync.server import ServerConnection, serve
 
 import viola
 from models.runtime import Encoder
@@ -159,6 +162,10 @@ class _Moody(BaseHTTPRequestHandler):
                 self._answer(503, b'{"type":"/problems/overloaded","detail":"busy"}', retry="0")
             case "gateway":
                 self._answer(502, b"<html>bad gateway</html>")
+            case "portal":
+                self._answer(200, b"<html>please sign in</html>")
+            case "other":
+                self._answer(200, b'{"status": "fine"}')
             case "answer":
                 content = b'{"model":"m","space_id":"s","data":[{"duration_s":1,"embedding":[1]}]}'
                 self._answer(200, content)
@@ -196,6 +203,32 @@ def test_whatever_may_pass_is_sent_again_whole(moody: tuple[str, type[_Moody]], 
         assert client.embed(clip).embedding is not None
         assert client.refusals == 2
     assert server.bodies == [clip.stat().st_size] * 4
+
+
+def test_an_answer_that_is_none_of_the_service_is_said_and_stops_no_batch(
+    moody: tuple[str, type[_Moody]], clip: Path
+) -> None:
+    address, server = moody
+    with viola.Client(address, retries=QUICK) as client:
+        for mood, shown in (("portal", "please sign in"), ("other", "fine")):
+            server.moods = [mood] * 2
+            with pytest.raises(viola.Unreachable, match=f"none of a Viola service, .*{shown}"):
+                client.embed(clip)
+            with pytest.raises(viola.Unreachable, match="is the address right"):
+                list(client.stream_embeddings(clip, window_s=1))
+        server.moods = ["portal", "answer"]
+        items = list(client.embed_many([clip, clip], parallel=1))
+        assert [type(item.error) for item in items] == [viola.Unreachable, type(None)]
+
+
+def test_a_key_is_taken_as_files_hold_it_and_none_is_shown(folder: Path) -> None:
+    settings = Settings(models=folder, threads=1, api_keys=Key("a", digest_of("viola_a")).line())
+    with serving(settings) as http, viola.Client(str(http.base_url), key="viola_a\n") as client:
+        assert client.models()
+    for key in ("viola_clé", "viola a", "viola_a\nviola_b"):
+        with pytest.raises(ValueError, match="key: expected letters") as told:
+            viola.Client("http://127.0.0.1:1", key=key)
+        assert key not in str(told.value)
 
 
 def test_the_async_client_sends_again_too(moody: tuple[str, type[_Moody]], clip: Path) -> None:
@@ -256,6 +289,8 @@ def test_a_live_stream_has_the_windows_of_the_file(client: viola.Client, clip: P
         np.testing.assert_allclose(heard.embedding, window.embedding, atol=1e-4)
         assert heard.labels[0].head == "pitch"
     assert list(client.listen([], sample_rate=16_000)) == []
+    with pytest.raises(ValueError, match="a block is a list"):
+        list(client.listen([[0.0]], sample_rate=16_000))  # type: ignore[list-item]
     with pytest.raises(viola.ServiceError, match="sample_rate"):
         list(client.listen(blocks, sample_rate=1))
 
@@ -286,6 +321,51 @@ def test_a_live_block_that_would_be_taken_for_another_sound_is_refused(
         list(client.listen(blocks, sample_rate=16_000))
     with pytest.raises(ValueError, match=message):
         asyncio.run(at_once())
+
+
+def test_a_block_may_be_as_long_as_a_recording(free_tcp_port: int) -> None:
+    """The service reads nothing on while its answers are not read: neither waits for the other."""
+    window = json.dumps({"object": "window", "start_s": 0, "end_s": 1, "embedding": [0] * 7000})
+
+    def answer(socket: ServerConnection) -> None:
+        socket.recv()
+        while isinstance(socket.recv(), bytes):
+            for _ in range(100):
+                socket.send(window)
+
+    with serve(answer, "127.0.0.1", free_tcp_port) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with viola.Client(f"http://127.0.0.1:{free_tcp_port}") as client:
+            block = np.zeros(1 << 23, np.int16)
+            assert sum(1 for _ in client.listen([block], sample_rate=16_000)) == 32 * 100
+        server.shutdown()
+        thread.join()
+
+
+def test_a_live_stream_that_breaks_off_is_unreachable(free_tcp_port: int) -> None:
+    def hang_up(socket: ServerConnection) -> None:
+        socket.recv()
+        socket.socket.shutdown(SHUT_RDWR)
+
+    async def later() -> AsyncIterator[Any]:
+        yield tone(1.0)
+
+    async def hear(address: str) -> None:
+        async with viola.AsyncClient(address) as awaited:
+            async for _ in awaited.listen(later(), sample_rate=16_000):
+                pass
+
+    with serve(hang_up, "127.0.0.1", free_tcp_port) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        address = f"http://127.0.0.1:{free_tcp_port}"
+        with viola.Client(address) as client, pytest.raises(viola.Unreachable):
+            list(client.listen([tone(1.0)], sample_rate=16_000))
+        with pytest.raises(viola.Unreachable):
+            asyncio.run(hear(address))
+        server.shutdown()
+        thread.join()
 
 
 def test_the_async_client_does_the_same(address: str, clip: Path) -> None:

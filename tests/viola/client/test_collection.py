@@ -136,6 +136,8 @@ def test_vectors_of_any_kind_are_examples(client: viola.Client, clips: list[Path
     assert vector is not None
     for example in (vector, vector.astype(np.float64), list(map(float, vector))):
         assert lane.search(like=[example])[0].id == item.id  # type: ignore[list-item]
+    stretch = {"id": item.id, "start_s": 0, "end_s": 0.5}
+    assert lane.search(like=[stretch], include_examples=True)[0].id == item.id
     lane.delete()
 
 

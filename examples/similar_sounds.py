@@ -4,6 +4,7 @@ python examples/similar_sounds.py my_sounds/
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,17 @@ def main() -> None:
     arguments.add_argument("--closest", type=int, default=3)
     given = arguments.parse_args()
 
-    files = sorted(path for path in given.folder.rglob("*") if path.suffix.lower() in AUDIO)
     encoder = viola.Encoder.open()
-    vectors = np.stack([encoder.embed(path) for path in files])
+    files, found = [], []
+    for path in sorted(path for path in given.folder.rglob("*") if path.suffix.lower() in AUDIO):
+        try:
+            found.append(encoder.embed(path))
+            files.append(path)
+        except viola.AudioError as error:
+            print(f"{path.name}: {error}", file=sys.stderr)
+    if len(files) < 2:
+        sys.exit(f"{given.folder}: {len(files)} sounds that can be read; two are needed")
+    vectors = np.stack(found)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # then a product is the cosine
     alike = vectors @ vectors.T
     np.fill_diagonal(alike, -np.inf)

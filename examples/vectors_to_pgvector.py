@@ -24,7 +24,8 @@ CREATE TABLE IF NOT EXISTS sounds (
 """
 PUT = """
 INSERT INTO sounds VALUES (%s, %s, %s, %s)
-ON CONFLICT (space_id, file) DO UPDATE SET embedding = excluded.embedding
+ON CONFLICT (space_id, file)
+DO UPDATE SET seconds = excluded.seconds, embedding = excluded.embedding
 """
 CLOSEST = """
 SELECT 1 - (embedding <=> %(asked)s), file FROM sounds WHERE space_id = %(space_id)s

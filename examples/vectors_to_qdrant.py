@@ -6,6 +6,7 @@ python examples/vectors_to_qdrant.py my_sounds/ --like doorbell.wav --qdrant htt
 
 import argparse
 from pathlib import Path
+from uuid import NAMESPACE_URL, uuid5
 
 from qdrant_client import QdrantClient
 from qdrant_client.models import Distance, PointStruct, VectorParams
@@ -22,8 +23,12 @@ def main() -> None:
     arguments.add_argument("--qdrant", default=":memory:", help="an address, a folder, :memory:")
     given = arguments.parse_args()
 
-    is_address = given.qdrant.startswith("http")
-    qdrant = QdrantClient(url=given.qdrant) if is_address else QdrantClient(given.qdrant)
+    if given.qdrant.startswith("http"):
+        qdrant = QdrantClient(url=given.qdrant)
+    elif given.qdrant == ":memory:":
+        qdrant = QdrantClient(":memory:")
+    else:
+        qdrant = QdrantClient(path=given.qdrant)
     with viola.Client(given.service) as client:
         asked = client.embed(given.like)
         name = f"sounds-{asked.space_id}"
@@ -32,12 +37,13 @@ def main() -> None:
             vectors = VectorParams(size=size, distance=Distance.COSINE)
             qdrant.create_collection(name, vectors_config=vectors)
         files = sorted(path for path in given.folder.rglob("*") if path.is_file())
-        for number, item in enumerate(client.embed_many(files, parallel=8)):
+        for item in client.embed_many(files, parallel=8):
             if item.error:
                 print(f"{item.path.name}: {item.error}")
                 continue
             about = {"file": str(item.path), "duration_s": item.answer.duration_s}
-            point = PointStruct(id=number, vector=item.answer.embedding.tolist(), payload=about)
+            id = str(uuid5(NAMESPACE_URL, str(item.path)))  # a file stays one point
+            point = PointStruct(id=id, vector=item.answer.embedding.tolist(), payload=about)
             qdrant.upsert(name, [point])
         found = qdrant.query_points(name, query=asked.embedding.tolist(), limit=3)
         for point in found.points:

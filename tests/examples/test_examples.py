@@ -51,6 +51,8 @@ def run(name: str, *arguments: object, folder: Path) -> str:
 
 def test_similar_sounds_lie_beside_each_other(sounds: Path, tmp_path: Path) -> None:
     lines = run("similar_sounds.py", sounds, "--closest", 2, folder=tmp_path).splitlines()
+    (sounds / "broken.wav").write_text("no sound")
+    assert run("similar_sounds.py", sounds, "--closest", 2, folder=tmp_path).splitlines() == lines
     assert len(lines) == 6
     for line in lines:
         name, _, closest = line.partition(": ")
@@ -87,8 +89,15 @@ def test_a_microphone_says_what_it_hears(address: str, tmp_path: Path) -> None:
 def test_qdrant_finds_what_is_alike(address: str, sounds: Path, tmp_path: Path) -> None:
     pytest.importorskip("qdrant_client")
     (sounds / "notes.txt").write_text("no sound")
-    asked = ("--like", sounds / "tone-0.wav", "--service", address)
+    asked = ("--like", sounds / "tone-0.wav", "--service", address, "--qdrant", tmp_path / "qdrant")
+    other = tmp_path / "other"
+    other.mkdir()
+    for number in range(6):
+        sf.write(other / f"hiss-{number}.wav", noise(1.0, seed=9 + number), 16_000)
+    run("vectors_to_qdrant.py", sounds, *asked, folder=tmp_path)
+    run("vectors_to_qdrant.py", other, *asked, folder=tmp_path)  # stands beside what is there
     lines = run("vectors_to_qdrant.py", sounds, *asked, folder=tmp_path).splitlines()
+    assert len({line.split()[1] for line in lines[1:]}) == 3  # what is there already stays once
     assert lines[0].startswith("notes.txt: Audio format not recognised")
     assert [Path(line.split()[1]).name for line in lines[1:]][0] == "tone-0.wav"
     assert all("tone" in line for line in lines[1:])

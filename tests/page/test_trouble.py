@@ -50,6 +50,8 @@ def test_a_file_that_fails_among_others_is_named_and_stops_none(page: Page, tmp_
     expect(page.locator(".failures li")).to_contain_text("notes.wav Audio format not recognised")
     expect(page.get_by_role("progressbar", name="Adding")).to_be_hidden()
     expect(page.locator("[aria-label=Items] li")).to_have_count(4)
+    page.locator("#add-files").set_input_files([good[0], good[1]])
+    expect(page.locator("#status")).to_contain_text("2 of which were there already")
 
 
 def test_files_are_sent_again_once_the_service_is_back(page: Page, tmp_path: Path) -> None:
@@ -71,6 +73,8 @@ def test_a_recording_longer_than_a_request_goes_into_a_collection(
     page.locator("#add-files").set_input_files(path)
     expect(page.get_by_text("1 recordings")).to_be_visible()
     expect(page.locator("[aria-label=Items]")).to_contain_text("25.00 s")
+    page.locator("#add-files").set_input_files(path)
+    expect(page.locator("#status")).to_contain_text("1 of which was there already")
 
 
 def test_more_items_than_are_shown_at_once_can_be_seen(page: Page, tmp_path: Path) -> None:

@@ -26,11 +26,13 @@ export class Adding {
     const failed = [];
     const left = [];
     let done = 0;
+    let known = 0; // that were there already
     while (this.waiting.length) {
       const file = this.waiting[0];
       const of = () => done + this.waiting.length;
       try {
-        await this.one(file, (share) => { this.bar.value = (done + share) / of(); });
+        const isNew = await this.one(file, (share) => { this.bar.value = (done + share) / of(); });
+        known += isNew ? 0 : 1;
       } catch (error) {
         failed.push({ file, error });
         if (error.mayPass) left.push(...this.waiting.slice(1), file);
@@ -40,26 +42,33 @@ export class Adding {
       if (left.length) this.waiting = [];
       else say(`${done} of ${of()} files sent.`);
     }
-    say(`${done - failed.length} of ${done} ${done > 1 ? "files" : "file"} could be added.`);
+    const there = known ? `, ${known} of which ${known > 1 ? "were" : "was"} there already` : "";
+    say(`${done - failed.length} of ${done} ${done > 1 ? "files are" : "file is"} in the collection${there}.`);
     this.isBusy = false;
     this.bar.hidden = true;
     if (failed.length) this.tell(done, failed, left);
     await this.onEnd();
   }
 
+  // -> whether its content was not there before.
   async one(file, onShare) {
     await readable(file, file.name);
     const path = `${this.path}/items`;
     const duration = await durationOf(file);
     if (!(await isLong(file, duration))) {
       try {
-        return await send(path, {}, file, onShare, file.name);
+        return (await send(path, {}, file, onShare, file.name)).data[0].is_new;
       } catch (error) {
         if (!error.isTooLong) throw error;
       }
     }
-    const heard = ({ object, until_s }) => object === "progress" && say(`Heard ${seconds(until_s)} of ${file.name} …`);
-    return sendLong(path, {}, file, onShare, heard, file.name);
+    let isNew = true;
+    const hear = ({ object, until_s, is_new }) => {
+      if (object === "progress") say(`Heard ${seconds(until_s)} of ${file.name} …`);
+      isNew = is_new ?? isNew;
+    };
+    await sendLong(path, {}, file, onShare, hear, file.name);
+    return isNew;
   }
 
   tell(done, failed, left) {

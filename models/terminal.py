@@ -65,7 +65,22 @@ def keep_existing(path: Path, *, force: bool) -> None:
     """Refuse to replace a file that is there, before there is anything to write.
 
     Raises:
-        typer.BadParameter: it exists, and nothing was said of replacing it.
+        typer.BadParameter: it is a folder, or a file and nothing was said of replacing it.
     """
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder; name the file that is to be written")
     if path.is_file() and not force:
         raise typer.BadParameter(f"{path} is there already; --force replaces it")
+
+
+def new_model_file(path: Path, *, force: bool, option: str = "-o") -> None:
+    """Refuse a model file that could not be written, or that nothing would find again.
+
+    Raises:
+        typer.BadParameter: its name does not end in .onnx, or as `keep_existing`.
+    """
+    if path.suffix != ".onnx":
+        raise typer.BadParameter(
+            f"{option} {path}: expected a file NAME.onnx; NAME is what it is called"
+        )
+    keep_existing(path, force=force)

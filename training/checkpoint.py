@@ -180,6 +180,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
     Raises:
         CheckpointError: no such file, not a checkpoint, or one of another format.
     """
+    if path.is_dir():
+        there = ", ".join(sorted(file.name for file in path.glob("*.pt"))) or "none is there"
+        raise CheckpointError(f"{path} is a folder; name a checkpoint in it: {there}")
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
     try:

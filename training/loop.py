@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -40,6 +40,7 @@ from training.trackers import open_tracker
 from training.verdict import PROBE, untrained_score
 
 LOCK_NAME = "train.lock"
+RECIPE_NAME = "recipe.json"  # the first file of a run's record
 N_PICTURED = 6  # segments in a picture of the views
 
 
@@ -108,11 +109,20 @@ def dry_run(recipe: Recipe, corpus: Corpus, device: torch.device, world: World) 
 
 @contextmanager
 def _sole_run(folder: Path) -> Iterator[None]:
-    """Make the folder of a run if missing, and be the only process that writes to it."""
+    """Make the folder of a run if missing, and be the only process that writes to it.
+
+    A run that is refused before it has a record leaves neither lock nor empty folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     message = f"another process trains in {folder}; wait for it to end, or name another folder"
     with locked(folder / LOCK_NAME, TrainingError(message)):
-        yield
+        try:
+            yield
+        finally:
+            if not (folder / RECIPE_NAME).exists():
+                (folder / LOCK_NAME).unlink(missing_ok=True)
+                with suppress(OSError):  # something of others is in it
+                    folder.rmdir()
 
 
 def _steps(run: Run, stop: Event) -> Iterator[tuple[Result, Due]]:
@@ -323,7 +333,7 @@ def _probe(recipe: Recipe, console: Console) -> Probe | None:
 
 def _describe_folder(run: Run, folder: Path) -> None:
     """What the run is, before its first step."""
-    _write_json(folder / "recipe.json", run.recipe.model_dump(mode="json"))
+    _write_json(folder / RECIPE_NAME, run.recipe.model_dump(mode="json"))
     _write_json(folder / "environment.json", {**environment(), "modes": run.modes.for_record()})
     _write_json(folder / "data.json", describe(run.corpus))
 

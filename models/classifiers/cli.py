@@ -16,6 +16,7 @@ from models.terminal import (
     clear_errors,
     console,
     keep_existing,
+    new_model_file,
 )
 
 if TYPE_CHECKING:
@@ -63,10 +64,9 @@ def fit(
     from models.modelfile import ModelFileError
     from models.runtime import Encoder
 
-    if out.suffix != ".onnx" or out.is_dir():
-        raise typer.BadParameter(f"-o {out}: expected a file NAME.onnx; NAME is what it is called")
+    new_model_file(out, force=force)
     pages = [out.with_suffix(".report.html"), out.with_suffix(".report.json")]
-    for path in (out, *pages):
+    for path in pages:
         keep_existing(path, force=force)
     notes = Notes(licence, description, tuple(_source(text) for text in sources or []))
     with clear_errors(TaskError, ModelFileError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from models import shipped
-from models.terminal import Force, clear_errors, console, keep_existing
+from models.terminal import Force, clear_errors, console, keep_existing, new_model_file
 from service.commands.collections_cli import Data, Name, Owner, check_name, whose
 
 if TYPE_CHECKING:
@@ -70,9 +70,7 @@ def teach(
     if export is not None:
         keep_existing(export, force=force)
     if onnx is not None:
-        if onnx.suffix != ".onnx":
-            raise typer.BadParameter(f"--onnx {onnx}: expected a file NAME.onnx")
-        keep_existing(onnx, force=force)
+        new_model_file(onnx, force=force, option="--onnx")
     if not (data / FILE).is_file():
         raise typer.BadParameter(f"--data {data} holds no collections; viola index makes it")
     with clear_errors(ServiceError, TableError):

@@ -76,6 +76,7 @@ def test_a_checkpoint_in_the_authors_layout_becomes_a_model_file(tmp_path: Path)
         (("train", "tiny", "--store", "s", "--out", "o", "--device", "abacus"), "device 'abacus'"),
         (("prepare", __file__, __file__), "is a file; the last argument"),
         (("export", "gone.pt", "-o", "x.onnx"), "no checkpoint at gone.pt"),
+        (("export", "training", "-o", "x.onnx"), "training is a folder; name a checkpoint in it"),
         (
             ("import", "gone.pth", "--mean", 0, "--std", 1, "-o", "x.onnx"),
             "no checkpoint at gone.pth",
@@ -88,6 +89,25 @@ def test_what_a_person_can_put_right_is_one_line(arguments: tuple, message: str)
     assert message in result.output
     assert "Traceback" not in result.output
     assert isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "gone.pt"),
+        ("import", "gone.pth", "--mean", 0, "--std", 1),
+        ("quantize", "gone.onnx", "--audio", "gone"),
+        ("fit", "gone"),
+    ],
+)
+def test_a_model_file_that_cannot_be_written_is_refused_before_the_work(
+    command: tuple, tmp_path: Path
+) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+    for name, message in (("model.bin", "NAME.onnx"), ("folder.onnx", "is a folder")):
+        result = run(*command, "-o", tmp_path / name)
+        assert result.exit_code == 2, result.output
+        assert message in " ".join(result.output.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("probe", ["a", "a=", "=0.5", "a=50", "a=nan"])
@@ -108,6 +128,7 @@ def test_without_a_recipe_the_hardware_chooses_and_a_run_that_goes_on_keeps_its_
         planned = run(*command, *recipe, "--dry-run", *settings)
         assert planned.exit_code == 0, planned.output
         assert "recipe: cpu" in planned.output
+        assert not (tmp_path / "run").exists()
     assert run(*command, "tiny").exit_code == 0
     resumed = run(*command, "--resume")
     assert resumed.exit_code == 0, resumed.output

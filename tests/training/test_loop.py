@@ -177,6 +177,18 @@ def test_a_run_is_not_overwritten(corpus: Corpus, tmp_path: Path, quiet: Console
         train(tiny("run.steps=1"), corpus, tmp_path, CPU, console=quiet)
 
 
+def test_a_run_that_is_refused_leaves_nothing(
+    corpus: Corpus, tmp_path: Path, quiet: Console
+) -> None:
+    recipe = tiny("run.steps=2", "optimizer.warmup_steps=9", "optimizer.decay_steps=0")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    for name in ("new", "full"):
+        with pytest.raises(TrainingError, match="warmup_steps is 9 of 2 steps"):
+            train(recipe, corpus, tmp_path / name, CPU, console=quiet)
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["full", "notes.txt"]
+
+
 def test_a_folder_has_one_run_at_a_time(corpus: Corpus, tmp_path: Path, quiet: Console) -> None:
     train(tiny("run.steps=2"), corpus, tmp_path, CPU, console=quiet)
     before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}

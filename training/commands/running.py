@@ -65,7 +65,7 @@ def train(
         raise typer.BadParameter("choose --init or --resume, not both")
     if out is None and not dry_run:
         raise typer.BadParameter("--out FOLDER is needed, unless with --dry-run")
-    _set_environment(out)
+    _set_environment(None if dry_run else out)
     from training import distributed, loop, verdict
     from training import recipe as recipes
     from training.data.corpus import Corpus

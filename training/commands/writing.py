@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from models.terminal import Force, busy, console, keep_existing
+from models.terminal import Force, busy, console, keep_existing, new_model_file
 from training.terminal import clear_errors
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def export_(
     from models.nn.export import export
     from training import checkpoint
 
-    keep_existing(out, force=force)
+    new_model_file(out, force=force)
     with clear_errors():
         saved = checkpoint.load(path)
         model = _with_readout(
@@ -106,7 +106,7 @@ def import_(
     from models.nn.model import WaveformEncoder
     from models.nn.official import load_official
 
-    keep_existing(out, force=force)
+    new_model_file(out, force=force)
     if not std > 0:
         raise typer.BadParameter(f"--std {std:g}: expected a number above 0")
     with clear_errors():
@@ -184,9 +184,7 @@ def quantize_(
     from models.progress import tracked
     from training.quantization.quantize import quantize
 
-    if out.suffix != ".onnx" or out.is_dir():
-        raise typer.BadParameter(f"-o {out}: expected a file NAME.onnx; NAME is what it is called")
-    keep_existing(out, force=force)
+    new_model_file(out, force=force)
     scores = dict(_probe(text) for text in probes or [])
     with clear_errors():
         card = quantize(

@@ -20,7 +20,7 @@ from service.naming import MAX_ID, MAX_NAME, NAME
 from service.parameters import PLAIN
 from service.problems import Problem
 from service.queueing import Queueing
-from service.schemas import SelfTestReport
+from service.reports import SelfTestReport
 from service.settings import Settings
 from service.teaching import Teaching
 from service.telemetry.metrics import Metrics

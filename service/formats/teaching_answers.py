@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 from models.runtime import Encoder
 from service.collections.classifiers import Kept, Version
 from service.inference.catalogue import Served
-from service.schemas import ClassifierEntry, NoveltyScore, Prediction
+from service.reports import ClassifierEntry
+from service.schemas import NoveltyScore, Prediction
 
 
 class VersionEntry(BaseModel):

@@ -8,7 +8,7 @@ import structlog
 
 from models.modelfile import ModelFileError
 from service.inference.catalogue import Catalogue, Served
-from service.schemas import SelfTest, SelfTestReport
+from service.reports import SelfTest, SelfTestReport
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ from service.context import Context, Shared
 from service.formats.teaching_answers import ClassifierList, TaughtEntry
 from service.inference.catalogue import Catalogue, Served
 from service.openapi import problem_responses
-from service.schemas import ClassifierEntry
+from service.reports import ClassifierEntry
 from service.threads import in_thread
 from service.traffic.access import needs_key
 from service.traffic.quotas import Caller

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from service.context import Shared
 from service.inference.catalogue import Catalogue
 from service.inference.kind import Kind
-from service.schemas import Liveness, ModelStatus, Readiness
+from service.reports import Liveness, ModelStatus, Readiness
 from service.traffic.access import probe
 from service.traffic.quotas import Quotas
 

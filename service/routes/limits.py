@@ -13,7 +13,7 @@ from service.formats.job_requests import MAX_UPLOADS
 from service.inference.windowing import MAX_OVERLAP
 from service.output_names import OUTPUTS
 from service.parameters import MAX_CLASSIFIERS, MAX_TOP_K, FunctionToApply, Granularity
-from service.schemas import LimitList
+from service.reports import LimitList
 from service.traffic.access import needs_key
 from service.uploads.body import FORM, MAX_FIELD_BYTES, MAX_FIELDS, RAW_PREFIX, RAW_TYPES
 

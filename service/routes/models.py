@@ -6,7 +6,7 @@ from models.runtime import Encoder
 from service.context import Shared
 from service.inference.catalogue import Served
 from service.openapi import problem_responses
-from service.schemas import ModelEntry, ModelList
+from service.reports import ModelEntry, ModelList
 from service.traffic.access import needs_key
 
 router = APIRouter(prefix="/v1/models", tags=["models"])

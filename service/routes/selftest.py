@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 from service.context import Context, Shared
 from service.inference.selftest import report, self_tests
 from service.openapi import Responses, problem_responses
-from service.schemas import SelfTestReport
+from service.reports import SelfTestReport
 from service.traffic.access import needs_key
 from service.traffic.patience import within
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 
 from service.context import Shared
 from service.openapi import problem_responses
-from service.schemas import KeyUsage, UsageReport
+from service.reports import KeyUsage, UsageReport
 from service.traffic.access import needs_key
 from service.traffic.quotas import Caller
 from service.traffic.shared_accounts import SharedUse, Sums

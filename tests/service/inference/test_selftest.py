@@ -12,7 +12,7 @@ from service.inference.catalogue import Catalogue, Served
 from service.inference.kinds.classifier import KIND as CLASSIFIER
 from service.inference.kinds.encoder import KIND as ENCODER
 from service.inference.selftest import report, self_tests
-from service.schemas import SelfTestReport
+from service.reports import SelfTestReport
 from service.traffic.shared_result import SharedResult
 from tests.heads import write_head
 from tests.service.conftest import Serve, write_model

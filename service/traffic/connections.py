@@ -250,7 +250,7 @@ class _Answers:
 def _has_come(transport: asyncio.BaseTransport) -> bool:
     """Whether the system holds something of the client's that the loop has not read yet."""
     held = transport.get_extra_info("socket")
-    if held is None:
+    if held is None or held.fileno() < 0:  # it has been closed
         return False
     poll = select.poll()
     poll.register(held.fileno(), select.POLLIN)

@@ -141,7 +141,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_of_ones_own_stays_out_of_the_wheel(wheel: Path) -> None:
     names = set(ZipFile(wheel).namelist())
     assert {"viola/py.typed", "models/py.typed", "models/pretrained/default.onnx"} <= names
-    assert {"service/web/swagger/swagger-ui.css", "training/recipes/default.toml"} <= names
+    assert {"service/web/swagger/swagger-ui.css", "training/recipes/cpu.toml"} <= names
     assert "models/pretrained/mine.onnx" not in names
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "docs"))]
 

@@ -148,6 +148,34 @@ def test_a_request_that_came_in_time_is_answered_by_a_loop_that_was_busy() -> No
     assert end == b""  # and then, idle, it is closed
 
 
+def test_the_time_of_a_connection_that_was_cut_ends_without_an_error() -> None:
+    async def converse(client: socket.socket, ours: socket.socket) -> list[dict[str, Any]]:
+        config = uvicorn.Config(
+            _nothing,
+            timeout_keep_alive=0.2,  # type: ignore[arg-type]
+            log_config=None,
+        )
+        config.load()
+        errors: list[dict[str, Any]] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: errors.append(context))
+        protocol = bounded_protocol(1.0, max_connections=1)(config, ServerState(), {})
+        client.setblocking(False)
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, ours)
+        await loop.sock_sendall(client, GET)
+        assert await loop.sock_recv(client, 1000)
+        transport.abort()
+        await asyncio.sleep(0.01)
+        protocol.timeout_keep_alive_handler()  # as by a timer that nobody has stopped
+        protocol.shutdown()
+        await asyncio.sleep(0.4)
+        return errors
+
+    client, ours = socket.socketpair()
+    with client, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(converse(client, ours)) == []
+
+
 def test_the_message_that_takes_longest_makes_room() -> None:
     unfinished: Unfinished[str] = Unfinished(10)
     assert [unfinished.hold(name, 3) for name in "abc"] == [None] * 3

@@ -176,6 +176,37 @@ def test_the_time_of_a_connection_that_was_cut_ends_without_an_error() -> None:
         assert runner.run(converse(client, ours)) == []
 
 
+async def _refusal(scope: Any, receive: Any, send: Any) -> None:
+    closing = [(b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 413, "headers": closing})
+    await send({"type": "http.response.body"})
+
+
+def test_what_was_sent_of_a_refused_body_is_not_kept_while_the_rest_comes() -> None:
+    async def converse(client: socket.socket, ours: socket.socket) -> tuple[bytes, bytes]:
+        config = uvicorn.Config(_refusal, log_config=None)
+        config.load()
+        protocol = bounded_protocol(1.0, max_connections=1)(config, ServerState(), {})
+        loop = asyncio.get_running_loop()
+        client.setblocking(False)
+        await loop.connect_accepted_socket(lambda: protocol, ours)
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+        await loop.sock_sendall(client, head + bytes(50_000))
+        answer = await loop.sock_recv(client, 1000)
+        await loop.sock_sendall(client, bytes(50_000))
+        await asyncio.sleep(0.05)
+        kept = protocol.cycle.body
+        client.close()
+        await asyncio.sleep(0.05)
+        return answer, kept
+
+    client, ours = socket.socketpair()
+    with client, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        answer, kept = runner.run(converse(client, ours))
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert kept == b""
+
+
 def test_the_message_that_takes_longest_makes_room() -> None:
     unfinished: Unfinished[str] = Unfinished(10)
     assert [unfinished.hold(name, 3) for name in "abc"] == [None] * 3

@@ -1,7 +1,7 @@
 """A connection to Redis that is up or down: bounded in time, and known to be down without a try.
 
 The first call that fails marks it as down. From then on nobody waits for it: calls return at once
-that there is no answer, until `tend` has found Redis again.
+that there is no answer, until `find` has succeeded.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class RedisLink:
         choice: what the service does while Redis is down, for the log.
 
     Attributes:
-        is_up: whether the last call succeeded.
+        is_up: whether no call has failed since Redis was last found.
         failures: how many calls have failed.
 
     Raises:
@@ -52,18 +52,22 @@ class RedisLink:
         """What `call` returns; None where Redis is down, or fails, or takes too long."""
         return await self._try(call) if self.is_up else None
 
-    async def find(self) -> bool:
-        """Ask Redis whether it is there, also while it is known to be down."""
-        return await self._try(self._ping) is not None
+    async def find(self, call: Callable[[], Awaitable[T]]) -> T | None:
+        """Try `call` also while Redis is down, and mark it as up where that succeeds.
+
+        It has to be a call that needs all that Redis is there for: one that is full, or a replica
+        that may only be read, answers others.
+        """
+        answer = await self._try(call)
+        if answer is not None:
+            self._change(True)
+        return answer
 
     async def close(self) -> None:
         """Close the connections."""
         with suppress(Exception):  # whatever is wrong with them, nobody uses them any more
             async with asyncio.timeout(self.timeout_s):
                 await self.client.aclose()
-
-    async def _ping(self) -> bool:
-        return await self.client.ping()
 
     async def _try(self, call: Callable[[], Awaitable[T]]) -> T | None:
         from redis import RedisError
@@ -75,7 +79,6 @@ class RedisLink:
             self.failures += 1
             self._change(False, reason=str(error) or f"no answer in {self.timeout_s:g} s")
             return None
-        self._change(True)
         return answer
 
     def _change(self, is_up: bool, **facts: Any) -> None:

@@ -144,10 +144,21 @@ class SharedAccounts:
     async def tend(self) -> None:
         """Send what streams have cost, and look for a Redis that is down, until cancelled."""
         while True:
-            if not self.link.is_up and await self.link.find():
-                self._forgive()
-            await self.settle()
+            if self.link.is_up or await self.find():
+                await self.settle()
             await asyncio.sleep(SETTLE_S if self.link.is_up else RETRY_S)
+
+    async def find(self) -> bool:
+        """Look for a Redis that is down, by sending a batch, if need be an empty one."""
+        async with self._one_at_a_time:
+            if self._sending is None:
+                self._sending = _Batch(self._pending.number)
+                self._pending.number += 1
+            if await self.link.find(self._send) is None:
+                return False
+            self._sending = None
+            self._forgive()
+        return True
 
     async def close(self) -> None:
         """Send what is left, if Redis is there, and disconnect."""

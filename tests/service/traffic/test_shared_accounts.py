@@ -231,10 +231,59 @@ def test_a_redis_that_hangs_is_waited_for_once(server: RedisServer, redis: Any) 
             await quotas.admit(Caller(key="free"))  # who has no quota needs no account
         finally:
             server.thaw()
-        assert await accounts.link.find()
+        assert await accounts.find()
         await quotas.admit(CALLER)
 
     run(server, use, timeout_s=0.3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "broken", "whole"),
+    [
+        pytest.param(("maxmemory",), ("1",), ("0",), id="full"),
+        pytest.param(("replicaof",), ("127.0.0.1", "1"), ("no", "one"), id="a replica"),
+    ],
+)
+def test_a_redis_that_answers_but_counts_nothing_is_down_until_it_counts(
+    server: RedisServer,
+    redis: Any,
+    setting: tuple[str, ...],
+    broken: tuple[str, ...],
+    whole: tuple[str, ...],
+) -> None:
+    def become(values: tuple[str, ...]) -> None:
+        config = () if setting == ("replicaof",) else ("CONFIG", "SET")
+        redis.execute_command(*config, *setting, *values)
+
+    async def use(accounts: SharedAccounts) -> None:
+        quotas = Quotas(shared=accounts, when_down="closed")
+        quotas.charge(CALLER, 10.0)
+        assert await quotas.settle()
+        become(broken)
+        tending = asyncio.create_task(accounts.tend())
+        try:
+            quotas.charge(CALLER, 20.0)
+            reading = asyncio.create_task(accounts.left(ACCOUNT, QUOTA))  # which still works
+            assert not await quotas.settle()
+            await reading
+            assert not accounts.link.is_up
+            await asyncio.sleep(2.5)  # it is looked for meanwhile
+            with pytest.raises(Problem) as problem:
+                await quotas.admit(CALLER)
+            assert problem.value.kind.slug == "quota-unknown"
+        finally:
+            become(whole)
+        while not accounts.link.is_up:
+            await asyncio.sleep(0.05)
+        tending.cancel()
+        left = await accounts.left(ACCOUNT, QUOTA)
+        assert left is not None
+        assert 70.0 <= left < 80.0
+
+    with capture_logs() as logs:
+        run(server, use)
+    events = [entry["event"] for entry in logs if entry["event"].startswith("redis ")]
+    assert events == ["redis is down", "redis is back"]
 
 
 def test_while_redis_is_down_the_replicas_own_buckets_count(server: RedisServer) -> None:

@@ -33,10 +33,15 @@ FILE = "viola.sqlite"
 MIGRATIONS = "service.collections:migrations"
 WAIT_S = 20.0  # for others who write
 CONNECTIONS = 8  # kept; as many again where there is much to do
-CONNECT_S = 5
 BATCH = 200  # rows that are deleted in one transaction: others may write between
 # A PostgreSQL whose machine is gone is known as gone; values of the address itself win
-ANSWERING = {"connect_timeout": CONNECT_S, "tcp_user_timeout": int(1000 * WAIT_S)}
+ANSWERING = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": int(1000 * WAIT_S),
+    "keepalives_idle": int(WAIT_S),  # where an answer is waited for, nothing is sent by itself
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
 PAGE_BYTES = 16 << 10  # holds a few vectors; in SQLite's own of 4096 bytes half would be empty
 _FAILING = (  # what SQLite says where it is not the statement that is wrong
     sqlite3.SQLITE_PERM,
@@ -47,10 +52,12 @@ _FAILING = (  # what SQLite says where it is not the statement that is wrong
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_NOTADB,
 )
-# The classes of PostgreSQL's codes that say the same: lost connections, rights, I/O errors, an
-# administrator who ends it, damage
-_FAILING_CLASSES = ("08", "28", "57", "58", "XX")
+# The classes of PostgreSQL's codes that say the same: lost connections, rights, too little memory,
+# too few connections, an administrator or a limit that ends it, I/O errors, damage
+_FAILING_CLASSES = ("08", "28", "53", "57", "58", "F0", "XX")
+_DISK_FULL = "53100"
 _READ_ONLY = "25006"  # a standby, or a server that was set so
+_FAILING_STATES = (_READ_ONLY, "25P03", "25P04")  # and limits on transactions
 _LOCK = 0x564C41  # of PostgreSQL, for whoever brings the tables up to date
 _BEGIN = "viola_begin"  # how a transaction begins: an execution option of ours
 
@@ -145,12 +152,20 @@ def open_postgres(address: str) -> Database:
             connect_args={k: v for k, v in ANSWERING.items() if k not in url.query},
         )
         import pgvector.sqlalchemy  # noqa: F401
+
+        from service.collections.postgres_link import PostgresLink
     except ArgumentError:
         raise StoreError("the database's address is none; expected postgresql://...") from None
     except (ModuleNotFoundError, NoSuchModuleError):
         raise StoreError(
             "PostgreSQL needs psycopg and pgvector: pip install 'viola-audio[postgres]'"
         ) from None
+    link = PostgresLink()
+    event.listen(
+        engine, "do_connect", lambda dialect, record, args, kwargs: link.connect(args, kwargs)
+    )
+    if "lock_timeout" not in str(url.query.get("options", "")):
+        event.listen(engine, "connect", _limit_waits)
     event.listen(engine, "handle_error", _leave_what_is_read_only)
     return _brought_up_to_date(engine, f"{url.host}, database {url.database}")
 
@@ -185,6 +200,7 @@ def migrate(database: Database) -> None:
 
     with database.write() as connection:
         if connection.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL lock_timeout = 0"))  # others migrate as long
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         config = Config()
         config.set_main_option("script_location", MIGRATIONS)
@@ -246,11 +262,17 @@ def _of_postgres(error: DBAPIError) -> StoreError | None:
         state = "08"  # there is no connection to tell more
     if state in ("40001", "40P01", "55P03"):
         return StoreBusy("The database of the collections cannot do this now.")
-    if state.startswith("53"):  # insufficient resources, 53100 being a full disk
+    if state == _DISK_FULL:
         return StoreFull("There is no room on the disk of the collections.")
-    if state == _READ_ONLY or state.startswith(_FAILING_CLASSES):
+    if state in _FAILING_STATES or state.startswith(_FAILING_CLASSES):
         return _unavailable(error.orig or error)
     return None
+
+
+def _limit_waits(connection: Any, record: object) -> None:
+    """Wait for others' locks as long as SQLite does."""
+    connection.execute(f"SET lock_timeout = {int(1000 * WAIT_S)}")
+    connection.commit()
 
 
 def _leave_what_is_read_only(context: ExceptionContext) -> None:

@@ -21,6 +21,7 @@ from procrastinate.jobs import Job
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
+from service.collections.database import ANSWERING
 from service.collections.job_records import Step
 from service.collections.records import StoreBusy
 from service.queues.queue import Again, Handle
@@ -29,6 +30,7 @@ QUEUE = "viola"
 TASK = "viola:step"
 POLL_S = 5.0  # where a notification was lost
 ERROR_S = 5.0  # after a failure that is none of a job's
+END_S = 3.0  # for a step of Procrastinate's end: each waits for the database without a limit
 CONNECTIONS = 4
 
 log = structlog.get_logger()
@@ -52,6 +54,8 @@ class PostgresQueue:
 
     def __init__(self, address: str, lapse_s: float) -> None:
         url = make_url(address).set(drivername="postgresql")
+        limits = {name: str(value) for name, value in ANSWERING.items() if name not in url.query}
+        url = url.update_query_dict(limits)
         self._address = url.render_as_string(hide_password=False)
         self._lapse_s = lapse_s
         self._putting = App(connector=SyncPsycopgConnector(conninfo=self._address))
@@ -67,7 +71,18 @@ class PostgresQueue:
             raise StoreBusy("The queue of jobs cannot take more now.") from error
 
     async def work(self, handle: Handle, n_at_once: int) -> None:
-        """Do steps, so many at once, until cancelled."""
+        """Do steps, so many at once, until cancelled; where the database hangs that ends it too."""
+        working = asyncio.create_task(self._work(handle, n_at_once))
+        try:
+            await asyncio.shield(working)
+        finally:
+            while not working.done():
+                working.cancel()
+                await asyncio.wait([working], timeout=END_S)
+            if not working.cancelled():
+                working.exception()  # told already, or of no interest any more
+
+    async def _work(self, handle: Handle, n_at_once: int) -> None:
         connector = PsycopgConnector(
             conninfo=self._address, min_size=1, max_size=CONNECTIONS + n_at_once
         )

@@ -195,7 +195,7 @@ def test_a_server_that_is_gone_is_told_apart_without_its_address(
         raise psycopg.OperationalError("connection to server at 10.1.2.3 failed")
 
     store.database.close()
-    monkeypatch.setattr(psycopg, "connect", refuse)
+    monkeypatch.setattr(psycopg.Connection, "connect", refuse)
     with pytest.raises(StoreUnavailable) as caught:
         store.collections.page("ann")
     assert "10.1.2.3" not in str(caught.value)

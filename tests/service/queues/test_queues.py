@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 from sqlalchemy import text
 
 from service.collections.database import Database, open_postgres, open_sqlite
+from service.collections.job_records import Step
 from service.queues.local import LocalQueue
 from service.queues.postgres import PostgresQueue
 from service.queues.queue import Again, Handle, Queue
+from tests.service.collections.postgres_server import PostgresServer, started_server
 
 LAPSE_S = 1.0
 
@@ -161,3 +164,25 @@ def test_what_is_put_in_a_transaction_that_fails_is_no_job(
         with database.read() as connection:
             query = text("SELECT count(*) FROM procrastinate_jobs")
             assert connection.execute(query).scalar_one() == 0
+
+
+def test_a_worker_ends_though_its_postgresql_hangs() -> None:
+    async def work(server: PostgresServer) -> float:
+        open_postgres(server.address).close()  # makes the tables
+        queue = PostgresQueue(server.address, LAPSE_S)
+
+        async def do(step: Step, job: str) -> None:
+            raise AssertionError(step, job)
+
+        working = asyncio.create_task(queue.work(do, 1))
+        await asyncio.sleep(1.0)
+        with server.frozen():
+            await asyncio.sleep(1.0)
+            began = time.monotonic()
+            working.cancel()
+            await asyncio.wait([working], timeout=60)
+            assert working.done()
+            return time.monotonic() - began
+
+    with started_server() as server:
+        assert asyncio.run(work(server)) < 20

@@ -18,7 +18,9 @@ from service.errors import problem_response
 from service.problems import Problem
 from service.traffic.connection_limiter import SURPLUS, ConnectionLimiter
 from service.traffic.pace import ABORT
+from service.traffic.sockets import handshake_problem
 from service.traffic.stalls import StallWatch
+from service.traffic.upgrades import DecliningParser, framing_of
 
 MAX_HEAD_BYTES = 16 * 1024  # request line and headers
 MAX_PIPELINED = 16  # requests that wait behind one: each takes kilobytes, and its head 18 bytes
@@ -47,6 +49,10 @@ def bounded_protocol(
     what is no HTTP at all are answered with a problem document, once the requests before it on the
     same connection have their answers. Beyond `max_connections` only probes are answered.
 
+    A WebSocket's handshake that is none, or has a body, is answered with a problem document; one
+    that comes behind a request without its answer ends the connection behind that. Other protocols
+    that a request offers are not taken.
+
     Of requests that are sent without waiting for answers `MAX_PIPELINED` are kept; the last of them
     is the last of its connection, and the client sends again what has no answer (RFC 9112, 9.3.2).
     """
@@ -61,6 +67,11 @@ def bounded_protocol(
         _n_whole = 0  # requests that have come
         _is_last = False  # the next request
         _is_over = False  # nothing is read any more but the rest of what was refused
+        _body_follows = False  # though the parser is at the end, for what else the head offers
+
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            self.parser = DecliningParser(self)  # type: ignore[assignment]
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -114,6 +125,8 @@ def bounded_protocol(
                 self._next = _Part.HEAD
                 raise ValueError("too many requests wait")  # likewise
             self._next = _Part.BODY
+            is_declined = self.parser.should_upgrade() and not self._should_upgrade()
+            self._body_follows = is_declined and bool(framing_of(self.headers))
             before = self.cycle
             super().on_headers_complete()
             if self.cycle is before:  # a WebSocket's handshake
@@ -123,13 +136,23 @@ def bounded_protocol(
                 self.cycle.keep_alive = False
 
         def on_message_complete(self) -> None:
+            if self._body_follows:
+                self._body_follows = False
+                return
             self._next = _Part.NOTHING
             self._n_whole += 1
             super().on_message_complete()
 
         def handle_websocket_upgrade(self) -> None:
             self._next = _Part.NOTHING  # a protocol of its own from here on
-            if refusal := self.scope["state"].get(SURPLUS):
+            if self._is_answering():  # it would be answered before the requests that it is behind
+                self.cycle.keep_alive = False
+                self.flow.pause_reading()
+                return
+            head = [b"%b %b HTTP/1.1\r\n" % (self.scope["method"].encode(), self.url)]
+            head += [b"%b: %b\r\n" % field for field in self.headers]
+            refusal = self.scope["state"].get(SURPLUS) or handshake_problem(b"".join(head))
+            if refusal is not None:
                 self.transport.write(_bytes(refusal))
                 self.transport.close()
             else:

@@ -5,11 +5,16 @@ from typing import Any, Generic, TypeVar
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
 
+from service.problems import Problem
 from service.traffic.stalls import StallWatch
+from service.untrusted import printable
 
 PART_BYTES = 300  # that a message or a fragment of one takes beside its content
 CLOSE_OVERLOADED = 4503
+VERSION = "13"  # of the protocol, which who speaks another is to be told
 
 S = TypeVar("S")
 
@@ -143,6 +148,26 @@ def bounded_socket(
             self.frames, self._fragments = [], 0
 
     return BoundedSocket
+
+
+def handshake_problem(head: bytes) -> Problem | None:
+    """What is wrong with a handshake: its request line and headers, without the empty line.
+
+    The library answers some in words of its own and others not at all, and then waits for ever.
+    """
+    trial = ServerProtocol()
+    trial.receive_data(head + b"\r\n")
+    for event in trial.events_received():
+        if isinstance(event, Request):
+            trial.accept(event)
+    if (error := trial.handshake_exc) is None:
+        return None
+    reason = printable(str(error.__cause__ or error).rstrip("."))
+    return Problem(
+        "bad-request",
+        f"This is no handshake of a WebSocket: {reason}.",
+        headers={"Sec-WebSocket-Version": VERSION},
+    )
 
 
 def _size(event: Frame) -> int:

@@ -108,6 +108,70 @@ async def _nothing(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body"})
 
 
+HELLO = b"GET /v1/audio/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+VERSION = b"Sec-WebSocket-Version: 13\r\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        pytest.param(KEY + b"Sec-WebSocket-Version: 8\r\n", b"Version header: 8", id="version"),
+        pytest.param(KEY, b"missing Sec-WebSocket-Version", id="no version"),
+        pytest.param(VERSION, b"missing Sec-WebSocket-Key", id="no key"),
+        pytest.param(KEY + VERSION + b"Content-Length: 5\r\n", b"request body", id="a body"),
+        pytest.param(KEY + VERSION + b"a: b\r\n" * 200, b"128 headers", id="many headers"),
+    ],
+)
+def test_a_handshake_that_is_none_is_answered_with_a_problem(
+    client: httpx.Client, fields: bytes, reason: bytes
+) -> None:
+    with connected(client) as line:
+        line.sendall(HELLO + fields + b"\r\n")
+        answer = all_of(line)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in answer
+    assert b"sec-websocket-version: 13\r\n" in answer.lower()
+    assert reason in answer
+
+
+def test_a_handshake_behind_a_request_is_not_answered_before_it(client: httpx.Client) -> None:
+    with connected(client) as line:
+        line.sendall(POST + HELLO + KEY + VERSION + b"\r\n")
+        answers = all_of(line)
+    assert answers.startswith(b"HTTP/1.1 200 ")
+    assert answers.count(b"HTTP/1.1 ") == 1
+
+
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+
+
+@pytest.mark.parametrize("n_pieces", [1, 2, 50])
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_request_that_offers_another_protocol_keeps_its_body(
+    client: httpx.Client, is_chunked: bool, n_pieces: int
+) -> None:
+    body = encoded(np.zeros(1600, np.int16))
+    head = b"POST /v1/audio/embeddings HTTP/1.1\r\nHost: x\r\n" + OFFER
+    if is_chunked:
+        coded = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        request = head + b"Transfer-Encoding: chunked\r\n\r\n" + coded
+    else:
+        request = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    offering = GET[:-2] + OFFER + b"\r\n"
+    last = GET[:-2] + b"Connection: close\r\n\r\n"
+    sent = request + offering + request + last
+    step = -(-len(sent) // n_pieces)
+    with connected(client) as line:
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for first in range(0, len(sent), step):
+            line.sendall(sent[first : first + step])
+            time.sleep(0.001)
+        answers = all_of(line)
+    assert answers.count(b"HTTP/1.1 200 ") == answers.count(b"HTTP/1.1 ") == 4
+    assert answers.count(b'"duration_s":0.1') == 2
+
+
 def test_a_request_that_came_in_time_is_answered_by_a_loop_that_was_busy() -> None:
     async def converse(client: socket.socket, ours: socket.socket) -> list[bytes]:
         config = uvicorn.Config(

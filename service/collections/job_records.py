@@ -84,6 +84,7 @@ class NewJob:
         uploads: names of the files, in their order.
         webhook: `url` and `secret` of who is to be told at the end.
         request: sent again under the same key, it is the same job.
+        content: a digest of its files and of who is to be told, to tell such requests apart by.
     """
 
     owner: str
@@ -94,6 +95,7 @@ class NewJob:
     webhook: Mapping[str, str] | None = None
     request: str | None = None
     groups: tuple[str, ...] = ()
+    content: str | None = None
 
 
 @dataclass(frozen=True)

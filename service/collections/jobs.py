@@ -80,6 +80,7 @@ class Jobs:
                 "network": new.network,
                 "groups": json.dumps(new.groups),
                 "request": new.request,
+                "content": new.content,
                 "kind": new.kind,
                 "state": "queued",
                 "asked": asked,
@@ -254,7 +255,12 @@ def _of_request(connection: Connection, new: NewJob) -> Job | None:
     if row is None:
         return None
     job = job_of(row)
-    if (job.kind, dict(job.asked), job.n_files) != (new.kind, dict(new.asked), len(new.uploads)):
+    is_same = (job.kind, dict(job.asked), job.n_files) == (
+        new.kind,
+        dict(new.asked),
+        len(new.uploads),
+    )
+    if not is_same or row.content not in (None, new.content):
         raise JobDiffers(f"The job {job.id!r} was submitted with this key, and is another one.")
     return job
 

@@ -221,6 +221,7 @@ jobs = Table(
     Column("network", String(64), nullable=False),  # who pays, where there are no keys
     Column("groups", Text, nullable=False),  # JSON: those that the key was in
     Column("request", String(128)),  # the Idempotency-Key it came with
+    Column("content", String(64)),  # a digest of what came with that key beside `asked`
     Column("kind", String(16), nullable=False),
     Column("state", String(16), nullable=False),
     Column("asked", Text, nullable=False),  # JSON

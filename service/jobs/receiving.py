@@ -1,5 +1,6 @@
 """The files of a form -> uploads of the store, for a job that takes them at once."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,9 +24,14 @@ HELD_BYTES = 64 << 10  # of a file in memory, before it goes to a temporary one
 
 @dataclass
 class Made:
-    """The uploads that a form's files have become; deleted unless a job has taken them."""
+    """The uploads that a form's files have become; deleted unless a job has taken them.
+
+    Attributes:
+        contents: of each file its name and the SHA-256 of its bytes.
+    """
 
     ids: list[str] = field(default_factory=list)
+    contents: list[tuple[str | None, str]] = field(default_factory=list)
     are_taken: bool = False
 
 
@@ -48,7 +54,7 @@ async def received_files(
         await share.take(settings.max_files * HELD_BYTES, is_upload=True)
         form = await parsed_form(request, request.stream(), settings.max_files, HELD_BYTES)
     try:
-        await _keep(form, owner, queueing, made.ids)
+        await _keep(form, owner, queueing, made)
         yield fields_of(form)[1], made
     finally:
         if not made.are_taken:
@@ -58,7 +64,7 @@ async def received_files(
         await form.close()
 
 
-async def _keep(form: FormData, owner: str, queueing: Queueing, made: list[str]) -> None:
+async def _keep(form: FormData, owner: str, queueing: Queueing, made: Made) -> None:
     uploads = queueing.store.uploads
     for part in fields_of(form)[0]:
         upload = await in_thread(
@@ -69,12 +75,15 @@ async def _keep(form: FormData, owner: str, queueing: Queueing, made: list[str])
             most_bytes=queueing.most_bytes,
             kept_s=queueing.uploads_kept_s,
         )
-        made.append(upload.id)
-        await in_thread(_copy, uploads, owner, upload.id, part.file)
+        made.ids.append(upload.id)
+        digest = await in_thread(_copy, uploads, owner, upload.id, part.file)
+        made.contents.append((part.filename, digest))
 
 
-def _copy(uploads: Uploads, owner: str, name: str, file: BinaryIO) -> None:
-    first = 0
+def _copy(uploads: Uploads, owner: str, name: str, file: BinaryIO) -> str:
+    first, digest = 0, hashlib.sha256()
     while data := file.read(PART_BYTES):
         uploads.append(owner, name, first, data)
         first += len(data)
+        digest.update(data)
+    return digest.hexdigest()

@@ -1,7 +1,10 @@
 """`/v1/jobs`: work that goes on after its request has been answered, and its results."""
 
-from typing import Annotated
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated, Any
 
+import orjson
 import structlog
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.responses import StreamingResponse
@@ -106,13 +109,14 @@ async def submit_job(
     """
     if media_type_of(request) != FORM:
         asked = await read_document(request, shared.settings, JobRequest)
-        new = await _new(request, shared, asked, asked.uploads, idempotency_key)
+        new = await _new(request, shared, asked, asked.uploads, idempotency_key, asked.uploads)
         job, is_new = await queueing.submit(new)
     else:
         async with received_files(request, shared, queueing) as (fields, made):
             asked = of_form(fields)
             uploads = [*asked.uploads, *made.ids]
-            new = await _new(request, shared, asked, uploads, idempotency_key)
+            contents = [*asked.uploads, *made.contents]
+            new = await _new(request, shared, asked, uploads, idempotency_key, contents)
             job, is_new = await queueing.submit(new)
             made.are_taken = is_new
     if is_new:
@@ -124,9 +128,18 @@ async def submit_job(
 
 
 async def _new(
-    request: Request, shared: Context, asked: JobRequest, uploads: list[str], key: str | None
+    request: Request,
+    shared: Context,
+    asked: JobRequest,
+    uploads: list[str],
+    key: str | None,
+    contents: Sequence[Any],
 ) -> NewJob:
-    """The job that is asked for, if the caller may have it and it can be done."""
+    """The job that is asked for, if the caller may have it and it can be done.
+
+    `contents` are what a request that is sent again has in common with the first one: the names of
+    uploads, which the first one has taken, and what there is in files.
+    """
     caller = request.state.caller
     scope = SCOPES[asked.kind]
     if not caller.may(scope):
@@ -144,6 +157,7 @@ async def _new(
         webhook,
         key,
         tuple(sorted(caller.groups)),
+        None if key is None else hashlib.sha256(orjson.dumps([contents, webhook])).hexdigest(),
     )
 
 

@@ -394,3 +394,31 @@ def test_a_form_that_is_sent_again_makes_one_job(working: httpx.Client) -> None:
     assert first.json()["id"] == again.json()["id"]
     other = {"files": parts(TONES), "data": {"embed": '{"window_s":1}'}}
     refused(working.post("/v1/jobs", **other, headers=headers), "job-differs")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param({"files": {"tone-110": TONES["tone-430"]}}, id="another sound"),
+        pytest.param({"files": {"renamed": TONES["tone-110"]}}, id="another name"),
+        pytest.param(
+            {"webhook": {"url": "https://a.example/hook", "secret": "whsec_" + "A" * 32}},
+            id="another to be told",
+        ),
+    ],
+)
+def test_a_key_of_another_request_is_refused(
+    serve: Serve, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    def send(client: httpx.Client, asked: dict[str, Any]) -> httpx.Response:
+        files = parts(asked.get("files", {"tone-110": TONES["tone-110"]}))
+        data = {"embed": "{}"}
+        if "webhook" in asked:
+            data["webhook"] = json.dumps(asked["webhook"])
+        return client.post("/v1/jobs", files=files, data=data, headers={"Idempotency-Key": "once"})
+
+    with serve(data=tmp_path, webhook_origins="https://a.example", job_workers=0) as client:
+        first = send(client, {})
+        refused(send(client, other), "job-differs")
+        assert send(client, {}).json()["id"] == first.json()["id"]
+        assert len(client.get("/v1/jobs").json()["data"]) == 1

@@ -44,8 +44,9 @@ class Progress:
 
     def __init__(self, out: Path | str) -> None:
         self.out = out
-        beside = out if isinstance(out, Path) else Path.cwd() / out.rpartition("/")[2]
-        self.folder = beside.with_name(beside.name + ".progress")
+        beside = out if isinstance(out, Path) else Path(out.rpartition("/")[2])
+        # Absolute, as Ray wants it: its workers are in folders of their own
+        self.folder = Path.cwd() / beside.with_name(beside.name + ".progress")
         self.lock = self.folder / "lock"
         self.note = self.folder / "job.json"
         self.manifest = self.folder / "manifest.parquet"

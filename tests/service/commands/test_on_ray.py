@@ -93,6 +93,25 @@ def test_a_machine_without_room_for_decoders_is_one_sentence(
     assert last.startswith(f"error: Ray stopped; the same command goes on: {told}")
 
 
+def test_an_output_is_named_from_the_folder_that_the_command_runs_in(
+    sounds: Path, model_file: Path, tmp_path: Path
+) -> None:
+    words = ["embed", sounds, "-o", "here.parquet", "--ray", "local", "--model", model_file]
+    run = subprocess.run(
+        [sys.executable, "-m", "viola", *map(str, words)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert f"{N_FILES} files, a row each" in run.stdout, run.stdout
+    assert pq.read_table(tmp_path / "here.parquet").num_rows == N_FILES
+    assert [path.name for path in tmp_path.iterdir()] == ["here.parquet"]
+
+
 def test_labels_of_windows_into_a_folder(sounds: Path, model_file: Path, tmp_path: Path) -> None:
     head, out = write_head(tmp_path / "head.onnx"), tmp_path / "labels"
     options = ("--model", model_file, "--head", head, "--timeline", "--window-s", "1")

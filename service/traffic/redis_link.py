@@ -72,13 +72,17 @@ class RedisLink:
     async def _try(self, call: Callable[[], Awaitable[T]]) -> T | None:
         from redis import RedisError
 
+        answer, failure, n_cancelled = None, None, _cancelled()
         try:
             async with asyncio.timeout(self.timeout_s):
                 answer = await call()
         except (TimeoutError, RedisError, OSError) as error:
+            failure = error
+        if _cancelled() > n_cancelled:  # while it connects redis takes that for an error
+            raise asyncio.CancelledError from failure
+        if failure is not None:
             self.failures += 1
-            self._change(False, reason=str(error) or f"no answer in {self.timeout_s:g} s")
-            return None
+            self._change(False, reason=str(failure) or f"no answer in {self.timeout_s:g} s")
         return answer
 
     def _change(self, is_up: bool, **facts: Any) -> None:
@@ -91,6 +95,12 @@ class RedisLink:
             log.info("redis is back", down_s=lasted_s)
         else:
             log.warning("redis is down", fail=self.choice, **facts)
+
+
+def _cancelled() -> int:
+    """How often the task that runs was cancelled."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def _client(url: str, timeout_s: float) -> "Redis":

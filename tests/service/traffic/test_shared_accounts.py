@@ -286,6 +286,43 @@ def test_a_redis_that_answers_but_counts_nothing_is_down_until_it_counts(
     assert events == ["redis is down", "redis is back"]
 
 
+def test_a_cancellation_that_redis_takes_for_an_error_is_one() -> None:
+    async def use() -> None:
+        link = RedisLink("unix:///nowhere/redis.sock", 5.0)
+
+        async def call() -> None:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                raise ConnectionError("not connected") from None
+
+        asking = asyncio.create_task(link.ask(call))
+        await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert asking.cancelled()
+        assert link.is_up
+        await link.close()
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize("n_steps", range(0, 60, 4))
+def test_who_looks_for_a_redis_ends_when_told_to(server: RedisServer, n_steps: int) -> None:
+    async def use() -> None:
+        accounts = SharedAccounts(RedisLink(f"{server.url}?password=wrong", 5.0))
+        accounts.link.is_up = False
+        tending = asyncio.create_task(accounts.tend())
+        for _ in range(n_steps):
+            await asyncio.sleep(0)
+        tending.cancel()
+        await asyncio.wait([tending], timeout=5)
+        assert tending.cancelled()
+        await accounts.close()
+
+    asyncio.run(use())
+
+
 def test_while_redis_is_down_the_replicas_own_buckets_count(server: RedisServer) -> None:
     async def use() -> None:
         accounts = SharedAccounts(RedisLink("unix:///nowhere/redis.sock", 0.3))

@@ -164,7 +164,8 @@ def _step(step: str | int) -> str:
     """A member or an item; nothing for what pydantic calls the kinds of a union."""
     if isinstance(step, int):
         return f"[{step}]"
-    return "" if step in _KINDS or step.startswith("literal[") else f".{step}"
+    is_kind = step in _KINDS or step.startswith(("literal[", "("))
+    return "" if is_kind else f".{step}"
 
 
 def _shown(value: Any) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, exists, or_, select
 
+from models.sources import normal
 from service.collections.records import Collection, Value
 from service.collections.schema import items, labels, metadata_values
 
@@ -85,7 +86,7 @@ def _has(name: str, wanted: Sequence[Value] | Range) -> ColumnElement[bool]:
     else:
         conditions = [or_(*(_column(value) == stored(value) for value in wanted))]
     row = metadata_values.c
-    return exists().where(row.item == items.c.id, row.name == name, *conditions)
+    return exists().where(row.item == items.c.id, row.name == normal(name), *conditions)
 
 
 def _bounds(wanted: Range) -> list[tuple[str, Value | None]]:
@@ -103,5 +104,5 @@ def _column(value: Value) -> ColumnElement[Any]:
 
 
 def stored(value: Value) -> str | float:
-    """A value as its column holds it: true is 1."""
-    return value if isinstance(value, str) else float(value)
+    """A value as its column holds it: texts in one Unicode form, true as 1."""
+    return normal(value) if isinstance(value, str) else float(value)

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select
 
+from models.sources import normal
 from service.collections.database import BATCH, Database
 from service.collections.filters import EVERYTHING, Filter, matching, stored
 from service.collections.records import (
@@ -262,7 +263,7 @@ def _insert_metadata(connection: Connection, item: int, new: NewItem) -> None:
     for name, value in new.metadata.items():
         held = stored(value)
         text, number = (held, None) if isinstance(held, str) else (None, held)
-        rows.append({"item": item, "name": name, "text": text, "number": number})
+        rows.append({"item": item, "name": normal(name), "text": text, "number": number})
     if rows:
         connection.execute(insert(metadata_values), rows)
 

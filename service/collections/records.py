@@ -15,7 +15,7 @@ from service.exceptions import Reason, ServiceError
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Value = str | float | bool
+Value = str | int | float | bool
 Verdict = Literal["positive", "negative", "unsure"]
 
 T = TypeVar("T")

@@ -141,13 +141,17 @@ windows = Table(
     **NEVER_AGAIN,
 )
 
-# One row a key of an item's metadata: texts here, numbers and truth values there
+# Texts in the order of their letters' numbers, whatever the server's language
+InOrder = Text().with_variant(Text(collation="C"), "postgresql")
+
+# One row a key of an item's metadata: texts here, numbers and truth values there, names and texts
+# in one Unicode form
 metadata_values = Table(
     "metadata_values",
     metadata,
     Column("item", Number, ForeignKey("items.id", ondelete="CASCADE"), primary_key=True),
     Column("name", String(64), primary_key=True),
-    Column("text", Text),
+    Column("text", InOrder),
     Column("number", Float(53)),
 )
 

@@ -1,7 +1,7 @@
 """`viola index` and `viola search`: a collection in a folder, without a server."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from service.commands.job import Job
 
 WIDE = 240  # columns
+_TRUTHS = {"true": True, "false": False}  # as JSON, and so the answers, have them
 
 Data = Annotated[
     Path,
@@ -358,7 +359,7 @@ def _check_space(collection: "Collection", encoder: "Encoder") -> None:
 
 
 def _filter(where: list[str] | None, label: list[str] | None) -> "Filter":
-    """Texts as they stand, and numbers also as numbers."""
+    """Texts as they stand; numbers, true and false also as what they say."""
     from service.collections.filters import Filter
     from service.collections.records import Value
 
@@ -369,10 +370,10 @@ def _filter(where: list[str] | None, label: list[str] | None) -> "Filter":
             raise ValueError(f"--where {said}: expected KEY=VALUE")
         values = metadata.setdefault(name, [])
         values.append(value)
-        try:
+        if value in _TRUTHS:
+            values.append(_TRUTHS[value])
+        with suppress(ValueError):
             values.append(float(value))
-        except ValueError:
-            continue
     return Filter(metadata=metadata, labels=label or None)
 
 

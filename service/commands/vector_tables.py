@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
+from pydantic import ValidationError
 
 from models.atomic import replacing
 from models.modelfile import Card
@@ -201,8 +202,12 @@ def _about(path: Path, source: _Source) -> ItemAbout:
         return ItemAbout.model_validate(
             {"id": source.id, "metadata": json.loads(source.metadata or "{}")}
         )
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise TableError(f"{path}: {source.file}: {name}: {why}") from None
     except (TypeError, ValueError) as error:
-        raise TableError(f"{path}: id or metadata of {source.file}: {error}") from None
+        raise TableError(f"{path}: metadata of {source.file}: {error}") from None
 
 
 def _read(path: Path) -> tuple[list[_Row], str]:

@@ -11,10 +11,13 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     model_validator,
 )
 
+from models.sources import normal
 from service.collections.filters import EVERYTHING, Filter, Range
 from service.collections.records import NewLabel, Value
 from service.formats.exports import Export
@@ -28,18 +31,43 @@ MAX_PAGE = 1000
 MAX_HITS = 1000
 MAX_EXAMPLES = 64
 MAX_METADATA = 32  # keys of an item
+MAX_KEY = 64  # letters of one
 MAX_METADATA_BYTES = 8 << 10  # of an item's keys and texts: lists tell those of a thousand items
 MAX_LABELS = 1000  # in one request
 MAX_WHOLE = 2**53  # beyond which whole numbers are no longer told apart
+MAX_NUMBER = 2**63  # beyond which a whole number may have lost digits before it is looked at
+VALUES = "a text, a number, true or false"
 IN_JSON = ("filter", "items", "metadata", "negative", "negative_files", "positive")
 """Fields of a form, and of a query, whose text is JSON."""
 
 
-def _exact(given: Any) -> Any:
-    """Refuse a whole number that would be kept as another one."""
+def _kept_as_it_is(given: Any) -> Any:
+    """Refuse what is no single value, and a number that would be kept as another one.
+
+    A parser of JSON gives whole numbers beyond 64 bits as floats, their last digits lost.
+    """
+    if not isinstance(given, str | bool | int | float):
+        raise ValueError(f"expected {VALUES}; what is not known is left out")
+    if isinstance(given, float) and not abs(given) < MAX_NUMBER:
+        raise ValueError(f"numbers are kept below {MAX_NUMBER}: send it as a text")
     if isinstance(given, int) and abs(given) > MAX_WHOLE:
         raise ValueError(f"whole numbers are kept up to {MAX_WHOLE}: send it as a text")
     return given
+
+
+def _fits(name: str) -> str:
+    """Refuse a name whose letters take more than they seem to in the form that is compared."""
+    if (n_letters := len(normal(name))) > MAX_KEY:
+        raise ValueError(f"a name has {n_letters} letters in Unicode's NFC; at most {MAX_KEY} may")
+    return name
+
+
+def _one_form(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Refuse names that filters could not tell apart: one name in two Unicode forms."""
+    forms = [normal(name) for name in metadata]
+    if twice := next((form for form in forms if forms.count(form) > 1), None):
+        raise ValueError(f"{twice!r} is there twice, in two Unicode forms")
+    return metadata
 
 
 def _short(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -52,9 +80,13 @@ def _short(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 Text = Annotated[str, Field(max_length=512), AfterValidator(without_nul)]
-Number = Annotated[float, BeforeValidator(_exact)]
-Scalar = bool | Number | Text
-Key = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(without_nul)]
+Scalar = Annotated[bool | int | float | Text, BeforeValidator(_kept_as_it_is)]
+Key = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_KEY),
+    AfterValidator(without_nul),
+    AfterValidator(_fits),
+]
 Metadata = Annotated[
     dict[Key, Scalar],
     Field(
@@ -62,6 +94,7 @@ Metadata = Annotated[
         description=f"Texts, numbers and truth values by name, {MAX_METADATA_BYTES} bytes.",
     ),
     AfterValidator(_short),
+    AfterValidator(_one_form),
     at_most(MAX_METADATA),
 ]
 Cursor = Annotated[int, Field(ge=0, le=2**62), PLAIN]
@@ -116,7 +149,24 @@ class Bounds(JsonParameters):
     def _bounds_something(self) -> Self:
         if not self.model_fields_set:
             raise ValueError("at least one of gt, gte, lt and lte is needed")
+        given = [bound for bound in (self.gt, self.gte, self.lt, self.lte) if bound is not None]
+        if len({isinstance(bound, str) for bound in given}) > 1:
+            raise ValueError("its bounds are numbers and texts: give numbers alone, or texts alone")
         return self
+
+
+def _kind_of_wanted(given: Any) -> str:
+    if isinstance(given, dict | Bounds):
+        return "(range)"
+    return "(list)" if isinstance(given, list) else "(value)"
+
+
+Wanted = Annotated[
+    Annotated[Scalar, Tag("(value)")]
+    | Annotated[list[Scalar], Field(min_length=1, max_length=100), Tag("(list)")]
+    | Annotated[Bounds, Tag("(range)")],
+    Discriminator(_kind_of_wanted),
+]
 
 
 class FilterRequest(JsonParameters):
@@ -128,7 +178,7 @@ class FilterRequest(JsonParameters):
         default=None, description="It is one of these."
     )
     metadata: Annotated[
-        dict[Key, Scalar | Annotated[list[Scalar], Field(min_length=1, max_length=100)] | Bounds],
+        dict[Key, Wanted],
         Field(max_length=MAX_METADATA),
         at_most(MAX_METADATA),
     ] = Field(default={}, description="A key has this value, one of these, or lies in that range.")
@@ -251,6 +301,7 @@ class ItemsRequest(JsonParameters):
 
         Raises:
             Problem: there are more or fewer files than are spoken of.
+            RequestValidationError: what is said of all and of one is together too much.
         """
         if self.id is not None and (n_files > 1 or self.items is not None):
             reason = "id is for one file alone: use items for several."
@@ -259,7 +310,8 @@ class ItemsRequest(JsonParameters):
         if len(items) != n_files:
             reason = f"items speaks of {len(items)} files; there are {n_files}."
             raise invalid_parameter("items", reason, value=len(items), limit=n_files)
-        return [ItemAbout(id=item.id, metadata=self.metadata | item.metadata) for item in items]
+        together = ({"id": one.id, "metadata": self.metadata | one.metadata} for one in items)
+        return [validated(ItemAbout, said) for said in together]
 
 
 class ItemsQuery(BaseModel):
@@ -430,7 +482,7 @@ def _parsed(name: str, value: Any) -> Any:
 def _wanted(value: Scalar | Sequence[Scalar] | Bounds) -> Sequence[Value] | Range:
     if isinstance(value, Bounds):
         return Range(value.gt, value.gte, value.lt, value.lte)
-    return [value] if isinstance(value, bool | float | str) else value
+    return [value] if isinstance(value, bool | int | float | str) else value
 
 
 def _seconds(moment: datetime | None) -> float | None:

@@ -1,5 +1,6 @@
 """Collections over HTTP, with a real store in a folder."""
 
+import csv
 import json
 from collections.abc import Iterator
 from hashlib import sha256
@@ -133,6 +134,20 @@ def test_added_files_are_items_with_windows(keeping: httpx.Client) -> None:
     assert found[0]["score"] > 0.999
 
 
+def test_metadata_are_told_as_they_were_given(keeping: httpx.Client) -> None:
+    keeping.put("/v1/collections/given")
+    path, content = "/v1/collections/given/items", encoded(tone(1.0, hz=123))
+    written = '{"n":1,"x":1.0,"wet":true,"most":9007199254740992,"o\u0308":"1"}'
+    added = keeping.post(path, content=content, params={"id": "a", "metadata": written})
+    exported = keeping.get("/v1/collections/given/vectors", params={"output": "csv"})
+    (row,) = csv.DictReader(exported.text.splitlines())
+    listed = keeping.get(path)
+    found = keeping.post("/v1/collections/given/search", content=content)
+    for answer in (added, listed, keeping.get(f"{path}/a"), found):
+        assert written in answer.text
+    assert row["metadata"].replace(" ", "") == written
+
+
 def test_the_same_content_is_added_once(keeping: httpx.Client) -> None:
     keeping.put("/v1/collections/once")
     path, content = "/v1/collections/once/items", encoded(tone(1.0, hz=222))
@@ -190,6 +205,61 @@ def test_what_is_said_of_files_has_to_make_sense(
     )
     document = refused(answer, "invalid-parameter")
     assert param in (None, document["invalid_params"][0]["name"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (
+            {"metadata": '{"n": 9007199254740993}'},
+            "metadata.n = 9007199254740993 is not accepted: "
+            "whole numbers are kept up to 9007199254740992: send it as a text",
+        ),
+        ({"metadata": '{"n": 18446744073709551616}'}, "numbers are kept below 9223372036854775808"),
+        ({"metadata": '{"n": [1]}'}, "expected a text, a number, true or false"),
+        ({"metadata": '{"n": {"m": 1}}'}, "expected a text, a number, true or false"),
+        ({"metadata": '{"n": null}'}, "what is not known is left out"),
+        ({"metadata": '{"\u00fc": 1, "u\u0308": 2}'}, "is there twice, in two Unicode forms"),
+        ({"metadata": json.dumps({"\u0958" * 40: 1})}, "a name has 80 letters"),
+        (
+            {
+                "metadata": json.dumps({f"a{n}": n for n in range(20)}),
+                "items": json.dumps([{"metadata": {f"b{n}": n for n in range(20)}}]),
+            },
+            "at most 32 items",
+        ),
+        (
+            {"metadata": '{"\u00fc": 1}', "items": '[{"metadata": {"u\u0308": 1}}]'},
+            "is there twice",
+        ),
+    ],
+)
+def test_metadata_that_would_not_come_back_is_refused_with_what_to_do(
+    keeping: httpx.Client, tones: str, fields: dict[str, str], says: str
+) -> None:
+    path = f"/v1/collections/{tones}/items"
+    files = {"file": TONES["tone-110"]}
+    document = refused(keeping.post(path, files=files, data=fields), "invalid-parameter")
+    assert says in document["detail"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "says"),
+    [
+        ({"n": [1, [2]]}, "metadata.n[1] = [2] is not accepted: expected a text, a number"),
+        ({"n": []}, "metadata.n = [] is not accepted: List should have at least 1 item"),
+        ({"n": {"above": 1}}, "There is no parameter 'metadata.n.above'"),
+        ({"n": {"gte": 1, "lt": "b"}}, "give numbers alone, or texts alone"),
+        ({"n": {"gte": 2**53 + 1}}, "metadata.n.gte = 9007199254740993 is not accepted: whole"),
+        ({"n": None}, "metadata.n = None is not accepted: expected a text, a number"),
+    ],
+)
+def test_a_filter_that_cannot_hold_says_what_it_should_be(
+    keeping: httpx.Client, tones: str, metadata: dict[str, Any], says: str
+) -> None:
+    wanted = {"filter": json.dumps({"metadata": metadata})}
+    answer = keeping.get(f"/v1/collections/{tones}/items", params=wanted)
+    assert says in refused(answer, "invalid-parameter")["detail"]
 
 
 def search(client: httpx.Client, name: str, **asked: Any) -> list[dict[str, Any]]:

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text, update
 
 from service.collections import schema
 from service.collections.filters import Filter, Range
@@ -178,6 +180,75 @@ def test_a_filter_holds_for_what_it_says(
     ]
     store.labels.add(collection, owls, "ann")
     assert ids(store, collection, **conditions) == [f"item-{i}" for i in expected]
+
+
+def test_metadata_comes_back_as_it_was_given(store: Store, collection: Collection) -> None:
+    about = {"n": 1, "x": 1.0, "wet": True, "most": 2**53, "place": "Zu\u0308rich"}
+    store.items.add(collection, [new_item(1, metadata=about)], QUOTA)
+    (item,) = store.items.page(collection)
+    assert {name: (type(v), v) for name, v in item.metadata.items()} == {
+        name: (type(v), v) for name, v in about.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({"place": ["Zu\u0308rich"]}, [0, 1]),
+        ({"place": ["Z\u00fcrich"]}, [0, 1]),
+        ({"\u00fc": ["B"]}, [2]),
+        ({"u\u0308": ["B"]}, [2]),
+        ({"u\u0308": Range(gte="B", lt="a")}, [2, 4]),
+        ({"\u00fc": Range(gt="Z")}, [3, 5]),
+        ({"n": [2**53]}, [6]),
+        ({"n": Range(gte=2**53 - 1, lt=2**53)}, [7]),
+    ],
+)
+def test_texts_are_compared_letter_by_letter_in_one_form(
+    store: Store, collection: Collection, wanted: dict[str, Any], expected: list[int]
+) -> None:
+    """Small letters behind all large ones, whatever the language of a server."""
+    about: list[dict[str, Any]] = [{"place": "Z\u00fcrich"}, {"place": "Zu\u0308rich"}]
+    about += [{"\u00fc": "B"}, {"u\u0308": "a"}, {"u\u0308": "Z"}, {"u\u0308": "\u00e9"}]
+    about += [{"n": 2**53}, {"n": 2**53 - 1}]
+    new = [new_item(number, metadata=said) for number, said in enumerate(about)]
+    store.items.add(collection, new, QUOTA)
+    assert ids(store, collection, metadata=wanted) == [f"item-{i}" for i in expected]
+
+
+def test_metadata_of_an_older_version_is_found_in_either_form(
+    reopen: Reopen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = import_module("service.collections.migrations.versions.0006_order_of_texts")
+    monkeypatch.setattr(step, "ROWS", 2)
+    store = reopen()
+    collection, _ = store.collections.put("ann", "birds", TERMS, QUOTA)
+    new = [new_item(i, metadata={"ort": "Zu\u0308rich", "u\u0308": i}) for i in range(3)]
+    store.items.add(collection, [*new, new_item(9, metadata={"ort": "bern"})], QUOTA)
+    values = schema.metadata_values
+    with store.database.write() as connection:  # as they were written, and the order that there was
+        as_it_came = {"name": "u\u0308"}
+        connection.execute(update(values).where(values.c.name == "\u00fc").values(as_it_came))
+        swiss = values.c.text == "Z\u00fcrich"
+        connection.execute(update(values).where(swiss).values(text="Zu\u0308rich"))
+        if connection.dialect.name == "postgresql":
+            other = 'ALTER TABLE metadata_values ALTER COLUMN "text" TYPE text COLLATE "default"'
+            connection.execute(text(other))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
+    assert ids(store, collection, metadata={"ort": ["Z\u00fcrich"]}) == []
+    store = reopen()
+    for place in ("Z\u00fcrich", "Zu\u0308rich"):
+        assert ids(store, collection, metadata={"ort": [place]}) == ["item-0", "item-1", "item-2"]
+    assert ids(store, collection, metadata={"\u00fc": [1]}) == ["item-1"]
+    assert ids(store, collection, metadata={"ort": Range(gte="a")}) == ["item-9"]
+    assert dict(store.items.get(collection, "item-1").metadata) == new[1].metadata
+    with store.database.read() as connection:
+        if connection.dialect.name == "postgresql":
+            order = (
+                "SELECT collation_name FROM information_schema.columns WHERE table_name = :table"
+            )
+            named = text(f"{order} AND column_name = 'text'")
+            assert connection.execute(named, {"table": values.name}).scalar_one() == "C"
 
 
 def test_a_label_says_what_where_and_who(reopen: Reopen) -> None:

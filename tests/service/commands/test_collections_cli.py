@@ -1,10 +1,12 @@
 """`viola index` and `viola search` on the same files as the service."""
 
+import json
 import os
 import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import soundfile as sf
 from typer.testing import CliRunner, Result
@@ -97,6 +99,42 @@ def test_tables_of_vectors_go_in_and_out(
     table.write_bytes(b"no table")
     broken = run("index", table, "-o", data, *model)
     assert (broken.exit_code, "is no table of vectors" in broken.output) == (2, True)
+
+
+def test_a_filter_finds_texts_numbers_and_truth_values(
+    sounds: list[Path], model_path: Path, tmp_path: Path
+) -> None:
+    model = ("--model", model_path, "--threads", 1)
+    assert run("index", *sounds, "-o", tmp_path / "first", *model).exit_code == 0
+    assert (
+        run(
+            "vectors",
+            "-o",
+            tmp_path / "t.parquet",
+            "--data",
+            tmp_path / "first",
+            "--model",
+            model_path,
+        ).exit_code
+        == 0
+    )
+    table = pyarrow.parquet.read_table(tmp_path / "t.parquet")
+    ids = table["id"].to_pylist()
+    numbers = list(map(sorted(set(ids)).index, ids))
+    about = [json.dumps({"wet": n == 0, "n": n}) for n in numbers]
+    at = table.column_names.index("metadata")
+    pyarrow.parquet.write_table(table.set_column(at, "metadata", [about]), tmp_path / "t.parquet")
+    assert run("index", tmp_path / "t.parquet", "-o", tmp_path, *model).exit_code == 0
+    for where, n_found in (("wet=true", 1), ("wet=false", 3), ("n=1", 1), ("n=x", 0)):
+        found = run("search", sounds[0], "--data", tmp_path, "--where", where, *model)
+        assert found.output.count(".wav") == n_found, where
+    broken = table.set_column(at, "metadata", [['{"n": [1]}'] * len(table)])
+    pyarrow.parquet.write_table(broken, tmp_path / "t.parquet")
+    refused = run("index", tmp_path / "t.parquet", "-o", tmp_path / "other", *model)
+    assert refused.exit_code == 2
+    said = " ".join(refused.output.split())
+    assert "metadata.n: expected a text, a number, true or false" in said
+    assert "pydantic" not in said
 
 
 def test_what_cannot_be_searched_is_said_in_a_sentence(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from viola.client import collection_calls as calls
 from viola.client.answers import Vector
 from viola.client.collection_calls import Example
+from viola.client.errors import TOO_LONG, ServiceError
 from viola.client.records import CollectionInfo, Duplicate, Hit, ItemInfo, Label, Moved, Placed
 from viola.client.sounds import Sound, upload
 
@@ -55,8 +56,18 @@ class AsyncCollection:
         metadata: Mapping[str, Any] | None = None,
         sample_rate: int | None = None,
     ) -> ItemInfo:
-        """Add a recording; content that is there already is that item, and costs nothing."""
-        return await self._send(calls.add(self.name, upload(sound, sample_rate), id, metadata))
+        """Add a recording of any length; content that is there already is that item, at no cost.
+
+        The file is sent from the disk. One that is too long for a request of its own is sent once
+        more, as a stream.
+        """
+        call = calls.add(self.name, upload(sound, sample_rate), id, metadata)
+        try:
+            return await self._send(call)
+        except ServiceError as error:
+            if error.status != TOO_LONG:
+                raise
+        return await self._send(calls.in_lines(call))
 
     async def items(self, where: Mapping[str, Any] | None = None) -> AsyncIterator[ItemInfo]:
         """All items, or those for which a filter holds: ids, metadata, labels, without_labels."""

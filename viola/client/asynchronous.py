@@ -18,7 +18,7 @@ from viola.client.batch import Batch, Item, Progress
 from viola.client.batch_tasks import run_batch
 from viola.client.calls import Call
 from viola.client.collection import saved
-from viola.client.connection import DEFAULT_ADDRESS, Connection, request_of
+from viola.client.connection import DEFAULT_ADDRESS, Connection, opened, request_of
 from viola.client.errors import Failure, refused
 from viola.client.lines import Lines
 from viola.client.live import Block, LiveRequest, listen_async
@@ -199,10 +199,11 @@ class AsyncClient:
             spent_s += pause_s
 
     async def _attempt(self, call: Call[Any]) -> httpx.Response | Failure:
-        pieces = call.body.pieces_async() if call.body and not call.as_form else ()
-        request = self._http.build_request(**request_of(call, pieces))
         try:
-            response = await self._http.send(request, stream=True)
+            with opened(call) as file:
+                pieces = call.body.pieces_async() if call.body and file is None else ()
+                request = self._http.build_request(**request_of(call, file, pieces))
+                response = await self._http.send(request, stream=True)
             if response.is_success:
                 return response
             body = await response.aread()

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -83,6 +84,12 @@ def add(
     }
     query = plain_query(about)
     return Call(path(name, "items"), _added, method="POST", query=query, body=body, as_form=True)
+
+
+def in_lines(call: Call[ItemInfo]) -> Call[ItemInfo]:
+    """The same for a recording of any length: it is answered in lines while it is computed."""
+    query = {**call.query, "stream": "true"}
+    return replace(call, read=_added_at_last, query=query, accept=NDJSON)
 
 
 def items(name: str, cursor: int, where: Mapping[str, Any] | None) -> Call[Page]:
@@ -213,19 +220,37 @@ def _added(content: bytes) -> ItemInfo:
     return record(ItemInfo, found["item"])
 
 
+def _added_at_last(content: bytes) -> ItemInfo:
+    lines = _whole_lines(content, "send the recording again")
+    (item,) = (line["item"] for line in lines if line["object"] == "added")
+    return record(ItemInfo, item)
+
+
 def _moved(content: bytes) -> Moved:
-    lines = [json.loads(line) for line in content.splitlines()]
+    lines = _whole_lines(content, "ask again, and it goes on")
     failed = {
         line["item"]: line["error"]["detail"]
         for line in lines
         if "item" in line and "error" in line
     }
+    last = lines[-1]
+    return Moved(last["is_complete"], record(CollectionInfo, last["collection"]), failed)
+
+
+def _whole_lines(content: bytes, remedy: str) -> list[dict[str, Any]]:
+    """The lines of an answer whose last one has come.
+
+    Raises:
+        ServiceError: the last line is an error.
+        Unreachable: the answer broke off.
+    """
+    lines: list[dict[str, Any]] = [json.loads(line) for line in content.splitlines()]
     last = lines[-1] if lines else {}
     if last.get("object") == "error":
         raise broken(last["error"])
     if last.get("object") != "done":
-        raise Unreachable("the answer broke off before its last line: ask again, and it goes on")
-    return Moved(last["is_complete"], record(CollectionInfo, last["collection"]), failed)
+        raise Unreachable(f"the answer broke off before its last line: {remedy}")
+    return lines
 
 
 def _nothing(content: bytes) -> None: ...

@@ -1,8 +1,9 @@
 """What both clients know of the service: its address, the key, how long to wait."""
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -78,15 +79,32 @@ class Connection:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
 
-def request_of(call: Call[Any], pieces: Iterable[bytes] | AsyncIterable[bytes]) -> dict[str, Any]:
-    """The arguments of httpx for a call; `pieces` are its body, where that goes as it is."""
+@contextmanager
+def opened(call: Call[Any]) -> Iterator[BinaryIO | None]:
+    """The sound of a call that sends it as a file of a form, read while it is sent."""
+    if call.body is None or not call.as_form:
+        yield None
+        return
+    with call.body.opened() as file:
+        yield file
+
+
+def request_of(
+    call: Call[Any], file: BinaryIO | None, pieces: Iterable[bytes] | AsyncIterable[bytes]
+) -> dict[str, Any]:
+    """The arguments of httpx for a call.
+
+    Args:
+        call: the call.
+        file: that goes in a form, as `opened` gives it.
+        pieces: the body, where that goes as it is.
+    """
     arguments = {"method": call.method, "url": call.path, "params": call.query}
     body: dict[str, Any] = {}
     if call.document is not None:
         body = {"json": call.document}
-    elif call.body is not None and call.as_form:
-        file = (call.body.name or "sound", b"".join(call.body.pieces()))
-        body = {"files": {"file": file}, "data": call.fields}
+    elif call.body is not None and file is not None:
+        body = {"files": {"file": (call.body.name or "sound", file)}, "data": call.fields}
     elif call.body is not None:
         body = {"content": pieces}
     return arguments | {"headers": call.headers} | body

@@ -63,6 +63,7 @@ class Failure:
     retry_after_s: float | None = field(default=None)
 
 
+TOO_LONG = 413  # more than one request may hold
 UNDONE = (429, 503)  # refused before anything was done
 PASSING = (429, 502, 503, 504, 507)  # the caller's share or quota, or what a service lacks for now
 

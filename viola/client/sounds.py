@@ -36,13 +36,13 @@ class Upload:
 
     def pieces(self) -> Iterator[bytes]:
         """The body from its beginning."""
-        with self._open() as file:
+        with self.opened() as file:
             while piece := file.read(PIECE_BYTES):
                 yield piece
 
     def part(self, first: int, n_bytes: int) -> bytes:
         """So many bytes of it, from there on."""
-        with self._open() as file:
+        with self.opened() as file:
             file.seek(first)
             return file.read(n_bytes)
 
@@ -51,7 +51,8 @@ class Upload:
         for piece in self.pieces():
             yield piece
 
-    def _open(self) -> BinaryIO:
+    def opened(self) -> BinaryIO:
+        """The body as an open file."""
         return io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source.open("rb")
 
 

@@ -17,7 +17,7 @@ from viola.client.batch import Batch, Item, Progress
 from viola.client.batch_threads import run_batch
 from viola.client.calls import Call
 from viola.client.collection import Collection, saved
-from viola.client.connection import DEFAULT_ADDRESS, Connection, request_of
+from viola.client.connection import DEFAULT_ADDRESS, Connection, opened, request_of
 from viola.client.errors import Failure, refused
 from viola.client.jobs import Jobs
 from viola.client.lines import Lines
@@ -250,10 +250,11 @@ class Client:
             spent_s += pause_s
 
     def _attempt(self, call: Call[Any]) -> httpx.Response | Failure:
-        pieces = call.body.pieces() if call.body and not call.as_form else ()
-        request = self._http.build_request(**request_of(call, pieces))
         try:
-            response = self._http.send(request, stream=True)
+            with opened(call) as file:
+                pieces = call.body.pieces() if call.body and file is None else ()
+                request = self._http.build_request(**request_of(call, file, pieces))
+                response = self._http.send(request, stream=True)
             if response.is_success:
                 return response
             body = response.read()

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import SHUT_RDWR
 from typing import Any
@@ -24,6 +23,7 @@ from service.settings import Settings
 from service.traffic.auth import Key, digest_of
 from tests.heads import write_head
 from tests.service.conftest import encoded, serving, tone, write_model
+from tests.viola.client.moody import QUICK, Moody
 from tests.viola.test_package import bare
 from viola.client.batch import Progress
 
@@ -145,58 +145,7 @@ def _hurry(client: viola.Client) -> None:
     client.retries = Impatient()
 
 
-class _Moody(BaseHTTPRequestHandler):
-    """Refuses, breaks off, and answers in the end; keeps the bodies that came whole."""
-
-    protocol_version = "HTTP/1.1"
-    moods: list[str] = []
-    bodies: list[int] = []
-
-    def do_POST(self) -> None:
-        self.bodies.append(len(self.rfile.read(int(self.headers["Content-Length"]))))
-        match self.moods.pop(0):
-            case "hang up":
-                self.connection.close()
-                self.close_connection = True
-            case "busy":
-                self._answer(503, b'{"type":"/problems/overloaded","detail":"busy"}', retry="0")
-            case "gateway":
-                self._answer(502, b"<html>bad gateway</html>")
-            case "portal":
-                self._answer(200, b"<html>please sign in</html>")
-            case "other":
-                self._answer(200, b'{"status": "fine"}')
-            case "answer":
-                content = b'{"model":"m","space_id":"s","data":[{"duration_s":1,"embedding":[1]}]}'
-                self._answer(200, content)
-
-    def _answer(self, status: int, content: bytes, retry: str | None = None) -> None:
-        self.send_response(status)
-        if retry is not None:
-            self.send_header("Retry-After", retry)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None: ...
-
-
-@pytest.fixture
-def moody() -> Iterator[tuple[str, type[_Moody]]]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Moody)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    _Moody.moods, _Moody.bodies = [], []
-    yield f"http://127.0.0.1:{server.server_port}", _Moody
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-QUICK = viola.Retries(first_s=0.001, budget_s=1.0)
-
-
-def test_whatever_may_pass_is_sent_again_whole(moody: tuple[str, type[_Moody]], clip: Path) -> None:
+def test_whatever_may_pass_is_sent_again_whole(moody: tuple[str, type[Moody]], clip: Path) -> None:
     address, server = moody
     server.moods = ["hang up", "busy", "gateway", "answer"]
     with viola.Client(address, retries=QUICK) as client:
@@ -206,7 +155,7 @@ def test_whatever_may_pass_is_sent_again_whole(moody: tuple[str, type[_Moody]], 
 
 
 def test_an_answer_that_is_none_of_the_service_is_said_and_stops_no_batch(
-    moody: tuple[str, type[_Moody]], clip: Path
+    moody: tuple[str, type[Moody]], clip: Path
 ) -> None:
     address, server = moody
     with viola.Client(address, retries=QUICK) as client:
@@ -231,7 +180,7 @@ def test_a_key_is_taken_as_files_hold_it_and_none_is_shown(folder: Path) -> None
         assert key not in str(told.value)
 
 
-def test_the_async_client_sends_again_too(moody: tuple[str, type[_Moody]], clip: Path) -> None:
+def test_the_async_client_sends_again_too(moody: tuple[str, type[Moody]], clip: Path) -> None:
     address, server = moody
     server.moods = ["hang up", "busy", "gateway", "answer"]
 
@@ -244,7 +193,7 @@ def test_the_async_client_sends_again_too(moody: tuple[str, type[_Moody]], clip:
     assert server.bodies == [clip.stat().st_size] * 4
 
 
-def test_the_budget_ends_the_trying(moody: tuple[str, type[_Moody]]) -> None:
+def test_the_budget_ends_the_trying(moody: tuple[str, type[Moody]]) -> None:
     address, server = moody
     server.moods = ["gateway"] * 50
     retries = viola.Retries(first_s=0.01, budget_s=0.05)

@@ -1,6 +1,7 @@
 """Collections and teaching through the client, sync and async, against a service with a store."""
 
 import asyncio
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import viola
 from service.settings import Settings
 from tests.service.conftest import serving, write_model
 from tests.signals import noise, tone
+from tests.viola.client.moody import QUICK, Moody
 from viola.client import calls, collection_calls
+from viola.client.sounds import Upload
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +118,88 @@ def test_the_async_client_has_collections_too(address: str, clips: list[Path]) -
             await street.delete()
 
     asyncio.run(all_of_it())
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a service whose requests hold little."""
+    folder = tmp_path_factory.mktemp("strict")
+    write_model(folder / "tiny.onnx")
+    limits = {"max_duration_s": 3.0, "max_body_bytes": 200_000}
+    settings = Settings(models=folder / "tiny.onnx", threads=1, data=folder / "data", **limits)
+    with serving(settings) as http:
+        yield str(http.base_url)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+def test_a_recording_of_any_length_is_added(strict: str, subtype: str, tmp_path: Path) -> None:
+    """More seconds than a request may hold, and more bytes."""
+    path = tmp_path / "day.wav"
+    sf.write(path, tone(300, 6.0) + noise(6.0), 16_000, subtype=subtype)
+    with viola.Client(strict) as client:
+        days = client.collection(f"days-{subtype}")
+        days.make(window_s=1.0)
+        item = days.add(path, id="day", metadata={"n": 1})
+        assert (item.id, item.file, item.windows) == ("day", "day.wav", 6)
+        assert days.add(path, metadata={"n": 1}) == item
+        assert list(days.items()) == [item]
+        samples = days.add(noise(5.0, seed=9), sample_rate=16_000)
+        assert samples.duration_s == pytest.approx(5.0)
+        with pytest.raises(viola.ServiceError) as refusal:
+            days.add(path, id="night")
+        assert refusal.value.kind == "item-conflict"
+        (tmp_path / "cut.wav").write_bytes(path.read_bytes()[:-100_000])
+        with pytest.raises(viola.ServiceError) as refusal:
+            days.add(tmp_path / "cut.wav")
+        assert refusal.value.kind == "truncated"
+        kept = client.collection(f"kept-{subtype}")
+        kept.make(keeps_audio=True)
+        if subtype == "FLOAT":
+            with pytest.raises(viola.ServiceError, match="where audio is kept at most 200000"):
+                kept.add(path)
+        else:
+            assert kept.audio(kept.add(path).id) == path.read_bytes()
+
+    async def at_once() -> None:
+        async with viola.AsyncClient(strict) as client:
+            nights = client.collection(f"nights-{subtype}")
+            await nights.make(window_s=1.0)
+            assert (await nights.add(path, id="day")).windows == 6
+            assert (await nights.search(tone(300, 1.0), sample_rate=16_000))[0].id == "day"
+
+    asyncio.run(at_once())
+
+
+def test_an_addition_that_breaks_off_is_unreachable() -> None:
+    call = collection_calls.in_lines(collection_calls.add("a", Upload(b"x"), None, None))
+    assert call.query["stream"] == "true"
+    for content in (b"", b'{"object":"stream"}\n', b'{"object":"progress","windows":1}\n'):
+        with pytest.raises(viola.Unreachable, match="broke off before its last line: send the rec"):
+            call.answer(content)
+
+
+def test_a_file_is_sent_from_the_disk(moody: tuple[str, type[Moody]], tmp_path: Path) -> None:
+    """In a form as well, and from its beginning each time."""
+    address, server = moody
+    path = tmp_path / "long.wav"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+
+    async def search() -> None:
+        async with viola.AsyncClient(address, retries=QUICK) as client:
+            await client.collection("a").search(path)
+
+    with viola.Client(address, retries=QUICK) as client:
+        for send in (lambda: client.collection("a").search(path), lambda: asyncio.run(search())):
+            server.moods, server.bodies = ["hang up", "busy", "other"], []
+            tracemalloc.start()
+            with pytest.raises(viola.Unreachable):
+                send()
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert len(server.bodies) == 3
+            assert min(server.bodies) > 64 << 20
+            assert peak < 16 << 20
 
 
 def test_a_label_is_not_sent_again_where_it_may_have_been_added() -> None:

@@ -23,6 +23,7 @@ PAIRS = 4096  # of which the spread of scores is made
 SAMPLE = 2048  # windows, from which the pairs are drawn
 STALE = 0.1  # by this share a collection may grow or shrink before new pairs are drawn
 KEPT = 256  # collections whose pairs are kept
+SAME_S = 1e-3  # by which the times of a window may be off that somebody has read and writes
 
 
 class NoDirection(StoreError):
@@ -124,7 +125,9 @@ class Searcher:
     def example(
         self, collection: Collection, id: str, start_s: float | None, end_s: float | None
     ) -> tuple[Floats, int]:
-        """The vector (D,) of an item, or of the windows that touch a stretch of it; its key.
+        """The vector (D,) of an item, or of a stretch of it, and the item's key.
+
+        A stretch is that of a window, such as one that was found; else all that touch it count.
 
         Raises:
             ItemNotFound: there is no such item.
@@ -133,6 +136,11 @@ class Searcher:
         item = self._store.items.get(collection, id)
         total, n = np.zeros(collection.terms.dimensions), 0
         for some in self._store.windows.touching(collection, item.key, start_s, end_s):
+            if start_s is not None and end_s is not None:
+                off_s = np.maximum(np.abs(some.start_s - start_s), np.abs(some.end_s - end_s))
+                if (same := off_s < SAME_S).any():
+                    total, n = unit(some.vectors[same][:1]).sum(axis=0), 1
+                    break
             total, n = total + unit(some.vectors).sum(axis=0), n + len(some)
         if not n:
             raise NoDirection(

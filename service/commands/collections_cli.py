@@ -180,11 +180,10 @@ def search(
     owner: Owner = "",
     model: Model = DEFAULT_MODEL,
     like: Annotated[
-        list[str] | None, typer.Option(help="The id of an item like it; may be given again.")
+        list[str] | None,
+        typer.Option(help="ID of an item like it, or ID#t=START,END; may be given again."),
     ] = None,
-    unlike: Annotated[
-        list[str] | None, typer.Option(help="The id of an item unlike it; may be given again.")
-    ] = None,
+    unlike: Annotated[list[str] | None, typer.Option(help="The same of what is unlike it.")] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(help="KEY=VALUE of an item's metadata; may be given again."),

@@ -103,6 +103,7 @@ def find(
 
     Raises:
         StoreError: an item is not there, or nothing is left to search for.
+        ValueError: an example is neither ID nor ID#t=START,END.
     """
     searcher = Searcher(store)
     examples: list[Floats] = []
@@ -112,8 +113,8 @@ def find(
             failures.append(result)
         else:
             examples.append(result.embedding)
-    wanted = [searcher.example(collection, id, None, None) for id in like]
-    unwanted = [searcher.example(collection, id, None, None) for id in unlike]
+    wanted = [searcher.example(collection, *stretch_of(said)) for said in like]
+    unwanted = [searcher.example(collection, *stretch_of(said)) for said in unlike]
     positive = [*examples, *(vector for vector, _ in wanted)]
     if not positive:
         return Found([], True), failures
@@ -129,6 +130,24 @@ def find(
     if not exact:
         store.index.prepare(collection)
     return searcher.find(collection, query), failures
+
+
+def stretch_of(said: str) -> tuple[str, float | None, float | None]:
+    """An item's id and the seconds of `ID#t=START,END`, as media fragments have them; of `ID` none.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    id, mark, times = said.partition("#t=")
+    if not mark:
+        return said, None, None
+    try:
+        start_s, end_s = map(float, times.split(","))
+    except ValueError:
+        start_s = end_s = np.nan
+    if not 0 <= start_s < end_s < np.inf:
+        raise ValueError(f"{said}: expected ID, or ID#t=START,END in seconds")
+    return id, start_s, end_s
 
 
 def _digest(file: Given) -> str:

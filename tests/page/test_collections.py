@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile as sf
 from playwright.sync_api import Browser, Page, expect
@@ -81,6 +82,34 @@ def test_search_label_teach_classify_end_to_end(page: Page, tmp_path: Path) -> N
     with page.expect_download() as saved:
         page.get_by_role("button", name="Download it").click()
     assert saved.value.suggested_filename == "street-labels.onnx"
+
+
+def test_a_hit_is_an_example_by_the_window_that_was_found(page: Page, tmp_path: Path) -> None:
+    page.get_by_label("called").first.fill("days")
+    page.locator("#new-window").select_option("5")
+    page.get_by_role("button", name="Make", exact=True).click()
+    for name, sounds in (
+        ("day", [noise(5.0, seed=1), tone(800, 5.0)]),
+        ("night", [noise(5.0, seed=2), tone(810, 5.0)]),
+        ("bell", [tone(790, 5.0)]),
+    ):
+        sf.write(tmp_path / f"{name}.wav", np.concatenate(sounds), 16_000)
+    files = [tmp_path / f"{name}.wav" for name in ("day", "night", "bell")]
+    page.locator("#add-files").set_input_files(files)
+    expect(page.get_by_text("3 recordings, 5 vectors")).to_be_visible()
+    page.locator("#like-file").set_input_files(files[2])
+    hits = page.locator("[aria-label=Hits] li")
+    day, times = hits.filter(has_text="day.wav"), "4.96 s to 9.92 s"  # in whole frames
+    expect(day).to_contain_text(times)
+    with page.expect_request("**/search") as asked:
+        day.get_by_role("button", name="Like it").click()
+    (example,) = asked.value.post_data_json["positive"]
+    assert (example["start_s"], example["end_s"]) == (4.96, 9.92)
+    expect(page.get_by_role("heading", name=f"Like day.wav, {times}")).to_be_visible()
+    expect(hits.filter(has_text="night.wav")).to_contain_text(times)
+    with page.expect_request("**/search") as asked:
+        page.locator("[aria-label=Items] li").first.get_by_role("button", name="Like it").click()
+    assert set(asked.value.post_data_json["positive"][0]) == {"id"}
 
 
 def test_what_a_collection_copies_runs_when_it_is_pasted(page: Page, tmp_path: Path) -> None:

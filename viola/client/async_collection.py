@@ -108,8 +108,8 @@ class AsyncCollection:
 
         Args:
             sound: a path, a file's bytes, or samples with their `sample_rate`.
-            like: items by their ids, stretches of them (`{"id": ..., "start_s": 1, "end_s": 2}`),
-                or vectors.
+            like: items by their ids, hits, stretches of items (`{"id": ..., "start_s": 1, "end_s":
+                2}`), or vectors.
             unlike: the same, of what it should not sound like.
             sample_rate: Hz, of samples.
             options: top_k, group, filter, exact, include_examples, min_percentile.

@@ -30,9 +30,9 @@ from viola.client.sounds import Upload
 R = TypeVar("R")
 PAGE = 1000
 
-Example = str | Vector | Mapping[str, Any]
-"""An item by its id, a stretch of one (`{"id": ..., "start_s": 1, "end_s": 2}`), or a vector of the
-collection's space."""
+Example = str | Hit | Vector | Mapping[str, Any]
+"""An item by its id, a window that was found, a stretch of an item (`{"id": ..., "start_s": 1,
+"end_s": 2}`), or a vector of the collection's space."""
 
 
 class Page(NamedTuple):
@@ -200,6 +200,8 @@ def _page(at: str, kind: type[Any], cursor: int, asked: Mapping[str, Any]) -> Ca
 def _example(one: Example) -> dict[str, Any]:
     if isinstance(one, Mapping):
         return dict(one)
+    if isinstance(one, Hit):
+        return {"id": one.id, "start_s": one.start_s, "end_s": one.end_s}
     return {"id": one} if isinstance(one, str) else {"vector": [float(value) for value in one]}
 
 

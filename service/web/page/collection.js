@@ -133,29 +133,34 @@ export class CollectionView {
         element("span", { class: "quiet" }, "or press “Like it” at an item below.")), this.found);
   }
 
-  // Hits for a file, or for an item of the collection.
-  search(id, file) {
+  // Hits for a file, for an item of the collection, or for a window of it.
+  search(id, file, window = {}) {
     return this.trying(async () => {
       this.found.replaceChildren(element("progress", { "aria-label": "Searching" }));
-      const json = { positive: [{ id }], top_k: 12 };
+      const example = { id, ...window };
+      const json = { positive: [example], top_k: 12 };
       const answer = id === null
         ? await send(`${this.path}/search`, { }, file, () => {}, file.name)
         : await ask("POST", `${this.path}/search`, { json });
       const asked = () => id === null
         ? { path: `${this.path}/search`, file: file.name, python: this.python(`for hit in collection.search(${JSON.stringify(file.name)}):\n    print(hit.score, hit.id, hit.file)`) }
-        : { path: `${this.path}/search`, json, python: this.python(`for hit in collection.search(like=[${JSON.stringify(id)}], top_k=12):\n    print(hit.score, hit.id, hit.file)`) };
+        : { path: `${this.path}/search`, json, python: this.python(`for hit in collection.search(like=[${JSON.stringify(window.end_s ? example : id)}], top_k=12):\n    print(hit.score, hit.id, hit.file)`) };
       answer.data.forEach((hit) => this.names.set(hit.id, hit.file ?? hit.id));
       this.found.replaceChildren(
-        element("h3", {}, `Like ${file?.name ?? this.name(id)}`),
+        element("h3", {}, `Like ${file?.name ?? this.name(id)}${window.end_s ? `, ${seconds(window.start_s)} to ${seconds(window.end_s)}` : ""}`),
         element("p", {}, answer.data.length ? "" : this.about.items ? "Nothing was found." : "There is nothing in the collection yet: add files."),
         element("ol", { class: "grid", "aria-label": "Hits" }, answer.data.map((hit) => element("li", {},
           element("strong", {}, hit.file ?? hit.id), element("br"),
-          this.about.granularity === "window" ? `${seconds(hit.start_s)} to ${seconds(hit.end_s)}, ` : "",
+          this.isOfWindows() ? `${seconds(hit.start_s)} to ${seconds(hit.end_s)}, ` : "",
           `cosine ${fixed(hit.score)}`, hit.percentile === undefined ? "" : `, closer than ${hit.percentile.toFixed(1)} % of pairs`,
-          element("div", { class: "row" }, button("Play", () => this.playItem(hit.id, hit.start_s)), button("Like it", () => this.search(hit.id)))))),
+          element("div", { class: "row" }, button("Play", () => this.playItem(hit.id, hit.start_s)), button("Like it", () => this.search(hit.id, undefined, this.isOfWindows() ? { start_s: hit.start_s, end_s: hit.end_s } : {})))))),
         copyAs(asked, "hits", () => answer));
       say(`${answer.data.length} hits.`);
     }, this.found);
+  }
+
+  isOfWindows() {
+    return this.about.granularity === "window";
   }
 
   name(id) {

@@ -1,5 +1,6 @@
 """What a query means, what its hits say, and near-duplicates."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,23 @@ def test_an_item_finds_itself_and_others_when_it_is_left_out(
     assert "item-7" not in {hit.item.id for hit in others}
     assert len({hit.item.id for hit in others}) == 5
     assert [hit.score for hit in others] == sorted([hit.score for hit in others], reverse=True)
+
+
+def test_the_times_of_a_window_are_that_window_alone(
+    store: Store, collection: Collection, searcher: Searcher
+) -> None:
+    """Though others overlap it."""
+    new = new_item(1, 9)
+    overlapping = dataclasses.replace(new, start_s=np.arange(9.0), end_s=np.arange(9.0) + 5)
+    store.items.add(collection, [overlapping], QUOTA)
+    for start_s, end_s in ((4.0, 9.0), (4.0004, 8.9996)):
+        vector, _ = searcher.example(collection, "item-1", start_s, end_s)
+        (hit,) = searcher.find(collection, Query(vector[None], by_item=False, top_k=1)).hits
+        assert (hit.start_s, hit.end_s) == (4.0, 9.0)
+        assert hit.score > 0.999
+    vector, _ = searcher.example(collection, "item-1", 4.0, 8.0)
+    (hit,) = searcher.find(collection, Query(vector[None], by_item=False, top_k=1)).hits
+    assert hit.score < 0.9  # the mean of all that touch it
 
 
 def test_a_stretch_of_an_item_is_an_example_of_its_own(

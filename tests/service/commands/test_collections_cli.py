@@ -3,6 +3,7 @@
 import json
 import os
 import tarfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import soundfile as sf
 from typer.testing import CliRunner, Result
 
 import viola
+from service.collections.search import Query, Searcher
 from service.collections.store import open_store
 from tests.service.conftest import write_model
 from tests.signals import noise, tone
@@ -101,6 +103,29 @@ def test_tables_of_vectors_go_in_and_out(
     assert (broken.exit_code, "is no table of vectors" in broken.output) == (2, True)
 
 
+def test_a_window_that_was_found_is_an_example(
+    sounds: list[Path], model_path: Path, tmp_path: Path
+) -> None:
+    model = ("--model", model_path, "--threads", 1)
+    terms = ("--window-s", 2, "--hop-s", 1)
+    assert run("index", *sounds, "-o", tmp_path, *terms, *model).exit_code == 0
+    with closing(open_store(tmp_path)) as store:
+        there = store.collections.get("", "sounds")
+        (long,) = (item for item in store.items.page(there) if item.n_windows > 1)
+        windows = store.windows.of(there, [long.key])
+        window = f"{long.id}#t={windows.start_s[4]:.4f},{windows.end_s[4]:.4f}"
+        query = Query(windows.vectors[4][None], without=[long.key], top_k=3, by_item=False)
+        expected = [hit.score for hit in Searcher(store).find(there, query).hits]
+    command = ("search", "--data", tmp_path, "--windows", "--top-k", 3, *model)
+    found = run(*command, "--like", window)
+    scores = [line.split()[0] for line in found.output.splitlines()[1:]]
+    assert scores == [f"{score:.3f}" for score in expected]
+    other = run(*command, "--like", long.id)
+    assert other.output != found.output
+    unlike = run(*command, "--like", long.id, "--unlike", window)
+    assert unlike.exit_code == 0
+
+
 def test_a_filter_finds_texts_numbers_and_truth_values(
     sounds: list[Path], model_path: Path, tmp_path: Path
 ) -> None:
@@ -154,6 +179,10 @@ def test_what_cannot_be_searched_is_said_in_a_sentence(
     assert (many.exit_code, "1024" in said) == (2, True)
     item = run("search", "--like", "nobody", "--data", tmp_path, *model)
     assert (item.exit_code, "has no item 'nobody'" in item.output) == (2, True)
+    for said in ("a#t=5", "a#t=5,x", "a#t=6,5", "a#t=-1,5", "a#t=5,inf", "a#t=5,6,7"):
+        stretch = run("search", "--like", said, "--data", tmp_path, *model)
+        assert stretch.exit_code == 2
+        assert f"{said}: expected ID, or ID#t=START,END in seconds" in stretch.output
     where = run("search", sounds[0], "--where", "site", "--data", tmp_path, *model)
     assert (where.exit_code, "expected KEY=VALUE" in where.output) == (2, True)
     assert run("search", "--data", tmp_path, *model).exit_code == 2

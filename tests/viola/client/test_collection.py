@@ -222,7 +222,12 @@ def test_vectors_of_any_kind_are_examples(client: viola.Client, clips: list[Path
     for example in (vector, vector.astype(np.float64), list(map(float, vector))):
         assert lane.search(like=[example])[0].id == item.id  # type: ignore[list-item]
     stretch = {"id": item.id, "start_s": 0, "end_s": 0.5}
-    assert lane.search(like=[stretch], include_examples=True)[0].id == item.id
+    (hit,) = lane.search(like=[stretch], include_examples=True)
+    assert hit.id == item.id
+    assert lane.search(like=[hit], include_examples=True) == [hit]
+    assert collection_calls.search("a", None, [hit], {}).document == {
+        "positive": [{"id": item.id, "start_s": 0.0, "end_s": 0.5}]
+    }
     lane.delete()
 
 

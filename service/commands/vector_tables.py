@@ -48,6 +48,7 @@ class _Source(NamedTuple):
     id: str | None = None
     sha256: str | None = None
     metadata: str | None = None
+    duration_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -190,11 +191,19 @@ def _items(path: Path, rows: list[_Row], dimensions: int) -> Iterator[NewItem]:
             start_s,
             end_s,
             vectors,
-            float(end_s.max()),
+            _duration_s(path, source, float(end_s.max())),
             id=about.id,
             file=None if file == source.id else file,
             metadata=about.metadata,
         )
+
+
+def _duration_s(path: Path, source: _Source, end_s: float) -> float:
+    """Of the recording: what is left behind its last window may be no window."""
+    duration_s = end_s if source.duration_s is None else source.duration_s
+    if not np.isfinite(duration_s):
+        raise TableError(f"{path}: {source.file} lasts {duration_s} s; expected its seconds")
+    return float(max(end_s, duration_s))
 
 
 def _about(path: Path, source: _Source) -> ItemAbout:
@@ -253,7 +262,7 @@ def _read_parquet(path: Path) -> tuple[Any, Any, Any, Any, str]:
     unsaid = [None] * len(table)
     about = (
         table[name].to_pylist() if name in table.column_names else unsaid
-        for name in ("id", "sha256", "metadata")
+        for name in ("id", "sha256", "metadata", "duration_s")
     )
     files = map(str, table["file"].to_pylist())
     sources = [_Source(*said) for said in zip(files, *about, strict=True)]

@@ -19,7 +19,7 @@ from service.untrusted import cell
 Export = Literal["parquet", "npy", "csv"]
 EXPORTS: tuple[Export, ...] = get_args(Export)
 ROWS = 1024  # windows that are read at a time, and in a row group of Parquet
-COLUMNS = ("id", "file", "sha256", "start_s", "end_s", "metadata")
+COLUMNS = ("id", "file", "sha256", "duration_s", "start_s", "end_s", "metadata")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Part:
     windows: Vectors
     items: Mapping[int, Item]
 
-    def rows(self) -> Iterator[tuple[str, str, str, float, float, str]]:
+    def rows(self) -> Iterator[tuple[str, str, str, float, float, float, str]]:
         """What is said of each window, in the order of `COLUMNS`."""
         windows = self.windows
         times = zip(
@@ -38,7 +38,8 @@ class Part:
         for key, start_s, end_s in times:
             item = self.items[key]
             metadata = json.dumps(dict(item.metadata), ensure_ascii=False)
-            yield item.id, item.file or item.id, item.sha256, start_s, end_s, metadata
+            about = item.id, item.file or item.id, item.sha256, item.duration_s
+            yield *about, start_s, end_s, metadata
 
 
 def parts_of(store: Store, collection: Collection) -> Iterator[Part]:
@@ -74,7 +75,7 @@ def parquet(collection: Collection, parts: Iterator[Part]) -> Iterator[bytes]:
 
     terms, sink = collection.terms, _Sink()
     texts = {"id": pa.string(), "file": pa.string(), "sha256": pa.string()}
-    times = {"start_s": pa.float64(), "end_s": pa.float64()}
+    times = dict.fromkeys(("duration_s", "start_s", "end_s"), pa.float64())
     vector = pa.list_(pa.float32(), terms.dimensions)
     columns = texts | times | {"metadata": pa.string(), "embedding": vector}
     about = {"model": terms.model, "space_id": terms.space_id}

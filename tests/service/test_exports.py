@@ -85,7 +85,7 @@ def same_names(serve: Serve, tmp_path: Path) -> Path:
             about = {"id": f"at-{hz}", "metadata": f'{{"hz": {hz}, "day": true, "who": "é"}}'}
             sent: Any = {"files": {"file": ("a.wav", wav)}, "data": about}
             assert client.post("/v1/collections/tones/items", **sent).status_code == 201
-        bare: Any = {"content": encoded(tone(1.0)), "headers": {"Content-Type": "audio/wav"}}
+        bare: Any = {"content": encoded(tone(1.1)), "headers": {"Content-Type": "audio/wav"}}
         assert client.post("/v1/collections/tones/items", **bare).status_code == 201
         (tmp_path / "tones.parquet").write_bytes(client.get(URL).content)
     return tmp_path
@@ -134,6 +134,26 @@ def test_an_export_of_before_it_told_digests_has_the_same_ids(
     assert "4 added" in done.output, done.output
     told = [(id, *rest) for id, _, *rest in contents(same_names / "other")]
     assert told == [(id, *rest) for id, _, *rest in contents(same_names / "data")]
+
+
+@pytest.mark.parametrize("told", [None, float("nan"), 0.5])
+def test_a_recording_lasts_to_its_last_window_at_least(
+    same_names: Path, model_file: Path, told: float | None
+) -> None:
+    table = pyarrow.parquet.read_table(same_names / "tones.parquet")
+    at = table.column_names.index("duration_s")
+    without = table.remove_column(at)
+    if told is not None:
+        without = without.append_column("duration_s", [[told] * len(table)])
+    pyarrow.parquet.write_table(without, same_names / "old.parquet")
+    done = index(same_names / "old.parquet", same_names / "other", model_file)
+    if told is not None and np.isnan(told):
+        assert done.exit_code == 2
+        assert "lasts nan s; expected its seconds" in " ".join(done.output.split())
+        return
+    assert "4 added" in done.output, done.output
+    lasts = [item[3] for item in contents(same_names / "other")]
+    assert lasts == pytest.approx([2.0, 2.0, 2.0, 1.0], abs=0.05)
 
 
 def test_another_item_of_the_same_id_stays_and_the_new_one_is_told_of(

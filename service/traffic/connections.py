@@ -184,7 +184,7 @@ def bounded_protocol(
                 self.transport.close()
                 return
             self._is_over = True
-            self.cycle.body = b""  # that nobody will read
+            self.cycle.body = bytearray()  # that nobody will read
             self.flow.resume_reading()
             self.transport.write_eof()
 

@@ -219,7 +219,7 @@ def test_texts_are_compared_letter_by_letter_in_one_form(
 def test_metadata_of_an_older_version_is_found_in_either_form(
     reopen: Reopen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = import_module("service.collections.migrations.versions.0006_order_of_texts")
+    step = import_module("service.collections.migrations.versions.0007_order_of_texts")
     monkeypatch.setattr(step, "ROWS", 2)
     store = reopen()
     collection, _ = store.collections.put("ann", "birds", TERMS, QUOTA)
@@ -234,7 +234,7 @@ def test_metadata_of_an_older_version_is_found_in_either_form(
         if connection.dialect.name == "postgresql":
             other = 'ALTER TABLE metadata_values ALTER COLUMN "text" TYPE text COLLATE "default"'
             connection.execute(text(other))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0006'"))
     assert ids(store, collection, metadata={"ort": ["Z\u00fcrich"]}) == []
     store = reopen()
     for place in ("Z\u00fcrich", "Zu\u0308rich"):

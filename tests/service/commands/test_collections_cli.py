@@ -111,7 +111,7 @@ def test_a_window_that_was_found_is_an_example(
     assert run("index", *sounds, "-o", tmp_path, *terms, *model).exit_code == 0
     with closing(open_store(tmp_path)) as store:
         there = store.collections.get("", "sounds")
-        (long,) = (item for item in store.items.page(there) if item.n_windows > 1)
+        long = max(store.items.page(there), key=lambda item: item.n_windows)
         windows = store.windows.of(there, [long.key])
         window = f"{long.id}#t={windows.start_s[4]:.4f},{windows.end_s[4]:.4f}"
         query = Query(windows.vectors[4][None], without=[long.key], top_k=3, by_item=False)
@@ -131,18 +131,8 @@ def test_a_filter_finds_texts_numbers_and_truth_values(
 ) -> None:
     model = ("--model", model_path, "--threads", 1)
     assert run("index", *sounds, "-o", tmp_path / "first", *model).exit_code == 0
-    assert (
-        run(
-            "vectors",
-            "-o",
-            tmp_path / "t.parquet",
-            "--data",
-            tmp_path / "first",
-            "--model",
-            model_path,
-        ).exit_code
-        == 0
-    )
+    out = ("-o", tmp_path / "t.parquet", "--data", tmp_path / "first")
+    assert run("vectors", *out, "--model", model_path).exit_code == 0
     table = pyarrow.parquet.read_table(tmp_path / "t.parquet")
     ids = table["id"].to_pylist()
     numbers = list(map(sorted(set(ids)).index, ids))

@@ -140,7 +140,7 @@ def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Problem:
 
 
 def _refused(error: Mapping[str, Any]) -> dict[str, Any]:
-    name = _path(error["loc"])
+    name = path_of(error["loc"])
     shown = _shown(error.get("input"))
     if error["type"] == "missing":  # its input is what it is missing in
         return {"name": name, "reason": f"{name} is missing.", "value": None}
@@ -152,7 +152,7 @@ def _refused(error: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, "reason": reason, "value": shown}
 
 
-def _path(location: Sequence[str | int]) -> str:
+def path_of(location: Sequence[str | int]) -> str:
     """Where something stands in a request, as `inputs[0].shape[1]`."""
     if len(location) > 1 and location[0] in _PARTS:
         location = location[1:]

@@ -22,6 +22,7 @@ from service.commands.bulk import Failure
 from service.commands.indexing import COMMIT_ITEMS, UNBOUNDED, vectors_digest
 from service.commands.item_names import names_of
 from service.commands.tables import ROWS_IN_A_GROUP, Row, TableError, check_target, writing
+from service.errors import path_of
 from service.formats.collection_requests import ItemAbout
 from service.formats.exports import parquet, parts_of
 
@@ -213,7 +214,7 @@ def _about(path: Path, source: _Source) -> ItemAbout:
         )
     except ValidationError as error:
         first = error.errors()[0]
-        name, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        name, why = path_of(first["loc"]), first["msg"].removeprefix("Value error, ")
         raise TableError(f"{path}: {source.file}: {name}: {why}") from None
     except (TypeError, ValueError) as error:
         raise TableError(f"{path}: metadata of {source.file}: {error}") from None

@@ -80,7 +80,22 @@ def _short(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 Text = Annotated[str, Field(max_length=512), AfterValidator(without_nul)]
-Scalar = Annotated[bool | int | float | Text, BeforeValidator(_kept_as_it_is)]
+
+
+def _kind_of_scalar(given: Any) -> str:
+    if isinstance(given, str):
+        return "(text)"
+    return "(truth)" if isinstance(given, bool) else "(number)"
+
+
+# By its kind, so that what is refused is told of that kind alone
+Scalar = Annotated[
+    Annotated[bool, Tag("(truth)")]
+    | Annotated[int | float, Tag("(number)")]
+    | Annotated[Text, Tag("(text)")],
+    Discriminator(_kind_of_scalar),
+    BeforeValidator(_kept_as_it_is),
+]
 Key = Annotated[
     str,
     Field(min_length=1, max_length=MAX_KEY),

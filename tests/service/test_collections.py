@@ -219,6 +219,8 @@ def test_what_is_said_of_files_has_to_make_sense(
         ({"metadata": '{"n": [1]}'}, "expected a text, a number, true or false"),
         ({"metadata": '{"n": {"m": 1}}'}, "expected a text, a number, true or false"),
         ({"metadata": '{"n": null}'}, "what is not known is left out"),
+        ({"metadata": json.dumps({"n": "x" * 513})}, "String should have at most 512 characters"),
+        ({"metadata": '{"n": "a\\u0000b"}'}, "a text holds no NUL"),
         ({"metadata": '{"\u00fc": 1, "u\u0308": 2}'}, "is there twice, in two Unicode forms"),
         ({"metadata": json.dumps({"\u0958" * 40: 1})}, "a name has 80 letters"),
         (
@@ -252,6 +254,9 @@ def test_metadata_that_would_not_come_back_is_refused_with_what_to_do(
         ({"n": {"gte": 1, "lt": "b"}}, "give numbers alone, or texts alone"),
         ({"n": {"gte": 2**53 + 1}}, "metadata.n.gte = 9007199254740993 is not accepted: whole"),
         ({"n": None}, "metadata.n = None is not accepted: expected a text, a number"),
+        ({"n": "x" * 513}, "String should have at most 512 characters"),
+        ({"n": [1, "a\0b"]}, "is not accepted: a text holds no NUL"),
+        ({"n": {"gte": "x" * 513}}, "String should have at most 512 characters"),
     ],
 )
 def test_a_filter_that_cannot_hold_says_what_it_should_be(

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile as sf
+from processes import FORMATS, SAMPLES, children_mb, decoders, load, resident_mb, viola
 from scipy.stats import t as student
-from serve import FORMATS, SAMPLES, children_mb, decoders, load, resident_mb, viola
 
 from models import audio
 from models.audio import SAMPLE_RATE

@@ -21,7 +21,7 @@ import numpy as np
 import soundfile as sf
 import soxr
 from numpy.typing import NDArray
-from serve import SAMPLES, viola
+from processes import SAMPLES, viola
 
 from models import audio
 from models.audio import SAMPLE_RATE

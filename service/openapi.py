@@ -12,7 +12,8 @@ from service.errors import PROBLEM_JSON
 from service.formats.json_body import JSON
 from service.formats.open_inference import InferRequest
 from service.formats.openai_embeddings import OpenAIRequest
-from service.problems import PROBLEM_TYPES, Problem
+from service.problem_types import PROBLEM_TYPES
+from service.problems import Problem
 from service.schemas import ProblemDocument
 from service.traffic.access import declared_access
 from service.uploads.body import FILE_FIELD, FORM, OFFSET, RAW_PREFIX, RAW_TYPES

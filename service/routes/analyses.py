@@ -20,7 +20,7 @@ from service.inference.scoring import Scored, describe, score
 from service.inference.windowing import Windowing
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import AnalysisParameters
-from service.problems import AUDIO_PROBLEMS, CLASSIFIER_PROBLEMS
+from service.problem_types import AUDIO_PROBLEMS, CLASSIFIER_PROBLEMS
 from service.schemas import AnalysisList, FileAnalysis, WindowAnalysis
 from service.telemetry.timing import Timing
 from service.threads import in_thread

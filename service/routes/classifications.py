@@ -25,7 +25,8 @@ from service.inference.catalogue import Served
 from service.inference.scoring import Scored, describe, score, score_vectors
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import ClassificationParameters
-from service.problems import AUDIO_PROBLEMS, CLASSIFIER_PROBLEMS, Problem
+from service.problem_types import AUDIO_PROBLEMS, CLASSIFIER_PROBLEMS
+from service.problems import Problem
 from service.schemas import ClassificationList, FileClassification, WindowClassification
 from service.streams.lines import LINES, answer_in_lines, misplaced, streamed_as
 from service.streams.plans import plan_predictions, windowing_of

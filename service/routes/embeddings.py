@@ -14,7 +14,8 @@ from service.inference.windowing import Windowing
 from service.openapi import Responses, audio_body, problem_responses
 from service.output_names import TABLES
 from service.parameters import EmbeddingParameters
-from service.problems import AUDIO_PROBLEMS, Problem, invalid_parameter
+from service.problem_types import AUDIO_PROBLEMS
+from service.problems import Problem, invalid_parameter
 from service.schemas import EmbeddingList
 from service.streams.lines import LINES, answer_in_lines, misplaced, streamed_as
 from service.streams.plans import plan_vectors

@@ -15,7 +15,7 @@ from service.inference.windowing import Windowing
 from service.inspections import DECODED, HEADERS_ALONE, Inspected, inspect
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import InspectionParameters
-from service.problems import REQUEST_PROBLEMS
+from service.problem_types import REQUEST_PROBLEMS
 from service.schemas import FileInspection, InspectionList, Usage
 from service.telemetry.timing import Timing
 from service.traffic.access import needs_key

@@ -28,7 +28,8 @@ from service.formats.collection_requests import (
 )
 from service.formats.json_body import read_document
 from service.openapi import Responses, audio_body, json_body, problem_responses
-from service.problems import AUDIO_PROBLEMS, Problem, invalid_parameter
+from service.problem_types import AUDIO_PROBLEMS
+from service.problems import Problem, invalid_parameter
 from service.routes.collections import USUAL
 from service.streams.keeping import Keeping, plan_of
 from service.streams.lines import (

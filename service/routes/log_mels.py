@@ -18,7 +18,8 @@ from service.inference.catalogue import Served
 from service.inference.log_mels import HIGH, HOP, LOW, Picture, log_mel
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import LogMelParameters
-from service.problems import AUDIO_PROBLEMS, Problem
+from service.problem_types import AUDIO_PROBLEMS
+from service.problems import Problem
 from service.schemas import FileLogMel, LogMelList, Usage
 from service.telemetry.timing import Timing
 from service.traffic.access import needs_key

@@ -24,7 +24,8 @@ from service.formats.open_inference import (
 )
 from service.inference.catalogue import Served
 from service.openapi import SCHEMAS, problem_responses
-from service.problems import AUDIO_PROBLEMS, Problem
+from service.problem_types import AUDIO_PROBLEMS
+from service.problems import Problem
 from service.telemetry.timing import Timing
 from service.threads import in_thread
 from service.traffic.access import needs_key, probe

@@ -21,7 +21,7 @@ from service.formats.openai_embeddings import (
 )
 from service.formats.vectors import vector
 from service.openapi import SCHEMAS, Responses, problem_responses
-from service.problems import AUDIO_PROBLEMS
+from service.problem_types import AUDIO_PROBLEMS
 from service.telemetry.timing import Timing
 from service.threads import in_thread
 from service.traffic.access import needs_key

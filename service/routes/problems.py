@@ -3,7 +3,8 @@
 from fastapi import APIRouter
 
 from service.openapi import problem_responses
-from service.problems import PROBLEM_TYPES, Problem, ProblemType
+from service.problem_types import PROBLEM_TYPES, ProblemType
+from service.problems import Problem
 from service.schemas import ProblemPage
 from service.traffic.access import open_to_all
 from service.untrusted import printable

@@ -14,7 +14,8 @@ from service.formats.answers import check_outcomes
 from service.formats.wav import WAV, wav_response
 from service.openapi import Responses, audio_body, problem_responses
 from service.parameters import SelectionParameters
-from service.problems import AUDIO_PROBLEMS, Problem, invalid_parameter
+from service.problem_types import AUDIO_PROBLEMS
+from service.problems import Problem, invalid_parameter
 from service.settings import Settings
 from service.telemetry.timing import Timing
 from service.threads import in_thread

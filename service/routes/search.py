@@ -25,7 +25,8 @@ from service.formats.json_body import (
     validated,
 )
 from service.openapi import Responses, problem_responses, search_body
-from service.problems import AUDIO_PROBLEMS, invalid_parameter
+from service.problem_types import AUDIO_PROBLEMS
+from service.problems import invalid_parameter
 from service.settings import Settings
 from service.telemetry.timing import Timing
 from service.threads import in_thread

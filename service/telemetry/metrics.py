@@ -24,7 +24,7 @@ from starlette.routing import BaseRoute
 
 from service.collections.job_records import ENDED
 from service.formats.job_requests import Kind
-from service.problems import PROBLEM_TYPES
+from service.problem_types import PROBLEM_TYPES
 
 STAGES = ("receive", "decode", "queue", "infer", "classify", "search", "store", "render")
 RESULTS = ("decoded", "embedded")

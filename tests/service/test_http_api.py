@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.formats.openai_embeddings import OpenAIRequest
-from service.problems import PROBLEM_TYPES
+from service.problem_types import PROBLEM_TYPES
 from service.settings import Settings
 from service.streams.live import LiveConfig
 from service.traffic.access import Access

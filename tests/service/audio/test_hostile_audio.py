@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.problems import PROBLEM_TYPES
+from service.problem_types import PROBLEM_TYPES
 from tests.hostile import FILES, second_of_flac, silence, with_flac_header
 from tests.service.audio.test_decoder import children
 from tests.service.conftest import Serve, encoded, tone

@@ -16,7 +16,7 @@ import pytest
 import soundfile as sf
 
 from models.runtime import Encoder
-from service.problems import PROBLEM_TYPES
+from service.problem_types import PROBLEM_TYPES
 from tests.service.audio.test_decoder import children
 from tests.service.conftest import EMBED_DIM, Serve, encoded, tone, until
 

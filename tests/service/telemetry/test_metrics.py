@@ -7,7 +7,7 @@ import signal
 import httpx
 import pytest
 
-from service.problems import PROBLEM_TYPES
+from service.problem_types import PROBLEM_TYPES
 from service.telemetry.metrics import STAGES
 from tests.service.audio.test_decoder import children
 from tests.service.conftest import Serve, encoded, tone, until

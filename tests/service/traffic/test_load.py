@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from service.problems import PROBLEM_TYPES, Problem
+from service.problem_types import PROBLEM_TYPES
+from service.problems import Problem
 from service.traffic.admission import Admission
 from tests.service.conftest import Serve, encoded, tone, until
 

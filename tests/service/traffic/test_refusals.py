@@ -11,7 +11,7 @@ from models.audio import AudioError, Reason
 from service.errors import as_problem
 from service.exceptions import Reason as ServiceReason
 from service.exceptions import ServiceError
-from service.problems import PROBLEM_TYPES
+from service.problem_types import PROBLEM_TYPES
 from service.schemas import ProblemDocument
 from tests.service.conftest import Serve, encoded, tone
 

@@ -1,0 +1,1 @@
+"""What becomes of requests when something misbehaves: a table a file."""

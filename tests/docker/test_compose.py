@@ -91,15 +91,18 @@ def test_training_reserves_gpus() -> None:
     assert device["capabilities"] == ["gpu"]
 
 
-def test_prometheus_scrapes_the_service_under_the_name_that_the_alerts_ask_for() -> None:
+def test_prometheus_scrapes_the_service_by_the_name_of_the_alerts_and_the_worker() -> None:
     config = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
-    (job,) = config["scrape_configs"]
+    job, of_workers = config["scrape_configs"]
     asked = set(re.findall(r'job="(\w+)"', (MONITORING / "alerts.yaml").read_text()))
     assert asked == {job["job_name"]}
     (target,) = job["static_configs"][0]["targets"]
     host, port = target.split(":")
     assert host in SERVICES
     assert int(port) == Settings.model_fields["port"].default
+    (found,) = of_workers["dns_sd_configs"]
+    (worker,) = found["names"]
+    assert str(found["port"]) == SERVICES[worker]["environment"]["VIOLA_WORKER_PORT"]
 
 
 def test_grafana_finds_prometheus_and_the_dashboard() -> None:

@@ -120,7 +120,7 @@ def unhurried(store: Store, name: str, dimensions: int) -> Iterator[None]:
             connection.execute(text(f"DROP INDEX {graph}"))
         yield
         with store.database.write() as connection:
-            connection.execute(text("SET LOCAL maintenance_work_mem = '2GB'"))
+            connection.execute(text("SET LOCAL maintenance_work_mem = '4GB'"))
             connection.execute(text(made))
         return
     with store.database.read() as connection:

@@ -10,7 +10,7 @@ import select
 import uuid
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -35,19 +35,19 @@ class _Part(Enum):
     NOTHING = auto()  # before the answer to what has come
 
 
-def bounded_protocol(
-    head_timeout_s: float, write_timeout_s: float = 60.0, *, max_connections: int
-) -> type[HttpToolsProtocol]:
-    """Uvicorn's protocol, which hangs up on a head that has not come whole in so many seconds.
+class BoundedProtocol(StallWatch, HttpToolsProtocol):
+    """A connection that is closed unless it sends whole requests in time.
 
-    It also ends a connection that has not taken the last piece of an answer in `write_timeout_s`;
-    a whole answer has a pace of its own (`AnswerPace`), but to close is to wait for that piece.
+    A head has to come whole in `head_timeout_s`. A connection that has not taken the last piece of
+    an answer in `write_timeout_s` is ended as well; a whole answer has a pace of its own
+    (`AnswerPace`), but to close is to wait for that piece.
 
     Between requests uvicorn's own keep-alive timeout counts, but only until the first byte of the
     next one: a client that sends a byte now and then (slowloris) would stay for ever. So would one
     that goes on sending a body that was refused before it was read. A head of more than 16 KiB and
     what is no HTTP at all are answered with a problem document, once the requests before it on the
-    same connection have their answers. Beyond `max_connections` only probes are answered.
+    same connection have their answers. Where there are too many connections only probes are
+    answered.
 
     A WebSocket's handshake that is none, or has a body, is answered with a problem document; one
     that comes behind a request without its answer ends the connection behind that. Other protocols
@@ -56,212 +56,233 @@ def bounded_protocol(
     Of requests that are sent without waiting for answers `MAX_PIPELINED` are kept; the last of them
     is the last of its connection, and the client sends again what has no answer (RFC 9112, 9.3.2).
     """
-    limiter: ConnectionLimiter[HttpToolsProtocol] = ConnectionLimiter(max_connections)
 
-    class BoundedProtocol(StallWatch, HttpToolsProtocol):
-        """A connection that is closed unless it sends whole requests in time."""
+    head_timeout_s: ClassVar[float]
+    write_timeout_s: ClassVar[float]
+    limiter: ClassVar["ConnectionLimiter[BoundedProtocol]"]
+    """Of all connections of a service."""
 
-        _timer: asyncio.TimerHandle | None = None
-        _next = _Part.HEAD
-        _head_bytes = 0
-        _n_whole = 0  # requests that have come
-        _is_last = False  # the next request
-        _is_over = False  # nothing is read any more but the rest of what was refused
-        _body_follows = False  # though the parser is at the end, for what else the head offers
+    _timer: asyncio.TimerHandle | None = None
+    _next = _Part.HEAD
+    _head_bytes = 0
+    _n_whole = 0  # requests that have come
+    _is_last = False  # the next request
+    _is_over = False  # nothing is read any more but the rest of what was refused
+    _body_follows = False  # though the parser is at the end, for what else the head offers
 
-        def __init__(self, *given: Any, **named: Any) -> None:
-            super().__init__(*given, **named)
-            self.parser = DecliningParser(self)  # type: ignore[assignment]
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.parser = DecliningParser(self)  # type: ignore[assignment]
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._since = self.loop.time()
-            self.watch_stalls(transport, write_timeout_s)
-            leaver = limiter.enter(self, len(self.connections))
-            if isinstance(leaver, BoundedProtocol):
-                leaver._make_room()
-            self._watch()
+    def connection_made(self, transport: Any) -> None:
+        """Begin to watch, and let go of an older connection if there are too many."""
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        self.watch_stalls(transport, self.write_timeout_s)
+        leaver = self.limiter.enter(self, len(self.connections))
+        if leaver is not None:
+            leaver._make_room()
+        self._watch()
 
-        def data_received(self, data: bytes) -> None:
-            if self._is_over:
-                return
-            is_head, n_whole = self._next is _Part.HEAD, self._n_whole
-            super().data_received(data)
-            # All of it belongs to one head, which the parser keeps until a line is whole
-            if is_head and self._next is _Part.HEAD and n_whole == self._n_whole:
-                self._head_bytes += len(data)
-                if self._head_bytes > MAX_HEAD_BYTES:
-                    self.send_400_response("")
-            self._watch()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            limiter.leave(self)
-            self._forget()
-            self.resume_writing()
-            super().connection_lost(exc)
-
-        # What the parser finds
-
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self._next, self._head_bytes = _Part.HEAD, 0
-            extensions: dict[str, Any] = {ABORT: self.transport.abort}
-            self.scope["extensions"] = extensions
-            if refusal := limiter.refusal(self, len(self.connections)):
-                self.scope["state"][SURPLUS] = refusal
-
-        def on_url(self, url: bytes) -> None:
-            self._head_bytes += len(url)
-            super().on_url(url)
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            self._head_bytes += len(name) + len(value) + len(b": \r\n")
-            super().on_header(name, value)
-
-        def on_headers_complete(self) -> None:
+    def data_received(self, data: bytes) -> None:
+        """Read on, but for what nobody will look at."""
+        if self._is_over:
+            return
+        is_head, n_whole = self._next is _Part.HEAD, self._n_whole
+        super().data_received(data)
+        # All of it belongs to one head, which the parser keeps until a line is whole
+        if is_head and self._next is _Part.HEAD and n_whole == self._n_whole:
+            self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                raise ValueError("the head is too long")  # comes back as `send_400_response`
-            if len(self.pipeline) >= MAX_PIPELINED:
-                self._next = _Part.HEAD
-                raise ValueError("too many requests wait")  # likewise
-            self._next = _Part.BODY
-            is_declined = self.parser.should_upgrade() and not self._should_upgrade()
-            self._body_follows = is_declined and bool(framing_of(self.headers))
-            before = self.cycle
-            super().on_headers_complete()
-            if self.cycle is before:  # a WebSocket's handshake
-                return
-            self.cycle.transport = _Answers(self.transport, self._end)  # type: ignore[assignment]
-            if self._is_last:
-                self.cycle.keep_alive = False
+                self.send_400_response("")
+        self._watch()
 
-        def on_message_complete(self) -> None:
-            if self._body_follows:
-                self._body_follows = False
-                return
-            self._next = _Part.NOTHING
-            self._n_whole += 1
-            super().on_message_complete()
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave room for others."""
+        self.limiter.leave(self)
+        self._forget()
+        self.resume_writing()
+        super().connection_lost(exc)
 
-        def handle_websocket_upgrade(self) -> None:
-            self._next = _Part.NOTHING  # a protocol of its own from here on
-            if self._is_answering():  # it would be answered before the requests that it is behind
-                self.cycle.keep_alive = False
-                self.flow.pause_reading()
-                return
-            head = [b"%b %b HTTP/1.1\r\n" % (self.scope["method"].encode(), self.url)]
-            head += [b"%b: %b\r\n" % field for field in self.headers]
-            refusal = self.scope["state"].get(SURPLUS) or handshake_problem(b"".join(head))
-            if refusal is not None:
-                self.transport.write(_bytes(refusal))
-                self.transport.close()
-            else:
-                self.stall.stop()  # the other protocol has its own
-                super().handle_websocket_upgrade()
+    # What the parser finds
 
-        def send_400_response(self, msg: str) -> None:
-            """Answer what is no request, or too long a head, and hang up."""
-            if self.transport.is_closing():
-                return
-            if self._is_answering() and self._next is _Part.HEAD:  # what comes after a request
-                self.cycle.keep_alive = False
-                self.flow.pause_reading()
-                return
-            if not self._is_answering() or not self.cycle.response_started:
-                is_long = self._head_bytes > MAX_HEAD_BYTES
-                problem = _head_too_large(self._head_bytes) if is_long else _NO_HTTP
-                self.transport.write(_bytes(problem))
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._next, self._head_bytes = _Part.HEAD, 0
+        extensions: dict[str, Any] = {ABORT: self.transport.abort}
+        self.scope["extensions"] = extensions
+        if refusal := self.limiter.refusal(self, len(self.connections)):
+            self.scope["state"][SURPLUS] = refusal
+
+    def on_url(self, url: bytes) -> None:
+        """Its target, or a part of it."""
+        self._head_bytes += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One of its headers."""
+        self._head_bytes += len(name) + len(value) + len(b": \r\n")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Its head has come."""
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise ValueError("the head is too long")  # comes back as `send_400_response`
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._next = _Part.HEAD
+            raise ValueError("too many requests wait")  # likewise
+        self._next = _Part.BODY
+        is_declined = self.parser.should_upgrade() and not self._should_upgrade()
+        self._body_follows = is_declined and bool(framing_of(self.headers))
+        before = self.cycle
+        super().on_headers_complete()
+        if self.cycle is before:  # a WebSocket's handshake
+            return
+        self.cycle.transport = _Answers(self.transport, self._end)  # type: ignore[assignment]
+        if self._is_last:
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        """All of it has come."""
+        if self._body_follows:
+            self._body_follows = False
+            return
+        self._next = _Part.NOTHING
+        self._n_whole += 1
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Pass a handshake on, or refuse it."""
+        self._next = _Part.NOTHING  # a protocol of its own from here on
+        if self._is_answering():  # it would be answered before the requests that it is behind
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+            return
+        head = [b"%b %b HTTP/1.1\r\n" % (self.scope["method"].encode(), self.url)]
+        head += [b"%b: %b\r\n" % field for field in self.headers]
+        refusal = self.scope["state"].get(SURPLUS) or handshake_problem(b"".join(head))
+        if refusal is not None:
+            self.transport.write(_bytes(refusal))
+            self.transport.close()
+        else:
+            self.stall.stop()  # the other protocol has its own
+            super().handle_websocket_upgrade()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request, or too long a head, and hang up."""
+        if self.transport.is_closing():
+            return
+        if self._is_answering() and self._next is _Part.HEAD:  # what comes after a request
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+            return
+        if not self._is_answering() or not self.cycle.response_started:
+            is_long = self._head_bytes > MAX_HEAD_BYTES
+            problem = _head_too_large(self._head_bytes) if is_long else _NO_HTTP
+            self.transport.write(_bytes(problem))
+        self.transport.close()
+
+    # The end
+
+    def _end(self) -> None:
+        """Close behind an answer, once the client has sent what it is sending, or tires of it.
+
+        To close before would reset the connection, and the client might not see the answer.
+        """
+        if self._next is not _Part.BODY or self.transport.is_closing():
+            self.transport.close()
+            return
+        self._is_over = True
+        self.cycle.body = bytearray()  # that nobody will read
+        self.flow.resume_reading()
+        self.transport.write_eof()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, unless its next request has come.
+
+        A loop that is busy finds that the time is up before it reads what came in time.
+        """
+        if not _has_come(self.transport):
+            super().timeout_keep_alive_handler()
+
+    def shutdown(self) -> None:
+        """The service ends: close, once a request that is on its way has its answer.
+
+        To close before it is read would reset the connection: the client could not know whether
+        anything was done.
+        """
+        if self._is_answering() or not self._is_sent_something():
+            super().shutdown()
+        else:
+            self._is_last = True
+            self.loop.call_later(LAST_CALL_S, self._close_if_idle)
+
+    def _is_sent_something(self) -> bool:
+        """Whether a request is on its way, as far as one can tell."""
+        if self._next is _Part.NOTHING:
+            return _has_come(self.transport)
+        is_new = self._n_whole == 0 and self._head_bytes == 0
+        return not is_new or self.loop.time() < self._since + LAST_CALL_S
+
+    def _close_if_idle(self) -> None:
+        if not self._is_answering() and not self.transport.is_closing():
             self.transport.close()
 
-        # The end
+    # What the application does
 
-        def _end(self) -> None:
-            """Close behind an answer, once the client has sent what it is sending, or tires of it.
+    def on_response_complete(self) -> None:
+        """Its answer has gone: what comes is the next one."""
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self._watch()
 
-            To close before would reset the connection, and the client might not see the answer.
-            """
-            if self._next is not _Part.BODY or self.transport.is_closing():
-                self.transport.close()
-                return
-            self._is_over = True
-            self.cycle.body = bytearray()  # that nobody will read
-            self.flow.resume_reading()
-            self.transport.write_eof()
+    def _is_answering(self) -> bool:
+        """Whether a request that has come is still without its whole answer."""
+        return self.cycle is not None and not self.cycle.response_complete
 
-        def timeout_keep_alive_handler(self) -> None:
-            """Close an idle connection, unless its next request has come.
+    def _make_room(self) -> None:
+        """Leave for a newer connection, where too many are open."""
+        refusal = self.limiter.refusal(self, len(self.connections))
+        self.limiter.leave(self)
+        if self.cycle is None and refusal is not None:
+            self.transport.write(_bytes(refusal))
+        self.transport.close()
 
-            A loop that is busy finds that the time is up before it reads what came in time.
-            """
-            if not _has_come(self.transport):
-                super().timeout_keep_alive_handler()
+    # The clock
 
-        def shutdown(self) -> None:
-            """The service ends: close, once a request that is on its way has its answer.
+    def _only_talks(self) -> bool:
+        """Whether the client sends a head, or the body of a request that has its answer."""
+        return self._next is not _Part.NOTHING and not self._is_answering()
 
-            To close before it is read would reset the connection: the client could not know whether
-            anything was done.
-            """
-            if self._is_answering() or not self._is_sent_something():
-                super().shutdown()
-            else:
-                self._is_last = True
-                self.loop.call_later(LAST_CALL_S, self._close_if_idle)
+    def _watch(self) -> None:
+        """Start the timer while the client is in the middle of a head; stop it otherwise."""
+        if not self._only_talks():
+            self._forget()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.head_timeout_s, self._hang_up)
 
-        def _is_sent_something(self) -> bool:
-            """Whether a request is on its way, as far as one can tell."""
-            if self._next is _Part.NOTHING:
-                return _has_come(self.transport)
-            is_new = self._n_whole == 0 and self._head_bytes == 0
-            return not is_new or self.loop.time() < self._since + LAST_CALL_S
-
-        def _close_if_idle(self) -> None:
-            if not self._is_answering() and not self.transport.is_closing():
-                self.transport.close()
-
-        # What the application does
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            if not self.transport.is_closing():
-                self._watch()
-
-        def _is_answering(self) -> bool:
-            """Whether a request that has come is still without its whole answer."""
-            return self.cycle is not None and not self.cycle.response_complete
-
-        def _make_room(self) -> None:
-            """Leave for a newer connection, where too many are open."""
-            refusal = limiter.refusal(self, len(self.connections))
-            limiter.leave(self)
-            if self.cycle is None and refusal is not None:
-                self.transport.write(_bytes(refusal))
-            self.transport.close()
-
-        # The clock
-
-        def _only_talks(self) -> bool:
-            """Whether the client sends a head, or the body of a request that has its answer."""
-            return self._next is not _Part.NOTHING and not self._is_answering()
-
-        def _watch(self) -> None:
-            """Start the timer while the client is in the middle of a head; stop it otherwise."""
-            if not self._only_talks():
-                self._forget()
-            elif self._timer is None:
-                self._timer = self.loop.call_later(head_timeout_s, self._hang_up)
-
-        def _forget(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-        def _hang_up(self) -> None:
+    def _forget(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
             self._timer = None
-            if self._only_talks() and not self.transport.is_closing():
-                self.transport.close()
 
-    return BoundedProtocol
+    def _hang_up(self) -> None:
+        self._timer = None
+        if self._only_talks() and not self.transport.is_closing():
+            self.transport.close()
+
+
+def bounded_protocol(
+    head_timeout_s: float, write_timeout_s: float = 60.0, *, max_connections: int
+) -> type[BoundedProtocol]:
+    """The protocol of one service, whose connections are counted together."""
+    bounds = {
+        "head_timeout_s": head_timeout_s,
+        "write_timeout_s": write_timeout_s,
+        "limiter": ConnectionLimiter[BoundedProtocol](max_connections),
+    }
+    return type(BoundedProtocol.__name__, (BoundedProtocol,), bounds)
 
 
 class _Answers:

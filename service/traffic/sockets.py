@@ -1,7 +1,7 @@
 """WebSockets, with limits on what their clients leave unfinished, and on what they do not read."""
 
 from collections import deque
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
@@ -45,109 +45,127 @@ class Unfinished(Generic[S]):
             self._held[socket] = n_bytes
 
 
-def bounded_socket(
-    write_timeout_s: float, max_unfinished_bytes: int = 32 << 20
-) -> type[WebSocketsSansIOProtocol]:
-    """Uvicorn's protocol, which keeps little of what has not come whole.
+class BoundedSocket(StallWatch, WebSocketsSansIOProtocol):
+    """A connection whose client has to read, and to end what it begins.
 
-    It closes a connection of which nothing was read for so long, and takes no more pings while
+    It is closed where nothing was read of it for `write_timeout_s`, and takes no more pings while
     answers to others have not been read.
     """
-    unfinished: Unfinished[WebSocketsSansIOProtocol] = Unfinished(max_unfinished_bytes)
 
-    class BoundedSocket(StallWatch, WebSocketsSansIOProtocol):
-        """A connection whose client has to read, and to end what it begins."""
+    write_timeout_s: ClassVar[float]
+    unfinished: ClassVar["Unfinished[BoundedSocket]"]
+    """Of all sockets of a service."""
 
-        def __init__(self, *given: Any, **named: Any) -> None:
-            super().__init__(*given, **named)
-            self._fragments = 0  # bytes of the message that comes
-            self._queued: deque[int] = deque()  # bytes of each that has come
-            self._n_queued = 0  # of all of them
-            self._pings_wait = False
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._fragments = 0  # bytes of the message that comes
+        self._queued: deque[int] = deque()  # bytes of each that has come
+        self._n_queued = 0  # of all of them
+        self._pings_wait = False
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self.watch_stalls(transport, write_timeout_s)
+    def connection_made(self, transport: Any) -> None:
+        """Begin to watch whether the client reads."""
+        super().connection_made(transport)
+        self.watch_stalls(transport, self.write_timeout_s)
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self.stall.stop()
-            super().connection_lost(exc)
-            unfinished.hold(self, 0)
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing of it is held any more."""
+        self.stall.stop()
+        super().connection_lost(exc)
+        self.unfinished.hold(self, 0)
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
+    def data_received(self, data: bytes) -> None:
+        """Read on, and note what is held now."""
+        super().data_received(data)
+        self._note()
+
+    async def receive(self) -> Any:
+        """The application's next message."""
+        message = await super().receive()
+        if message["type"] == "websocket.receive" and self._queued:
+            self._n_queued -= self._queued.popleft()
+            self.unfinished.begin(self)
             self._note()
+        return message
 
-        async def receive(self) -> Any:
-            message = await super().receive()
-            if message["type"] == "websocket.receive" and self._queued:
-                self._n_queued -= self._queued.popleft()
-                unfinished.begin(self)
-                self._note()
-            return message
+    async def send(self, message: Any) -> None:
+        """Send the application's message."""
+        await super().send(message)
+        ended = not message.get("more_body", False)
+        if message["type"] == "websocket.http.response.body" and ended:
+            self.handshake_complete = True  # else uvicorn logs an error: it had no answer
 
-        async def send(self, message: Any) -> None:
-            await super().send(message)
-            ended = not message.get("more_body", False)
-            if message["type"] == "websocket.http.response.body" and ended:
-                self.handshake_complete = True  # else uvicorn logs an error: it had no answer
+    # What comes
 
-        # What comes
+    def handle_text(self, event: Frame) -> None:
+        """The first fragment of a text."""
+        self._fragments = _size(event)
+        super().handle_text(event)
 
-        def handle_text(self, event: Frame) -> None:
-            self._fragments = _size(event)
-            super().handle_text(event)
+    def handle_bytes(self, event: Frame) -> None:
+        """The first fragment of bytes."""
+        self._fragments = _size(event)
+        super().handle_bytes(event)
 
-        def handle_bytes(self, event: Frame) -> None:
-            self._fragments = _size(event)
-            super().handle_bytes(event)
+    def handle_cont(self, event: Frame) -> None:
+        """Another fragment."""
+        self._fragments += _size(event)
+        super().handle_cont(event)
 
-        def handle_cont(self, event: Frame) -> None:
-            self._fragments += _size(event)
-            super().handle_cont(event)
+    def send_receive_event_to_app(self) -> None:
+        """A message has come whole."""
+        n_before = self.queue.qsize()
+        super().send_receive_event_to_app()
+        if self.queue.qsize() > n_before:
+            self._queued.append(self._fragments)
+            self._n_queued += self._fragments
+        self._fragments = 0
 
-        def send_receive_event_to_app(self) -> None:
-            n_before = self.queue.qsize()
-            super().send_receive_event_to_app()
-            if self.queue.qsize() > n_before:
-                self._queued.append(self._fragments)
-                self._n_queued += self._fragments
-            self._fragments = 0
+    def handle_ping(self) -> None:
+        """Answer, and read no more until that has been read."""
+        super().handle_ping()
+        if not self.writable.is_set():
+            self._pings_wait = True
+            self.transport.pause_reading()
 
-        def handle_ping(self) -> None:
-            super().handle_ping()
-            if not self.writable.is_set():
-                self._pings_wait = True
-                self.transport.pause_reading()
+    def resume_writing(self) -> None:
+        """The client has read: so do we again."""
+        super().resume_writing()
+        if self._pings_wait and not self.read_paused:
+            self.transport.resume_reading()
+        self._pings_wait = False
 
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            if self._pings_wait and not self.read_paused:
-                self.transport.resume_reading()
-            self._pings_wait = False
+    def _note(self) -> None:
+        """Tell what is held of messages, and close whoever has to go for it."""
+        if self.transport.is_closing():
+            return
+        n_bytes = len(self.conn.reader.buffer) + self._fragments + self._n_queued
+        leaver = self.unfinished.hold(self, n_bytes)
+        while leaver is not None:
+            leaver._give_up()
+            leaver = self.unfinished.hold(leaver, 0)
 
-        def _note(self) -> None:
-            """Tell what is held of messages, and close whoever has to go for it."""
-            if self.transport.is_closing():
-                return
-            n_bytes = len(self.conn.reader.buffer) + self._fragments + self._n_queued
-            leaver = unfinished.hold(self, n_bytes)
-            while isinstance(leaver, BoundedSocket):
-                leaver._give_up()
-                leaver = unfinished.hold(leaver, 0)
+    def _give_up(self) -> None:
+        """Close, and forget what has come."""
+        if self.handshake_complete and not self.close_sent:
+            self.conn.send_close(CLOSE_OVERLOADED, "overloaded")
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": CLOSE_OVERLOADED})
+        self.transport.close()
+        self.conn.reader.buffer.clear()
+        self.frames, self._fragments = [], 0
 
-        def _give_up(self) -> None:
-            """Close, and forget what has come."""
-            if self.handshake_complete and not self.close_sent:
-                self.conn.send_close(CLOSE_OVERLOADED, "overloaded")
-                self.transport.write(b"".join(self.conn.data_to_send()))
-                self.close_sent = True
-                self.queue.put_nowait({"type": "websocket.disconnect", "code": CLOSE_OVERLOADED})
-            self.transport.close()
-            self.conn.reader.buffer.clear()
-            self.frames, self._fragments = [], 0
 
-    return BoundedSocket
+def bounded_socket(
+    write_timeout_s: float, max_unfinished_bytes: int = 32 << 20
+) -> type[BoundedSocket]:
+    """The protocol of one service: its sockets together keep little of what has not come whole."""
+    bounds = {
+        "write_timeout_s": write_timeout_s,
+        "unfinished": Unfinished[BoundedSocket](max_unfinished_bytes),
+    }
+    return type(BoundedSocket.__name__, (BoundedSocket,), bounds)
 
 
 def handshake_problem(head: bytes) -> Problem | None:

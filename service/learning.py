@@ -2,7 +2,7 @@
 
 from models.classifiers.table import Order
 from service.collecting import Collecting, owner_of, signature_of
-from service.collections.classifiers import Kept, NewVersion, about
+from service.collections.classifiers import Kept, NewVersion, Version, about
 from service.collections.fitting import Fit
 from service.collections.gathering import gather, plan
 from service.collections.records import Collection
@@ -47,13 +47,17 @@ def keep(
     taught: Taught,
     fit: Fit,
     job: str | None = None,
-) -> Kept:
-    """The classifier with its new version, on the disk; of a job there is one alone."""
+) -> tuple[Kept, Version]:
+    """The classifier, and its new version, on the disk; of a job there is one alone.
+
+    Another version may answer by then: that of somebody who has taught the same name meanwhile.
+    """
     owner, classifiers = owner_of(caller, asked.name), collected.store.classifiers
     told = about(fit, asked.model_dump(mode="json"), taught.warnings)
     new = NewVersion(asked.collection, told, fit.file, job)
-    classifiers.add(owner, asked.name, new, signature_of(caller))
-    return classifiers.get(owner, asked.name)
+    number = classifiers.add(owner, asked.name, new, signature_of(caller))
+    kept = classifiers.get(owner, asked.name)
+    return kept, kept.version(number)
 
 
 def check_free(shared: Context, name: str) -> None:

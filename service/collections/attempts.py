@@ -50,7 +50,8 @@ class Attempts:
                 ended(connection, row, "cancelled", None, now, kept_s, put)
                 return None
             if row.tries >= MAX_TRIES:
-                reason = f"{MAX_TRIES} workers died one after the other of file {row.n_done}."
+                of = f"file {row.n_done}" if row.n_files else "this job"
+                reason = f"{MAX_TRIES} workers died one after the other of {of}."
                 ended(connection, row, "failed", _error("internal", reason), now, kept_s, put)
                 return None
             change(

@@ -88,10 +88,13 @@ class Database:
     def delete_all(self, table: Table, condition: ColumnElement[bool]) -> int:
         """Delete the rows of a table for which a condition holds, some at a time; how many."""
         some = select(table.c.id).where(condition).limit(BATCH).scalar_subquery()
+        # A row that somebody changes while it is waited for is looked at again by PostgreSQL, but
+        # by the outer condition alone
+        gone = delete(table).where(table.c.id.in_(some), condition)
         n_deleted, n_last = 0, BATCH
         while n_last == BATCH:
             with self.write() as connection:
-                n_last = connection.execute(delete(table).where(table.c.id.in_(some))).rowcount
+                n_last = connection.execute(gone).rowcount
             n_deleted += n_last
         return n_deleted
 

@@ -119,7 +119,9 @@ class Reembedding:
         with self._database.write() as connection:
             _check_goes_on(connection, move)
             mine = (items.c.id == item.key) & (items.c.collection == move.old.key)
-            if connection.execute(select(items.c.id).where(mine)).first() is None:
+            # As its windows will hang on it: whoever deletes it at this moment is waited for
+            there = select(items.c.id).where(mine).with_for_update(read=True, key_share=True)
+            if connection.execute(there).first() is None:
                 return
             again = (windows.c.item == item.key) & (windows.c.collection == move.new.key)
             connection.execute(delete(windows).where(again))
@@ -132,8 +134,8 @@ class Reembedding:
             CollectionNotFound: the move has been finished, or given up, by somebody else.
         """
         with self._database.write() as connection:
+            old = locked(connection, move.old.key)  # first, as whoever begins a move does
             _check_goes_on(connection, move)
-            old = locked(connection, move.old.key)
             if _count(connection, move):
                 return None
             _hand_over(connection, replace(move, old=old))

@@ -110,7 +110,9 @@ class Register:
             CollectionNotFound: the owner has none.
         """
         with self._database.write() as connection:
-            row = connection.execute(_named(owner, name)).one_or_none()
+            named = _named(owner, name).with_for_update()
+            # A move that ends while it is waited for gives the name to another row: look again
+            row = connection.execute(named).first() or connection.execute(named).first()
             if row is None:
                 raise CollectionNotFound(f"There is no collection {name!r}.")
             marked = update(collections).where(collections.c.id == row.id)

@@ -138,8 +138,8 @@ class Doing:
         collected, collection = await self._collection(asked.collection)
         with teaching.places.slot():
             taught, fit = await learn(share, collected, teaching, collection, asked)
-        kept = await in_thread(partial(keep, collected, self._caller, asked, taught, fit, job.id))
-        version = next(one for one in kept.versions if one.number == kept.active)
+        work = partial(keep, collected, self._caller, asked, taught, fit, job.id)
+        kept, version = await in_thread(work)
         told: dict[str, Any] = VersionAnswer.told(kept, version).model_dump(mode="json")
         return told
 

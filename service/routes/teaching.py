@@ -113,9 +113,9 @@ async def teach_classifier(
     with teaching.places.slot():
         work = learn(request.state.share, collected, teaching, collection, asked)
         taught, fit = await while_connected(request, work)
-        kept = await in_thread(keep, collected, request.state.caller, asked, taught, fit)
+        caller = request.state.caller
+        kept, version = await in_thread(keep, collected, caller, asked, taught, fit)
     total_s = monotonic() - started
-    version = kept.version()
     log.info(
         "classifier taught",
         head=kept.name,

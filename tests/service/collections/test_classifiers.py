@@ -6,14 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.classifier import Classifier
+from service.collecting import Collecting
 from service.collections import classifiers as module
 from service.collections.classifiers import ClassifierNotFound, NewVersion, VersionInUse
+from service.collections.fitting import Fit
 from service.collections.records import QuotaExceeded
+from service.collections.search import Searcher
 from service.collections.store import Store
+from service.collections.teaching import Lesson, table_of
 from service.exceptions import ServiceError
+from service.formats.teaching_requests import TeachRequest
+from service.learning import keep
 from service.teaching import TaughtClassifiers
+from service.traffic.quotas import Caller
 from tests.heads import write_head
-from tests.service.collections.conftest import Reopen
+from tests.service.collections.conftest import QUOTA, Reopen
+from tests.service.collections.lessons import all_labelled, windows
 
 
 def new(content: bytes = b"file", **about: object) -> NewVersion:
@@ -113,6 +122,19 @@ def test_those_who_teach_at_once_each_get_a_version(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert sorted(numbers) == [1, 2, 3, 4]
+
+
+def test_a_job_that_is_begun_again_tells_its_own_version(store: Store, tmp_path: Path) -> None:
+    collected = Collecting(store, Searcher(store), QUOTA)
+    file = write_head(tmp_path / "frogs.onnx")
+    fit = Fit(file.read_bytes(), Classifier.open(file).card, (), 1.0)
+    taught = table_of(windows(), all_labelled(), Lesson(), "pond")
+    asked = TeachRequest(name="frogs", collection="pond")
+
+    def told(job: str | None) -> int:
+        return keep(collected, Caller("ann"), asked, taught, fit, job)[1].number
+
+    assert [told("one"), told("two"), told("one"), told(None)] == [1, 2, 1, 3]
 
 
 def test_the_version_that_answers_is_opened_once_and_changes_at_once(

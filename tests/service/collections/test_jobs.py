@@ -143,6 +143,19 @@ def test_a_file_that_kills_its_workers_ends_its_job(timed: Store, puts: Puts, cl
     assert lines(timed, name) == b"zero\n"
 
 
+def test_work_without_files_that_kills_its_workers_ends_its_job(
+    timed: Store, puts: Puts, clock: Clock
+) -> None:
+    name = submitted(timed, puts, 0).id
+    for _ in range(5):
+        begun(timed, puts, name)
+        clock.now += LAPSE_S
+    assert timed.attempts.begin(name, LAPSE_S, KEPT_S, puts) is None
+    error = timed.jobs.get("ann", name).error
+    assert error is not None
+    assert error["message"] == "5 workers died one after the other of this job."
+
+
 def test_a_worker_that_leaves_costs_no_try(timed: Store, puts: Puts) -> None:
     name = submitted(timed, puts).id
     for _ in range(10):

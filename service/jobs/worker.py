@@ -29,6 +29,7 @@ from service.uploads.spool import Spooled, nameless, write_whole
 
 BEAT_S = 2.0  # or a third of the lapse, where that is less
 LATER_S = 5.0  # where a service is too busy to say when
+TELLERS = 8  # ends of jobs that a process tells at once: who is told may be slow
 PASSING = (429, 503, 507)  # statuses of what passes by itself
 
 log = structlog.get_logger()
@@ -46,9 +47,15 @@ class Worker:
     async def run(self, n_at_once: int) -> None:
         """Work until cancelled; a queue that cannot be reached is tried again."""
         self._shared.metrics.job_places.set(n_at_once)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._steps("run", n_at_once))
+            group.create_task(self._steps("tell", TELLERS))
+
+    async def _steps(self, kind: Step, n_at_once: int) -> None:
+        """Do steps of a kind."""
         while True:
             try:
-                await self._queueing.queue.work(self._handle, n_at_once)
+                await self._queueing.queue.work(kind, self._handle, n_at_once)
             except Exception as error:
                 log.error("the queue of jobs fails", exc_info=error)
             await asyncio.sleep(LATER_S)

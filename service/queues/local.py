@@ -4,6 +4,7 @@ A step is leased: the worker renews the lease while it works, and after kill -9 
 """
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,8 @@ from service.queues.queue import Again, Handle
 from service.threads import in_thread
 
 FOLDER = "queue"  # in that of the store
-POLL_S = 0.25  # for steps that other processes have put
+LINES: Mapping[Step, str] = {"run": "jobs", "tell": "tells"}  # their names in the file
+POLL_S: Mapping[Step, float] = {"run": 0.25, "tell": 1.0}  # for what other processes have put
 ERROR_S = 5.0  # after a failure that is none of a job's
 ENDLESS = 2**31 - 2  # tries: when to give up is told by the job
 KEPT_S = 60.0  # what was done
@@ -50,12 +52,15 @@ class LocalQueue:
     def __init__(self, folder: Path, lapse_s: float) -> None:
         self._lapse_s = lapse_s
         try:
-            self._queue: SimpleQueue[Message] = SimpleQueue(
-                str(folder / FOLDER),
-                "jobs",
-                delivery=DeliveryPolicy(lease_seconds=lapse_s, max_retries=ENDLESS),
-                durability=DurabilityMode.DURABLE,
-            )
+            self._lines: dict[Step, SimpleQueue[Message]] = {
+                kind: SimpleQueue(
+                    str(folder / FOLDER),
+                    name,
+                    delivery=DeliveryPolicy(lease_seconds=lapse_s, max_retries=ENDLESS),
+                    durability=DurabilityMode.DURABLE,
+                )
+                for kind, name in LINES.items()
+            }
         except (LocalQueueError, OSError) as error:
             raise StoreUnavailable(f"The queue of jobs cannot be opened: {error}.") from error
 
@@ -66,35 +71,44 @@ class LocalQueue:
         waits for that; where it does not end well there is no such job, and nothing to do.
         """
         try:
-            self._queue.put({"step": step, "job": job})
+            self._lines[step].put({"step": step, "job": job})
         except LocalQueueError as error:
             log.error("the queue takes nothing", reason=str(error))
             raise StoreBusy("The queue of jobs cannot take more now.") from error
 
     def is_empty(self) -> bool:
         """Whether nothing waits and nothing is in hand."""
-        stats = self._queue.stats()
-        return not stats["ready"] and not stats["processing"]
+        stats = [line.stats() for line in self._lines.values()]
+        return not any(one["ready"] or one["processing"] for one in stats)
 
-    async def work(self, handle: Handle, n_at_once: int) -> None:
-        """Do steps, so many at once, until cancelled."""
-        places = asyncio.Semaphore(n_at_once)
+    async def work(self, kind: Step, handle: Handle, n_at_once: int) -> None:
+        """Do steps of a kind, so many at once, until cancelled."""
+        places, line = asyncio.Semaphore(n_at_once), _Line(self._lines[kind], kind, self._lapse_s)
         async with asyncio.TaskGroup() as group:
             while True:
                 await places.acquire()
-                taken = await self._next()
-                step = group.create_task(self._do(taken, handle))
+                taken = await line.next()
+                step = group.create_task(line.do(taken, handle))
                 step.add_done_callback(lambda _: places.release())
 
     def close(self) -> None:
         """Let go of the file."""
-        with suppress(LocalQueueError):
-            self._queue.purge(KEPT_S)
-        self._queue.close()
+        for line in self._lines.values():
+            with suppress(LocalQueueError):
+                line.purge(KEPT_S)
+            line.close()
 
-    async def _next(self) -> Job[Message]:
+
+class _Line:
+    """Steps of one kind, in the hands of a worker."""
+
+    def __init__(self, queue: SimpleQueue[Message], kind: Step, lapse_s: float) -> None:
+        self._queue, self._kind, self._lapse_s = queue, kind, lapse_s
+
+    async def next(self) -> Job[Message]:
+        """The next step, once there is one."""
         while True:
-            wait_s = POLL_S
+            wait_s = POLL_S[self._kind]
             try:
                 return await in_thread(self._queue.get_nowait)
             except Empty:
@@ -104,7 +118,8 @@ class LocalQueue:
                 wait_s = ERROR_S
             await asyncio.sleep(wait_s)
 
-    async def _do(self, taken: Job[Message], handle: Handle) -> None:
+    async def do(self, taken: Job[Message], handle: Handle) -> None:
+        """Do a step, or have it done again."""
         renewing = asyncio.create_task(self._renew(taken))
         try:
             await handle(cast(Step, taken.data["step"]), taken.data["job"])

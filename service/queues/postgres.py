@@ -6,6 +6,7 @@ them had in hand that has not said so for long enough is given to another.
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Any, cast
 
 import structlog
@@ -26,7 +27,7 @@ from service.collections.job_records import Step
 from service.collections.records import StoreBusy
 from service.queues.queue import Again, Handle
 
-QUEUE = "viola"
+LINES: Mapping[Step, str] = {"run": "viola", "tell": "viola-tell"}  # names of their queues
 TASK = "viola:step"
 POLL_S = 5.0  # where a notification was lost
 ERROR_S = 5.0  # after a failure that is none of a job's
@@ -64,15 +65,15 @@ class PostgresQueue:
     def put(self, connection: Connection, step: Step, job: str) -> None:
         """Add a step at the end, in the same transaction."""
         theirs = connection.connection.driver_connection
-        deferrer = self._putting.configure_task(TASK, queue=QUEUE, connection=theirs)
+        deferrer = self._putting.configure_task(TASK, queue=LINES[step], connection=theirs)
         try:
             deferrer.defer(step=step, job=job)
         except ConnectorException as error:
             raise StoreBusy("The queue of jobs cannot take more now.") from error
 
-    async def work(self, handle: Handle, n_at_once: int) -> None:
-        """Do steps, so many at once, until cancelled; where the database hangs that ends it too."""
-        working = asyncio.create_task(self._work(handle, n_at_once))
+    async def work(self, kind: Step, handle: Handle, n_at_once: int) -> None:
+        """Do steps of a kind, so many at once, until cancelled, though the database hangs."""
+        working = asyncio.create_task(self._work(LINES[kind], handle, n_at_once))
         try:
             await asyncio.shield(working)
         finally:
@@ -82,21 +83,21 @@ class PostgresQueue:
             if not working.cancelled():
                 working.exception()  # told already, or of no interest any more
 
-    async def _work(self, handle: Handle, n_at_once: int) -> None:
+    async def _work(self, line: str, handle: Handle, n_at_once: int) -> None:
         connector = PsycopgConnector(
             conninfo=self._address, min_size=1, max_size=CONNECTIONS + n_at_once
         )
         app = App(connector=connector)
 
-        @app.task(name=TASK, queue=QUEUE, retry=_AsTold())
+        @app.task(name=TASK, queue=line, retry=_AsTold())
         async def do(step: str, job: str) -> None:
             await handle(cast(Step, step), job)
 
         async with app.open_async():
-            rescuing = asyncio.create_task(self._rescue(app))
+            rescuing = asyncio.create_task(self._rescue(app, line))
             try:
                 await app.run_worker_async(
-                    queues=[QUEUE],
+                    queues=[line],
                     concurrency=n_at_once,
                     fetch_job_polling_interval=POLL_S,
                     update_heartbeat_interval=self._lapse_s / 3,
@@ -111,12 +112,14 @@ class PostgresQueue:
     def close(self) -> None:
         """Nothing is open."""
 
-    async def _rescue(self, app: App) -> None:
+    async def _rescue(self, app: App, line: str) -> None:
         """Give to others what workers had in hand that have not been heard of."""
         manager: Any = app.job_manager
         while True:
             try:
-                for job in await manager.get_stalled_jobs(seconds_since_heartbeat=self._lapse_s):
+                for job in await manager.get_stalled_jobs(
+                    queue=line, seconds_since_heartbeat=self._lapse_s
+                ):
                     log.warning("step taken from a silent worker", job=job.task_kwargs.get("job"))
                     await manager.retry_job(job)
             except Exception as error:

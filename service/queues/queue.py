@@ -1,8 +1,9 @@
 """What the jobs want of a queue; two libraries give it, each for one kind of database.
 
-A queue hands a step to one worker at a time, in the order in which steps were put, and again if the
-worker has not come to its end: at least once. That a job's effects are there once is seen to by its
-row in the store (`service/collections/jobs.py`).
+A queue hands a step to one worker at a time, in the order in which steps of its kind were put, and
+again if the worker has not come to its end: at least once. Each kind has a line of its own: whoever
+is to be told of the end of a job does not wait for the jobs that were submitted before. That a
+job's effects are there once is seen to by its row in the store (`service/collections/jobs.py`).
 """
 
 from collections.abc import Awaitable, Callable
@@ -30,8 +31,8 @@ class Queue(Protocol):
     def put(self, connection: Connection, step: Step, job: str) -> None:
         """Add a step at the end; it is there if the connection's transaction ends well."""
 
-    async def work(self, handle: Handle, n_at_once: int) -> None:
-        """Do steps, so many at once, until cancelled; what is in hand then is done again."""
+    async def work(self, kind: Step, handle: Handle, n_at_once: int) -> None:
+        """Do steps of a kind, so many at once, until cancelled; what is in hand is done again."""
 
     def close(self) -> None:
         """Let go of the disk."""

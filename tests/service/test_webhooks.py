@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from service.collecting import Collecting
-from service.collections.job_records import NewJob
+from service.collections.job_records import NewJob, Step
 from service.jobs import webhooks
 from service.problems import Problem
 from service.queueing import Queueing
@@ -121,6 +121,20 @@ def test_who_answers_a_byte_at_a_time_keeps_no_worker(
         dripping.join()
 
 
+def test_who_does_not_answer_takes_no_place_of_a_job(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "TIMEOUT_S", 120.0)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        origin = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with serve(data=tmp_path, webhook_origins=(origin,), job_workers=1) as client:
+            silent = submit(client, SOUND, embed={}, webhook={"url": origin, "secret": SECRET})
+            line, _ = listening.accept()
+            with line:
+                assert ended(client, submit(client, SOUND, embed={}))["state"] == "done"
+                assert ended(client, silent)["webhook"] == "pending"
+
+
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"])
 def test_what_does_not_speak_http_has_not_taken_it(answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -210,14 +224,15 @@ def test_a_queue_that_was_lost_is_filled_with_ends_that_nobody_was_told_of(tmp_p
     async def handle(step: str, job: str) -> None:
         done.append((step, job))
 
-    async def work() -> None:
-        working = asyncio.create_task(queueing.queue.work(handle, 1))
-        while len(done) < 2:
+    async def work(kind: Step, n_done: int) -> None:
+        working = asyncio.create_task(queueing.queue.work(kind, handle, 1))
+        while len(done) < n_done:
             await asyncio.sleep(0.05)
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
 
-    asyncio.run(asyncio.wait_for(work(), 120))
+    asyncio.run(asyncio.wait_for(work("run", 1), 120))
+    asyncio.run(asyncio.wait_for(work("tell", 2), 120))
     queueing.queue.close()
     store.close()
     assert done == [("run", waiting.id), ("tell", over.id)]

@@ -57,15 +57,17 @@ def open_queue(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Ite
         queue.close()
 
 
-def put(database: Database, queue: Queue, *names: str) -> None:
+def put(database: Database, queue: Queue, *names: str, kind: Step = "run") -> None:
     for name in names:
         with database.write() as connection:
-            queue.put(connection, "run", name)
+            queue.put(connection, kind, name)
 
 
-async def worked(work: Handle, is_over: Callable[[], bool], *queues: Queue) -> None:
-    """Let each queue's worker do steps until it is over."""
-    working = [asyncio.create_task(queue.work(work, 1)) for queue in queues]
+async def worked(
+    work: Handle, is_over: Callable[[], bool], *queues: Queue, kind: Step = "run"
+) -> None:
+    """Let each queue's worker do steps of a kind until it is over."""
+    working = [asyncio.create_task(queue.work(kind, work, 1)) for queue in queues]
     try:
         async with asyncio.timeout(90):
             while not is_over():
@@ -87,6 +89,20 @@ def test_steps_are_done_in_their_order(database: Database, open_queue: Open) -> 
 
     asyncio.run(worked(work, lambda: len(begun) == 12, open_queue()))
     assert begun == [("run", name) for name in names]
+
+
+def test_ends_are_told_whatever_work_was_put_before(database: Database, open_queue: Open) -> None:
+    put(database, open_queue(), "a", "b")
+    put(database, open_queue(), "c", kind="tell")
+    done: list[tuple[str, str]] = []
+
+    async def work(step: str, job: str) -> None:
+        done.append((step, job))
+
+    asyncio.run(worked(work, lambda: bool(done), open_queue(), kind="tell"))
+    assert done == [("tell", "c")]
+    asyncio.run(worked(work, lambda: len(done) == 3, open_queue()))
+    assert done[1:] == [("run", "a"), ("run", "b")]
 
 
 def test_each_step_is_done_by_one_of_two_workers(database: Database, open_queue: Open) -> None:
@@ -135,7 +151,7 @@ def test_what_a_silent_worker_had_goes_to_another(
     put(database, queue, "a")
     if kind == "sqlite":
         assert isinstance(queue, LocalQueue)
-        queue._queue.get_nowait()  # and then it is not heard of
+        queue._lines["run"].get_nowait()  # and then it is not heard of
     else:
         with database.write() as connection:
             beat = (
@@ -174,7 +190,7 @@ def test_a_worker_ends_though_its_postgresql_hangs() -> None:
         async def do(step: Step, job: str) -> None:
             raise AssertionError(step, job)
 
-        working = asyncio.create_task(queue.work(do, 1))
+        working = asyncio.create_task(queue.work("run", do, 1))
         await asyncio.sleep(1.0)
         with server.frozen():
             await asyncio.sleep(1.0)

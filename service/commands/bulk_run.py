@@ -24,10 +24,12 @@ def run_on_ray(job: Job, files: list[str], out: str, address: str, *, force: boo
         typer.Exit: always where the exit code is not 0.
     """
     with ending_the_command():
-        from service.commands.run_folder import Progress
+        from service.commands.run_folder import Progress, check_replaceable
 
         target = out if is_url(out) else Path(out)
         _check(files, target, force=force)
+        if isinstance(target, Path):
+            check_replaceable(target)
         progress = Progress(target)
         with progress.alone():
             space_id = work(job, files, progress, address)

@@ -83,6 +83,8 @@ class Progress:
         given = asdict(job) | {"space_id": space_id, "sources": _absolute(sources)}
         if self.note.is_file():
             self._check(given, json.loads(self.note.read_text("utf-8")))
+            if not self.parts.is_dir():  # killed when they had become the output: nothing is done
+                shutil.rmtree(self.checkpoint, ignore_errors=True)
             return True
         for left in (self.checkpoint, self.parts):  # of a run that was killed before its note
             shutil.rmtree(left, ignore_errors=True)
@@ -111,6 +113,9 @@ class Progress:
 
     def forget(self) -> None:
         """Remove the folder: nothing is left to do."""
+        # First, so that whoever is killed in the middle leaves nothing to go on with: some of the
+        # results would be gone, and still noted as done
+        self.note.unlink(missing_ok=True)
         shutil.rmtree(self.folder)
 
     def n_groups(self) -> int:
@@ -161,9 +166,27 @@ class Progress:
             errors = pq.read_table(part, columns=["error"])["error"]
             n_files, n_failed = n_files + len(errors), n_failed + len(errors) - errors.null_count
             publish(part, part)  # its content has reached the disk
+        check_replaceable(out)
         shutil.rmtree(out, ignore_errors=True)
         os.replace(self.parts, out)
         return n_files, n_failed
+
+
+def check_replaceable(out: Path) -> None:
+    """Refuse a folder in whose place a table is to be, if it holds anything but tables.
+
+    Raises:
+        TableError: it does.
+    """
+    if out.is_dir() and (others := [one.name for one in out.iterdir() if not _is_part(one)]):
+        raise TableError(
+            f"{out} holds {min(others)!r}, and the output would replace the whole folder; only one "
+            "that holds nothing but files of .parquet is replaced: choose another --out"
+        )
+
+
+def _is_part(path: Path) -> bool:
+    return path.suffix == MANIFEST_SUFFIX and path.is_file()
 
 
 def _groups(head: list[str], rest: Iterator[str], size: int) -> Iterator[list[str]]:

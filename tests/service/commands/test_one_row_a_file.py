@@ -254,6 +254,52 @@ def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
         Progress(tmp_path / "missing" / "out").alone().__enter__()
 
 
+def test_a_run_that_is_killed_while_its_folder_goes_is_not_gone_on_with(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress = begun(tmp_path / "out.parquet", [str(folder)])
+    for left in (progress.parts, progress.checkpoint):
+        left.mkdir()
+        (left / "0.parquet").touch()
+
+    def killed(path: Path) -> None:
+        (progress.parts / "0.parquet").unlink()  # and its file is noted as done
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("service.commands.run_folder.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        progress.forget()
+    monkeypatch.undo()
+    assert not Progress(progress.out).begin(JOB, "space", [str(folder)], 1)
+    assert not progress.checkpoint.exists()
+
+
+def test_a_run_that_is_killed_when_its_parts_are_the_output_begins_anew(
+    folder: Path, tmp_path: Path
+) -> None:
+    progress = begun(tmp_path / "out", [str(folder)])
+    progress.parts.mkdir()
+    progress.checkpoint.mkdir()
+    progress.parts.rename(progress.out)
+    assert Progress(progress.out).begin(JOB, "space", [str(folder)], 1)
+    assert not progress.checkpoint.exists()
+
+
+def test_a_folder_that_holds_anything_but_tables_is_not_replaced(
+    folder: Path, tmp_path: Path
+) -> None:
+    refused = embed(folder, "-o", folder, "--ray", "local", "--force")
+    assert refused.exit_code == 2
+    assert "would replace the whole folder" in refused.output.replace("\n", " ")
+    progress = begun(tmp_path / "out", [str(folder)])
+    progress.parts.mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").touch()  # while the run went on
+    with pytest.raises(TableError, match=r"holds 'notes\.txt'"):
+        progress.finish()
+    assert progress.note.is_file()
+
+
 @pytest.mark.parametrize("name", ["out.parquet", "out"])
 def test_the_parts_become_the_output(folder: Path, tmp_path: Path, name: str) -> None:
     progress = begun(tmp_path / name, [str(folder)])

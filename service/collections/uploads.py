@@ -125,8 +125,10 @@ def give_to_job(connection: Connection, owner: str, names: Sequence[str], job: i
         UploadNotFound: one of them is not there.
         UploadConflict: one of them is not whole, or another job has it.
     """
+    # Locked in one order, as two jobs may name the same ones in different orders
+    rows = {name: _named(connection, owner, name, for_update=True) for name in sorted(names)}
     for place, name in enumerate(names):
-        row = _named(connection, owner, name, for_update=True)
+        row = rows[name]
         if row.job is not None:
             raise UploadConflict(f"A job has the upload {name!r} already.")
         if row.n_received != row.n_bytes:

@@ -78,6 +78,24 @@ def test_an_upload_that_a_job_takes_when_it_expires_is_the_jobs(shared: Store) -
     assert shared.uploads.of_job(job.key, 0) is not None
 
 
+def test_two_jobs_that_name_the_same_uploads_in_other_orders_do_not_wait_for_each_other(
+    shared: Store,
+) -> None:
+    made = (shared.uploads.create("ann", 0, None, most_bytes=9, kept_s=60.0) for _ in range(2))
+    first, last = sorted(upload.id for upload in made)
+    rows = select(schema.uploads.c.id).with_for_update()
+    new = NewJob("ann", "", "embed", {}, (last, first))
+    with ThreadPoolExecutor() as pool:
+        with shared.database.write() as connection:  # as a job has them that names `first` first
+            connection.execute(rows.where(schema.uploads.c.name == first))
+            submitting = pool.submit(shared.jobs.submit, new, 9, lambda *step: None)
+            wait_for_locks(shared, 1)
+            connection.execute(rows.where(schema.uploads.c.name == last))
+        job, _ = submitting.result()
+    found = [shared.uploads.of_job(job.key, place) for place in range(2)]
+    assert [upload.id for upload in found if upload is not None] == [last, first]
+
+
 def test_new_vectors_of_an_item_that_is_being_deleted_are_left_out(
     shared: Store, kept: Collection
 ) -> None:

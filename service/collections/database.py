@@ -7,6 +7,7 @@ commit, as PostgreSQL does by itself.
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sqlalchemy import (
     create_engine,
     delete,
     event,
+    literal,
     select,
     text,
 )
@@ -28,12 +30,14 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from service.collections.records import StoreBusy, StoreError, StoreFull, StoreUnavailable
+from service.collections.space import Space
 
 FILE = "viola.sqlite"
 MIGRATIONS = "service.collections:migrations"
 WAIT_S = 20.0  # for others who write
 CONNECTIONS = 8  # kept; as many again where there is much to do
 BATCH = 200  # rows that are deleted in one transaction: others may write between
+BATCH_BYTES = 16 << 20  # that they hold; one more that is larger goes as a whole
 # A PostgreSQL whose machine is gone is known as gone; values of the address itself win
 ANSWERING = {
     "connect_timeout": 5,
@@ -70,6 +74,7 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self._reading = engine
         self._writing = engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+        self._space = Space(self._outside) if engine.dialect.name == "sqlite" else None
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -87,32 +92,56 @@ class Database:
 
     def delete_all(self, table: Table, condition: ColumnElement[bool]) -> int:
         """Delete the rows of a table for which a condition holds, some at a time; how many."""
-        some = select(table.c.id).where(condition).limit(BATCH).scalar_subquery()
-        # A row that somebody changes while it is waited for is looked at again by PostgreSQL, but
-        # by the outer condition alone
-        gone = delete(table).where(table.c.id.in_(some), condition)
-        n_deleted, n_last = 0, BATCH
-        while n_last == BATCH:
+        n_deleted = 0
+        while True:
             with self.write() as connection:
-                n_last = connection.execute(gone).rowcount
-            n_deleted += n_last
-        return n_deleted
+                keys = some_to_delete(connection, table, condition)
+                if not keys:
+                    return n_deleted
+                # A row that somebody changes while it is waited for is looked at again by
+                # PostgreSQL, but by the outer condition alone
+                gone = delete(table).where(table.c.id.in_(keys), condition)
+                n_deleted += connection.execute(gone).rowcount
+            self.empty_log()
+
+    def empty_log(self) -> None:
+        """Empty SQLite's log, if nobody has to be waited for: else it grows by all that goes."""
+        if self._space is not None:
+            self._space.empty_log()
 
     def give_back_space(self) -> None:
-        """Let the disk have what deleted rows took; where that fails now, at another time."""
-        if self._reading.dialect.name != "sqlite":
-            return  # PostgreSQL's autovacuum does so
-        try:
-            with _translated(), self._reading.connect() as connection:
-                raw: Any = connection.connection.dbapi_connection
-                raw.execute("PRAGMA incremental_vacuum").fetchall()
-                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except StoreError as error:  # the rows are gone all the same
-            log.warning("space not given back", reason=str(error))
+        """Let the disk have what deleted rows took, without keeping anybody waiting.
+
+        PostgreSQL's autovacuum does so by itself.
+        """
+        if self._space is not None:
+            self._space.give_back()
 
     def close(self) -> None:
         """Let go of all connections."""
+        if self._space is not None:
+            self._space.close()
         self._reading.dispose()
+
+    @contextmanager
+    def _outside(self) -> Iterator[Any]:
+        """A connection of the database's own kind, outside any transaction."""
+        with _translated(), self._reading.connect() as connection:
+            yield connection.connection.dbapi_connection
+
+
+def some_to_delete(
+    connection: Connection, table: Table, condition: ColumnElement[bool]
+) -> list[int]:
+    """The keys of rows for which a condition holds: as many as one transaction may delete.
+
+    Items weigh what they hold: others would wait long for the end of the audio of many.
+    """
+    n_bytes = table.c.n_bytes if "n_bytes" in table.c else literal(0)
+    query = select(table.c.id, n_bytes).where(condition).order_by(table.c.id).limit(BATCH)
+    rows = connection.execute(query).all()
+    before = accumulate((row[1] for row in rows), initial=0)
+    return [row.id for row, n in zip(rows, before, strict=False) if n < BATCH_BYTES]
 
 
 def open_sqlite(folder: Path) -> Database:

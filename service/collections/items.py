@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select
 
 from models.sources import normal
-from service.collections.database import BATCH, Database
+from service.collections.database import Database, some_to_delete
 from service.collections.filters import EVERYTHING, Filter, matching, stored
 from service.collections.records import (
     Added,
@@ -154,20 +154,22 @@ class Items:
 
     def delete_matching(self, collection: Collection, filter: Filter) -> int:
         """Delete all items for which the filter holds; how many there were."""
-        n_deleted, n_last = 0, BATCH
-        while n_last == BATCH:
+        n_deleted, n_last = 0, 1
+        while n_last:
             with self._database.write() as connection:
                 locked(connection, collection.key)
                 n_last = self._delete_some(connection, collection, filter)
             n_deleted += n_last
             if n_last:
                 self._forget(collection.key)
+                self._database.empty_log()
         if n_deleted:
             self._database.give_back_space()
         return n_deleted
 
     def _delete_some(self, connection: Connection, collection: Collection, filter: Filter) -> int:
-        keys = connection.execute(matching(collection, filter).limit(BATCH)).scalars().all()
+        found = items.c.id.in_(matching(collection, filter))
+        keys = some_to_delete(connection, items, found)
         if not keys:
             return 0
         sums = select(func.sum(items.c.n_windows), func.sum(items.c.n_bytes))

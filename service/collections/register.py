@@ -121,12 +121,17 @@ class Register:
         self.empty(row.id)
 
     def finish_deletions(self) -> int:
-        """Delete what is left of collections whose deletion was cut short; how many there were."""
+        """Delete what is left of collections whose deletion was cut short; how many there were.
+
+        What other deletions have left in SQLite's file and log goes too.
+        """
         query = select(collections.c.id).where(collections.c.is_deleted)
         with self._database.read() as connection:
             left = connection.execute(query).scalars().all()
         for key in left:
             self.empty(key)
+        if not left:
+            self._database.give_back_space()
         return len(left)
 
     def empty(self, key: int) -> None:

@@ -319,7 +319,7 @@ def test_deleting_leaves_nothing(store: Store, collection: Collection, way: str)
 def test_many_items_are_deleted_in_several_steps(
     store: Store, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.collections.items.BATCH", 20)
+    monkeypatch.setattr("service.collections.database.BATCH", 20)
     store.items.add(collection, [new_item(i, 1) for i in range(45)], QUOTA)
     kept = Filter(created_from=0.0)
     assert store.items.delete_matching(collection, kept) == 45

@@ -61,6 +61,8 @@ def choose(
         seed: of what is drawn.
     """
     n = min(n, len(margin))
+    if not n:
+        return np.empty(0, np.int64)
     if strategy == "margin":
         return np.argsort(margin, kind="stable")[:n].astype(np.int64)
     centres = labelled

@@ -154,7 +154,8 @@ class Register:
         n_present = connection.execute(query).scalar_one()
         if n_present >= quota.collections:
             raise QuotaExceeded(
-                f"There are {n_present} collections; at most {quota.collections} are allowed.",
+                f"There are {n_present} collections; at most {quota.collections} are allowed: "
+                "delete one first, or use one that is there.",
                 limit=quota.collections,
                 observed=n_present + 1,
                 unit="collections",

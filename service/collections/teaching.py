@@ -4,7 +4,7 @@ What nobody has said is never taken for a no, unless that is asked for. Letters:
 embedding dim, `K` labels.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -87,11 +87,12 @@ def table_of(
         TeachingError: nothing can be learnt from it.
     """
     verdicts = verdicts_on(windows, labels, names_to_learn(labels, lesson, name))
-    warnings = _left_out(verdicts)
+    warnings = [*_left_out(verdicts), *_about_names(verdicts.labels)]
     if lesson.task == "multi-class":
         rows, found, holds, known, more = _single(verdicts, lesson)
     else:
         rows, found, holds, known, more = _several(verdicts, lesson)
+    rows, found, holds, known, more = _without_rare((rows, found, holds, known, more), lesson)
     _check(found, holds, known, lesson, name)
     if len(rows) > MAX_WINDOWS:
         kept = _thinned(holds, lesson.seed)
@@ -195,6 +196,28 @@ def _several(verdicts: Verdicts, lesson: Lesson) -> _Rows:
     return rows, verdicts.labels, yes[rows], known, warnings
 
 
+def _without_rare(learnt: _Rows, lesson: Lesson) -> _Rows:
+    """Without the labels that have too few windows, if none was asked for and enough are left.
+
+    A collection has a few rare ones nearly always, and a slip of the pen is one more.
+    """
+    rows, labels, holds, known, warnings = learnt
+    counts = holds.sum(axis=0)
+    is_kept = counts >= MIN_WINDOWS
+    least = 2 if lesson.task == "multi-class" else 1
+    if lesson.labels is not None or is_kept.all() or is_kept.sum() < least:
+        return learnt
+    rare = [f"{label!r} {n}" for label, n in zip(labels, counts, strict=True) if n < MIN_WINDOWS]
+    warnings.append(
+        f"Left out for want of windows, of which a label needs {MIN_WINDOWS}: {_some(rare)}. Label "
+        "more of them."
+    )
+    holds, known = holds[:, is_kept], known[:, is_kept]
+    is_told = holds.any(axis=1) if lesson.task == "multi-class" else known.any(axis=1)
+    kept = tuple(label for label, is_one in zip(labels, is_kept, strict=True) if is_one)
+    return rows[is_told], kept, holds[is_told], known[is_told], warnings
+
+
 def _drawn(verdicts: Verdicts, n_most: int, seed: int) -> Integers:
     """So many windows of which nothing is said, or all."""
     silent = np.flatnonzero(~verdicts.is_heard)
@@ -263,6 +286,20 @@ def _left_out(verdicts: Verdicts) -> list[str]:
             "and are left out."
         )
     return sentences
+
+
+def _about_names(labels: Sequence[str]) -> list[str]:
+    """Labels that are written alike: most often one, to whoever wrote them."""
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        spellings["".join(c for c in label.casefold() if c not in " _-")].append(label)
+    alike = [" and ".join(map(repr, some)) for some in spellings.values() if len(some) > 1]
+    if not alike:
+        return []
+    return [
+        f"Labels that differ in capitals, spaces or dashes alone are different labels: "
+        f"{_some(alike)}. If they mean one sound, label it by one name."
+    ]
 
 
 def _about_twins(

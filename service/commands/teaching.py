@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from service.collections.teaching import Taught
 
 BY = "viola teach"
+N_SHOWN = 20  # labels with their windows, in a line
 
 
 def teach(
@@ -213,8 +214,10 @@ def _tell(name: str, number: int, taught: "Taught", fit: "Fit", onnx: Path | Non
         _say(f"warning: {warning}")
     for sentence in fit.sentences:
         _say(sentence)
-    counts = ", ".join(f"{label} {n}" for label, n in taught.table.counts.items())
-    _say(f"{name}, version {number}, taught by {len(taught.rows)} windows ({counts})")
+    counts = [f"{label} {n}" for label, n in taught.table.counts.items()]
+    if len(counts) > N_SHOWN:
+        counts[N_SHOWN:] = [f"and {len(counts) - N_SHOWN} labels more"]
+    _say(f"{name}, version {number}, taught by {len(taught.rows)} windows ({', '.join(counts)})")
     _say(
         f"next: curl -F file=@new.wav 'http://127.0.0.1:8000/v1/audio/classifications?head={name}'"
     )

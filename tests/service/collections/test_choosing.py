@@ -21,6 +21,12 @@ def circle() -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_of_nothing_nothing_is_chosen(strategy: choosing.Strategy) -> None:
+    none = np.empty((0, 2), np.float32)
+    assert not len(choose(strategy, 3, np.empty(0), none, none, 0))
+
+
 def test_margin_takes_the_least_certain(circle: np.ndarray) -> None:
     margin = np.random.default_rng(0).random(60)
     chosen = choose("margin", 5, margin, circle, circle[:3], 0)

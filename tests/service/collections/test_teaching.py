@@ -109,6 +109,30 @@ def test_few_windows_are_refused_and_few_recordings_are_told_of() -> None:
     assert "Few windows of few recordings: 'a' 8 of 2, 'b' 8 of 2" in warning
 
 
+@pytest.mark.parametrize("task", ["multi-class", "multi-label"])
+def test_labels_with_too_few_windows_are_left_out_unless_they_are_asked_for(task: str) -> None:
+    some = [says(0, "c"), says(1, "d", span=(0.0, 2.0))]
+    labels = [says(i, "ab"[i % 2]) for i in range(2, 12)] + some
+    labels += [says(i, "ba"[i % 2], "negative") for i in range(2, 12)]
+    lesson = Lesson(task)  # type: ignore[arg-type]
+    taught = table_of(windows(), labels, lesson, "pond")
+    assert taught.table.labels == ("a", "b")
+    assert taught.table.known.any(axis=1).all()
+    assert len(taught.rows) == 40  # none of those that are something else
+    assert any("Left out" in text and "'c' 4, 'd' 2" in text for text in taught.warnings)
+    with pytest.raises(TeachingError, match="'c' has 4 windows in 'pond'; at least 5"):
+        table_of(windows(), labels, replace(lesson, labels=("a", "b", "c")), "pond")
+
+
+def test_labels_that_are_written_alike_are_told_of() -> None:
+    labels = [says(i, ["Dog bark", "dog_bark", "rain"][i % 3]) for i in range(12)]
+    taught = table_of(windows(), labels, Lesson(), "pond")
+    assert taught.table.labels == ("Dog bark", "dog_bark", "rain")
+    (told,) = [text for text in taught.warnings if "different labels:" in text]
+    assert "'Dog bark' and 'dog_bark'" in told
+    assert "rain" not in told
+
+
 def test_a_single_recording_is_cut_so_that_it_can_be_held_out_and_that_is_said() -> None:
     long = windows()
     long.items[: 2 * PER] = 0  # one recording of 8 windows

@@ -1,13 +1,15 @@
 """Labels of recordings as files that people and editors of sound write: read and written here.
 
 A CSV of `file,start_s,end_s,label,verdict`, a label track of Audacity or a selection table of
-Raven. A CSV without times labels whole recordings; the last two formats know no verdicts, and what
-they hold is positive.
+Raven; of BirdNET, its CSV and its tables. A CSV without times labels whole recordings; what the
+other formats hold is positive. A point of a label track speaks of the windows around it.
 """
 
+import codecs
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +24,17 @@ from service.naming import MAX_LABEL, checked_label
 from service.untrusted import cell, text_of
 
 COLUMNS = ("file", "start_s", "end_s", "label", "verdict", "by", "created_at")
-FILE_COLUMNS = ("file", "item", "recording", "file_name")
+FILE_COLUMNS = ("file", "item", "recording", "file_name", "File")
+START_COLUMNS, END_COLUMNS = ("start_s", "Start (s)"), ("end_s", "End (s)")
+LABEL_COLUMNS = ("label", "Common name")
 RAVEN_LABELS = ("Label", "Annotation", "Species", "Common Name", "Tags", "Code")
 RAVEN_FILES = ("Begin File", "Begin Path", "File")
+BIRDNET = (".BirdNET.results.csv", ".BirdNET.selection.table.txt")
+POINT_S = 0.01  # that a point of a label track is taken for: less than any window
+# As Audacity and Raven write where a comma is usual; not thousands, which look the same
+_WITH_COMMA = re.compile(r"\d+,\d+|,\d+")
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")
+_REMEDY = ": write the label where it is missing, or take the line out"
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
@@ -49,9 +59,9 @@ def read(path: Path, recording: str | None = None) -> list[NewLabel]:
 
 def _read(path: Path, recording: str | None) -> list[NewLabel]:
     text = _text(path)
-    alone = recording or path.name.removesuffix(RAVEN).removesuffix(AUDACITY)
+    alone = recording or _recording_of(path)
     if path.suffix == ".csv":
-        return list(_of_csv(path, text))
+        return list(_of_csv(path, text, alone))
     if path.name.endswith(RAVEN) or "Begin Time (s)" in text.partition("\n")[0]:
         return list(_of_raven(path, text, alone))
     if path.suffix == AUDACITY:
@@ -59,6 +69,14 @@ def _read(path: Path, recording: str | None) -> list[NewLabel]:
     raise TableError(
         f"{path}: labels are read from NAME.csv, NAME.txt (Audacity) or NAME.selections.txt (Raven)"
     )
+
+
+def _recording_of(path: Path) -> str:
+    """The recording that a file of labels is called after."""
+    for suffix in (*BIRDNET, RAVEN, AUDACITY):
+        if path.name.endswith(suffix):
+            return path.name.removesuffix(suffix)
+    return path.name
 
 
 def write(path: Path, labels: Sequence[Label], durations: Mapping[str, float]) -> int:
@@ -102,18 +120,26 @@ def _event(label: Label, durations: Mapping[str, float]) -> Event:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8-sig")
+        content = path.read_bytes()
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise TableError(f"{path} is not text in UTF-8") from None
+        raise TableError(
+            f"{path} is not text in UTF-8; save it so, in a spreadsheet as 'CSV UTF-8'"
+        ) from None
 
 
-def _of_csv(path: Path, text: str) -> Iterator[NewLabel]:
+def _of_csv(path: Path, text: str, alone: str) -> Iterator[NewLabel]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     columns = [column or "" for column in reader.fieldnames or []]
-    of_file = next((name for name in FILE_COLUMNS if name in columns), None)
-    if of_file is None or "label" not in columns:
+    of_file, of_label, of_start, of_end = (
+        next((name for name in names if name in columns), None)
+        for names in (FILE_COLUMNS, LABEL_COLUMNS, START_COLUMNS, END_COLUMNS)
+    )
+    is_birdnet = of_label == "Common name" and of_start == "Start (s)"
+    if of_label is None or (of_file is None and not is_birdnet):
         raise TableError(
             f"{path} has the columns {', '.join(columns) or 'none'}; file and label are needed, "
             "start_s and end_s, and verdict, may be there, with commas between"
@@ -121,10 +147,10 @@ def _of_csv(path: Path, text: str) -> Iterator[NewLabel]:
     for row in reader:
         if any((value or "").strip() for value in row.values() if not isinstance(value, list)):
             where = f"{path}, line {reader.line_num}"
-            times = row.get("start_s"), row.get("end_s")
+            times = row.get(of_start or ""), row.get(of_end or "")
             verdict = row.get("verdict") or "positive"
-            file, label = (text_of(row[name] or "") for name in (of_file, "label"))
-            yield _label(where, file, label, times, verdict)
+            file = text_of((row[of_file] if of_file else alone) or "")
+            yield _label(where, file, text_of(row[of_label] or ""), times, verdict)
 
 
 def _of_audacity(path: Path, text: str, recording: str) -> Iterator[NewLabel]:
@@ -133,7 +159,26 @@ def _of_audacity(path: Path, text: str, recording: str) -> Iterator[NewLabel]:
             continue
         start_s, end_s, label = (*line.split("\t", 2), "", "")[:3]
         where, words = f"{path}, line {number}", label.replace("\t", " ")
-        yield _label(where, recording, words, (start_s, end_s))
+        times = _with_point(start_s), _with_point(end_s)
+        yield _label(where, recording, words, _around_a_point(*times))
+
+
+def _around_a_point(start: str, end: str) -> tuple[str, str]:
+    """The times of a label; a point becomes a moment around it, which lies in its windows."""
+    try:
+        start_s, end_s = float(start), float(end)
+    except ValueError:  # it is told of with the rest of the line
+        return start, end
+    if start_s != end_s or start_s < 0:
+        return start, end
+    return str(max(0.0, start_s - POINT_S / 2)), str(start_s + POINT_S / 2)
+
+
+def _with_point(text: str) -> str:
+    """A number of a file whose columns tabs divide, which may have a comma for a decimal point."""
+    text = text.strip()
+    is_one = _WITH_COMMA.fullmatch(text) and not _THOUSANDS.fullmatch(text)
+    return text.replace(",", ".") if is_one else text
 
 
 def _of_raven(path: Path, text: str, recording: str) -> Iterator[NewLabel]:
@@ -155,9 +200,11 @@ def _of_raven(path: Path, text: str, recording: str) -> Iterator[NewLabel]:
             continue
         seen.add(view)
         where = f"{path}, line {reader.line_num}"
-        label = _label(where, file, row[of_label], (row["Begin Time (s)"], row["End Time (s)"]))
+        begin, end = (_with_point(row[name] or "") for name in ("Begin Time (s)", "End Time (s)"))
+        label = _label(where, file, row[of_label], (begin, end))
         # Of several files in a row, times count from the beginning of the first
-        offset_s = _seconds(where, row.get("File Offset (s)")) if of_file else None
+        offset = row.get("File Offset (s)") if of_file else None
+        offset_s = _seconds(where, _with_point(offset or ""))
         if offset_s is not None and label.start_s is not None and label.end_s is not None:
             length_s = label.end_s - label.start_s
             label = replace(label, start_s=offset_s, end_s=offset_s + length_s)
@@ -180,7 +227,7 @@ def _label(
     if not file or not label or len(label) > MAX_LABEL:
         raise TableError(
             f"{where}: expected a recording and a label of at most {MAX_LABEL} letters, found "
-            f"{file!r} and {label[: MAX_LABEL + 1]!r}"
+            f"{file!r} and {label[: MAX_LABEL + 1]!r}{_REMEDY}"
         )
     try:
         checked_label(label)
@@ -208,7 +255,10 @@ def _seconds(where: str, text: str | None) -> float | None:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise TableError(f"{where}: {text.strip()!r} is no number of seconds")
+        raise TableError(
+            f"{where}: {text.strip()!r} is no number of seconds; expected one as 1234.5, with a "
+            "point and without anything between thousands"
+        )
     return value
 
 

@@ -8,6 +8,7 @@ from service.collections.records import Label, NewLabel
 from service.commands.label_files import by_file, read, write
 from service.commands.tables import TableError
 
+RAVEN_HEAD = "Begin Time (s)\tEnd Time (s)\tLabel\n"
 LABELS = [
     Label(1, 7, "pond.wav", "frog", "positive", 1.0, 2.5, "ann", 10.0),
     Label(2, 7, "pond.wav", "frog, tree", "positive", None, None, "ann", 11.0),
@@ -87,6 +88,56 @@ def test_the_events_of_viola_classify_are_labels_too(tmp_path: Path) -> None:
     assert read(path) == [NewLabel("pond.wav", "frog", "positive", 0.0, 1.5)]
 
 
+def test_a_point_of_a_track_speaks_of_the_moment_around_it(tmp_path: Path) -> None:
+    path = tmp_path / "dawn.txt"
+    path.write_text("1.5\t1.5\tclick\n2\t3\tfrog\n0\t0\tclick\n")
+    point, stretch, first = read(path)
+    assert (stretch.start_s, stretch.end_s) == (2.0, 3.0)
+    assert (point.start_s, point.end_s) == pytest.approx((1.495, 1.505))
+    assert (first.start_s, first.end_s) == pytest.approx((0.0, 0.005))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_spreadsheets_and_editors_write_unicode_in_several_ways(
+    tmp_path: Path, encoding: str
+) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes("file,label\r\npond.wav,grenouille dorée\r\n".encode(encoding))
+    assert read(path) == [NewLabel("pond.wav", "grenouille dorée")]
+
+
+def test_other_text_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes("file,label\npond.wav,grenouille dorée\n".encode("cp1252"))
+    with pytest.raises(TableError, match="not text in UTF-8; save it so"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("dawn.txt", "0,500000\t1,25\tfrog\n"),
+        ("dawn.selections.txt", RAVEN_HEAD + "0,5\t1,25\tfrog\n"),
+    ],
+)
+def test_editors_in_other_countries_write_commas(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert read(tmp_path / name) == [NewLabel("dawn", "frog", "positive", 0.5, 1.25)]
+
+
+BIRDNET_HEAD = "Start (s),End (s),Scientific name,Common name,Confidence"
+
+
+@pytest.mark.parametrize(
+    ("head", "more"), [(BIRDNET_HEAD, ""), (BIRDNET_HEAD + ",File", ",/far/dawn")]
+)
+def test_the_table_that_birdnet_writes_as_csv_is_read(tmp_path: Path, head: str, more: str) -> None:
+    path = tmp_path / "dawn.BirdNET.results.csv"
+    path.write_text(f"{head}\n3.0,6.0,Turdus merula,Eurasian Blackbird,0.91{more}\n")
+    (label,) = read(path)
+    assert label == NewLabel(more.lstrip(",") or "dawn", "Eurasian Blackbird", "positive", 3.0, 6.0)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -98,7 +149,12 @@ def test_the_events_of_viola_classify_are_labels_too(tmp_path: Path) -> None:
         ("a.csv", "file,start_s,end_s,label\nx.wav,nan,2,frog\n", "'nan' is no number"),
         ("a.csv", "file,label\n", "holds no labels"),
         ("a.txt", "2.0\t1.0\tfrog\n", "line 1: from 2 to 1 s is no stretch"),
-        ("a.txt", "1.0\t1.0\tfrog\n", "at 1 s lasts no time"),
+        ("a.csv", "file,start_s,end_s,label\nx.wav,1.0,1.0,frog\n", "at 1 s lasts no time"),
+        ("a.selections.txt", RAVEN_HEAD + "1.0\t1.0\tfrog\n", "at 1 s lasts no time"),
+        ("a.txt", "-1.0\t-1.0\tfrog\n", "is no stretch of time"),
+        ("a.txt", "1\t2\t\n", "expected a recording and a label.*take the line out"),
+        ("a.txt", "1,234\t1,500\tfrog\n", "'1,234' is no number.*with a point"),
+        ("a.csv", 'file,start_s,end_s,label\nx.wav,"0,5","1,5",frog\n', "'0,5' is no number"),
         ("a.txt", "hello\n", "line 1: expected a recording and a label"),
         ("a.selections.txt", "Selection\tView\n1\tx\n", "no column of labels"),
         ("a.json", "{}", "labels are read from"),

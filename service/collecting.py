@@ -21,7 +21,7 @@ from service.threads import in_thread
 from service.traffic.admission import Admission
 from service.traffic.quotas import Caller
 
-LEAST_REST = 0.2  # of a window
+LEAST_REST = 0.2  # of a step, that a rest adds at the end of a recording
 DAY_S = 86_400.0
 EXPIRY_S = 3600.0  # between two looks at what is too old
 COMPARISONS = 1  # at a time: each keeps the cores busy for seconds
@@ -109,8 +109,10 @@ def windowing_of(terms: Terms, card: Card) -> Windowing | None:
 def windows_of(embedded: Embedded) -> tuple[Doubles, Doubles, Floats]:
     """Starts, ends and vectors of the windows that are kept of a recording.
 
-    A rest at its end that is shorter than a fifth of a window is none: it is too short to sound
-    like anything, and would be found for that.
+    A rest at its end is none if it adds less than a fifth of the step from one window to the next:
+    without overlap it is too short to sound like anything, and would be found for that; with
+    overlap it is a part of the window before it. A recording as long as a window is one window, for
+    all that its last frame reaches beyond its end.
     """
     windows = embedded.windows
     if windows is None:
@@ -124,9 +126,10 @@ def windows_of(embedded: Embedded) -> tuple[Doubles, Doubles, Floats]:
 
 def without_rest(start_s: Doubles, end_s: Doubles) -> int:
     """How many of a recording's windows (N,) are kept; see `windows_of`."""
-    lengths = end_s - start_s
-    has_short_rest = len(lengths) > 1 and lengths[-1] < LEAST_REST * lengths[0]
-    return len(lengths) - has_short_rest
+    if len(end_s) < 2:
+        return len(end_s)
+    step_s = start_s[1] - start_s[0]
+    return len(end_s) - int(end_s[-1] - end_s[-2] < LEAST_REST * step_s)
 
 
 def signature_of(caller: Caller) -> str:

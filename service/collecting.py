@@ -12,7 +12,7 @@ from models.modelfile import Card
 from service.clips import Embedded
 from service.collections.records import Collection, Doubles, Floats, Quota, StoreError, Terms
 from service.collections.search import Searcher
-from service.collections.store import Store, open_shared_store, open_store
+from service.collections.store import DAY_S, Store, open_shared_store, open_store
 from service.inference.windowing import Windowing
 from service.naming import GROUP_MARK, group_in
 from service.problems import Problem
@@ -22,7 +22,6 @@ from service.traffic.admission import Admission
 from service.traffic.quotas import Caller
 
 LEAST_REST = 0.2  # of a step, that a rest adds at the end of a recording
-DAY_S = 86_400.0
 EXPIRY_S = 3600.0  # between two looks at what is too old
 COMPARISONS = 1  # at a time: each keeps the cores busy for seconds
 NOBODY = GROUP_MARK  # owns nothing: no group has an empty name
@@ -89,8 +88,8 @@ class Collecting:
 
     async def _tidy(self) -> None:
         await in_thread(self.store.collections.finish_deletions)
-        if self.kept_s is not None and (n := await in_thread(self.store.expire, self.kept_s)):
-            log.info("items expired", items=n, kept_days=self.kept_s / DAY_S)
+        if self.kept_s is not None:
+            await in_thread(self.store.expire, self.kept_s)
 
     async def find(self, caller: Caller, name: str) -> Collection:
         """The caller's collection of that name.

@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from service.collections.approximate import APPROXIMATE_FROM, Approximate
 from service.collections.attempts import Attempts
 from service.collections.classifiers import Classifiers
@@ -30,6 +32,9 @@ from service.collections.uploads import Uploads
 from service.collections.windows import Windows
 
 MEMORY_BYTES = 1 << 30
+DAY_S = 86_400.0
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,18 @@ class Store:
     now: Callable[[], float]
 
     def expire(self, kept_s: float) -> int:
-        """Delete the items that were added longer ago than that; how many there were."""
+        """Delete the items that were added longer ago than that; how many there were.
+
+        A line of the log says of each collection how many it has lost.
+        """
         old, n_deleted = Filter(created_to=self.now() - kept_s), 0
         for collection in self.collections.all():
             with suppress(CollectionNotFound):  # deleted meanwhile
-                n_deleted += self.items.delete_matching(collection, old)
+                n = self.items.delete_matching(collection, old)
+                n_deleted += n
+                if n:
+                    said = {"collection": collection.name, "owner": collection.owner, "items": n}
+                    log.info("items expired", **said, kept_days=kept_s / DAY_S)
         return n_deleted
 
     def ask_the_time(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text, update
+from structlog.testing import capture_logs
 
 from service.collections import schema
 from service.collections.filters import Filter, Range
@@ -349,6 +350,23 @@ def test_what_is_older_than_it_may_be_goes(reopen: Reopen) -> None:
     store.items.add(collection, [new_item(2)], QUOTA)
     assert store.expire(kept_s=50.0) == 1
     assert ids(store, collection) == ["item-2"]
+
+
+def test_the_log_tells_whose_collections_lost_what_was_too_old(reopen: Reopen) -> None:
+    time_s = 0.0
+    store = reopen(now=lambda: time_s)
+    for owner, name, n in (("ann", "birds", 2), ("pond:", "frogs", 1), ("bob", "none", 0)):
+        collection, _ = store.collections.put(owner, name, TERMS, QUOTA)
+        store.items.add(collection, [new_item(i) for i in range(n)], QUOTA)
+    time_s = 2 * 86_400.0
+    with capture_logs() as logs:
+        assert store.expire(kept_s=86_400.0) == 3
+    told = [line for line in logs if line["event"] == "items expired"]
+    assert [(line["owner"], line["collection"], line["items"]) for line in told] == [
+        ("ann", "birds", 2),
+        ("pond:", "frogs", 1),
+    ]
+    assert told[0]["kept_days"] == 1.0
 
 
 def test_adding_to_a_collection_that_has_gone_is_refused(

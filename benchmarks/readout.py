@@ -30,16 +30,18 @@ from training.readout import Form
 Floats = NDArray[np.float32]
 FORMS = {
     "standardised": Form(power=0.0, weights=()),
-    "power 0.25": Form(power=0.25, weights=()),
-    "whitened": Form(weights=()),
-    "whitened, convolution at half": Form(),
-    "whitened, log-mel twice": Form(weights=(("log-mel", 2.0),)),
-    "whitened, floor 0.02": Form(floor=0.02, weights=()),
-    "whitened, floor 0.5": Form(floor=0.5, weights=()),
-    "whitened, convolution at half, 2048": Form(embed_dim=2048),
-    "whitened, convolution at half, 1536": Form(embed_dim=1536),
-    "whitened, convolution at half, 512": Form(embed_dim=512),
-    "whitened, convolution at half, 256": Form(embed_dim=256),
+    "power 0.25": Form(power=0.25),
+    "as exported": Form(),
+    "without autocovariances": Form(weights=(("convolution", 0.5), ("autocovariance", 0.0))),
+    "autocovariances at 0.2": Form(weights=(("convolution", 0.5), ("autocovariance", 0.2))),
+    "autocovariances at 0.5": Form(weights=(("convolution", 0.5), ("autocovariance", 0.5))),
+    "log-mels at 2": Form(weights=(*Form().weights, ("log-mel", 2.0))),
+    "floor 0.02": Form(floor=0.02),
+    "floor 0.5": Form(floor=0.5),
+    "2048 values": Form(embed_dim=2048),
+    "1536 values": Form(embed_dim=1536),
+    "512 values": Form(embed_dim=512),
+    "256 values": Form(embed_dim=256),
 }
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of ridge, times the number of clips
 console = Console(stderr=True)
@@ -117,7 +119,7 @@ def main() -> None:
     corpus = Corpus(arguments.store)
     model = checkpoint.encoder(checkpoint.load(arguments.checkpoint))
     readout.recalibrate(model, corpus)
-    model = readout.with_layers(model)
+    model = readout.with_layers(model, readout.axes_of(model, corpus))
     seen = []
     for task in open_tasks(arguments.tasks):
         console.print(f"embedding {task.name}")

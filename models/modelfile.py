@@ -155,8 +155,9 @@ class Quantization(Part):
 class Statistic(Part):
     """What pooling over time makes of some columns of `frames`, a part of the pooled vector."""
 
-    kind: Literal["max+mean", "mean", "max", "deviation"]
-    """`deviation` is that of log-mel frames: `frames` hold means and variances of a few of them."""
+    kind: Literal["max+mean", "mean", "max", "deviation", "signed-root"]
+    """`deviation` is that of log-mel frames: `frames` hold means and variances of a few of them.
+    `signed-root` is the square root of the mean's size, with the mean's sign."""
 
     layer: str
     """Where the columns come from."""
@@ -236,6 +237,9 @@ class Card(Part):
 
     receptive_field: int = Field(gt=0)
     """Samples that one frame of features sees."""
+
+    context_frames: int = Field(0, ge=0)
+    """Frames before it that a row of `frames` is made of as well."""
 
     min_samples: int = Field(gt=0)
     """Shorter clips are zero-padded to this inside the graph."""

@@ -47,7 +47,7 @@ class Tiling:
         self.card = card
         hop = card.frame_hop
         # frames at either end of a tile that see beyond the cut
-        self.halo_left = math.ceil(-card.frame_offset / hop)
+        self.halo_left = math.ceil(-card.frame_offset / hop) + card.context_frames
         self.halo_right = math.ceil((card.receptive_field + card.frame_offset - hop) / hop)
         self.tile_frames = round(TILE_S * SAMPLE_RATE / hop)
         shortest = max(card.min_samples, round(SHORTEST_TILE_S * SAMPLE_RATE))

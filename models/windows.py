@@ -131,6 +131,8 @@ class Pool:
             case "deviation":
                 inside = np.maximum(self._mean[statistic.variances], 0)
                 return np.sqrt(next(scatters) / self._count + inside)
+            case "signed-root":
+                return np.copysign(np.sqrt(np.abs(self._mean[columns])), self._mean[columns])
 
     def _deviations(self) -> list[Statistic]:
         return [s for s in self._pooling.statistics if s.kind == "deviation"]

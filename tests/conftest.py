@@ -15,6 +15,7 @@ from filelock import FileLock
 from models.modelfile import Training
 from models.nn.export import export
 from models.nn.model import WaveformEncoder
+from models.runtime import available_cpus
 from tests.networks import SMALL, small_network
 from tests.signals import noise, tone
 from training.quantization.quantize import quantize
@@ -26,6 +27,12 @@ torch.set_num_threads(1)  # networks as small as these lose more to threads than
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a quarter of the time tests wait for servers of their own."""
+    asked = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
+    return int(asked) if asked else available_cpus() + 1
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

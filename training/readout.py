@@ -7,7 +7,7 @@ Strimmer, arXiv 1512.00809). The axes come in order of variance, so that the fir
 best vector of k values. Letters: `N` segments, `P` pooled values, `D` embedding dim.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from models.modelfile import Statistic
-from models.nn.frontend import n_frames
+from models.nn.frontend import N_MELS, n_frames
 from models.nn.model import WaveformEncoder
-from models.nn.readout import LayeredReadout, Projection
+from models.nn.readout import Axes, LayeredReadout, Projection, band_statistics
 from training.data.corpus import Corpus, Sampler
 from training.data.pcm import pcm_to_float
 
@@ -26,6 +26,9 @@ SECONDS = {1.0: 3000, 3.0: 2000, 8.0: 600}
 """Segments of each length that the statistics are taken from: vectors of short clips and of long
 ones have to fit together."""
 
+N_AXES = 16  # of a layer, along which autocovariances are taken
+AXES_S, AXES_SEGMENTS = 1.0, 1500  # the segments whose frames they are measured on
+LEAST_DEVIATION = 1e-3  # of a value of a frame; what is constant stays so
 N_CLEAN = 4096  # segments that batch norm is measured on
 CLEAN_S = 0.95  # their length: that of training
 BATCH = 32
@@ -54,7 +57,7 @@ class Form:
     embed_dim: int = 1024
     power: float = 0.5
     floor: float = 0.1
-    weights: tuple[tuple[str, float], ...] = (("convolution", 0.5),)
+    weights: tuple[tuple[str, float], ...] = (("convolution", 0.5), ("autocovariance", 0.35))
 
     def settings(self) -> dict[str, Any]:
         """For the card."""
@@ -72,17 +75,49 @@ def measured(
         form: of the projection.
         follow: shows the progress.
     """
-    model = with_layers(model)
-    vectors = pooled(model, corpus, follow).double()
-    projection = project(vectors, model.readout.statistics, form)
-    readout = LayeredReadout(model.encoder, projection)
+    axes = axes_of(model, corpus, follow)
+    layered = with_layers(model, axes)
+    vectors = pooled(layered, corpus, follow).double()
+    projection = project(vectors, layered.readout.statistics, form)
+    return _with(model, LayeredReadout(model.encoder, projection, axes))
+
+
+def with_layers(model: WaveformEncoder, axes: Mapping[str, Axes] | None = None) -> WaveformEncoder:
+    """The encoder with the vector of its layers as they are, with autocovariances along `axes`."""
+    return _with(model, LayeredReadout(model.encoder, axes=axes))
+
+
+def _with(model: WaveformEncoder, readout: LayeredReadout) -> WaveformEncoder:
     return WaveformEncoder(model.encoder, model.normalize.mean, model.normalize.std, readout).eval()
 
 
-def with_layers(model: WaveformEncoder) -> WaveformEncoder:
-    """The encoder with the vector of its layers as they are."""
-    readout = LayeredReadout(model.encoder)
-    return WaveformEncoder(model.encoder, model.normalize.mean, model.normalize.std, readout).eval()
+@torch.no_grad()
+def axes_of(model: WaveformEncoder, corpus: Corpus, follow: Follow = _silent) -> dict[str, Axes]:
+    """The principal axes of frames of the convolution and of the log-mel bands, on a store.
+
+    Values of a frame are standardised first.
+    """
+    frames: dict[str, list[Tensor]] = {"convolution": [], "log-mel": []}
+    reduction = model.encoder.time_reduction
+    batches = _log_mels(model, corpus, AXES_S, AXES_SEGMENTS, follow, "axes of frames")
+    for log_mel, valid in batches:
+        local = model.encoder.local_features(log_mel[:, None], valid)
+        bands = band_statistics(log_mel, valid, reduction, local.shape[1])[..., :N_MELS]
+        inside = torch.arange(local.shape[1]) < model.encoder.n_frames(valid)[:, None]
+        frames["convolution"].append(local[inside])
+        frames["log-mel"].append(bands[inside])
+    return {layer: _principal(torch.cat(rows).double()) for layer, rows in frames.items()}
+
+
+def _principal(rows: Tensor) -> Axes:
+    """The first axes of rows (n, N), float64."""
+    std, center = torch.std_mean(rows, dim=0)
+    std = std.clamp(min=LEAST_DEVIATION)
+    variance, axes = torch.linalg.eigh(torch.cov(((rows - center) / std).T))
+    n = min(N_AXES, len(std))
+    variance, axes = variance.flip(0)[:n], axes.flip(1)[:, :n]
+    matrix = axes / std[:, None] / variance.clamp(min=LEAST_DEVIATION).sqrt()
+    return Axes(center.float(), matrix.float())
 
 
 def pooled(model: WaveformEncoder, corpus: Corpus, follow: Follow = _silent) -> Tensor:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from models import modelfile
 from models.modelfile import Training
 from models.nn import weights
-from models.nn.encoder import ConvEncoder
+from models.nn.encoder import ConvEncoder, of_card
+from models.nn.model import WaveformEncoder
 from models.nn.official import load_official
 from training import checkpoint
 from training.checkpoint import Checkpoint
@@ -85,6 +86,24 @@ def begin(run: Run, found: Checkpoint | EncoderWeights) -> None:
     for branch in run.objective.modules():
         if isinstance(branch, Branch):
             branch.encoder.load_state_dict(encoder.state_dict())
+
+
+@torch.no_grad()
+def of_model_file(path: Path) -> tuple[WaveformEncoder, Training]:
+    """The network of a model file, with BYOL-A's own vector, and how its weights came about.
+
+    Raises:
+        ModelFileError: it is not one.
+        TrainingError: it holds no weights of the network, one in eight bits say.
+    """
+    found = _of_model_file(path)
+    card = modelfile.open_session(path)[1]
+    encoder = of_card(card)
+    _load(encoder, found)
+    for layer in encoder.modules():
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_var is not None:
+            layer.running_var.fill_(1 - layer.eps)  # folded already: what comes in goes out
+    return WaveformEncoder(encoder, card.mean, card.std).eval(), found.training
 
 
 def _load(encoder: ConvEncoder, found: EncoderWeights) -> None:

@@ -13,6 +13,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from models.modelfile import Card
 from models.nn.frontend import HOP_LENGTH, N_FFT, N_MELS
 from models.nn.norm import Norm, StandardizedConv2d, of_feature_map
 
@@ -258,6 +259,17 @@ def local_dim_v2(n_channels: int = N_CHANNELS) -> int:
 ENCODERS: dict[str, type[AudioNTT2020] | type[AudioNTT2022] | type[StridedConv]] = {
     encoder.__name__: encoder for encoder in (AudioNTT2020, AudioNTT2022, StridedConv)
 }
+
+
+def of_card(card: Card) -> ConvEncoder:
+    """The network of a model file's card, with random weights."""
+    return ENCODERS[card.encoder](
+        embed_dim=card.feature_dim or card.embed_dim,
+        hidden_dim=card.hidden_dim,
+        n_channels=card.n_channels,
+        norm=card.norm,
+        weight_standardization=card.weight_standardization,
+    )
 
 
 def _halved(layer: nn.Module, n_frames: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from models.modelfile import LOG_MEL, PROJECTION, Card, Golden, Training, refere
 from models.modelfile import Readout as ReadoutCard
 from models.nn import frontend
 from models.nn.model import WaveformEncoder, one_pass
-from models.nn.readout import Readout
+from models.nn.readout import LAGS, Readout
 
 OPSET = 20
 PARITY_TOLERANCE = 1e-4
@@ -68,6 +68,7 @@ def export(
         frame_hop=encoder.frame_hop,
         frame_offset=encoder.frame_offset,
         receptive_field=encoder.receptive_field,
+        context_frames=readout.context_frames,
         min_samples=encoder.min_samples,
         mean=model.normalize.mean,
         std=model.normalize.std,
@@ -104,6 +105,8 @@ def space_id(model: WaveformEncoder) -> str:
         settings["pooling"] = [s.model_dump(mode="json") for s in model.readout.statistics]
     if model.readout.projection is not None:
         settings["unit_length"] = model.readout.projection.unit_length
+    if model.readout.context_frames:
+        settings["lags"] = list(LAGS)
     weights = encoder.state_dict() | model.readout.state_dict(prefix="readout.")
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):

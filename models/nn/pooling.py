@@ -49,6 +49,8 @@ class StatisticsPool(nn.Module):
                     centred = frames[:, :, columns] - means[:, None, columns]
                     part = mean(centred.square(), n_frames) + means[:, statistic.variances]
                     part = part.clamp(min=0).sqrt()
+                case "signed-root":
+                    part = means[:, columns].sign() * means[:, columns].abs().sqrt()
             parts.append(part)
         return torch.cat(parts, dim=1)
 

@@ -2,10 +2,13 @@
 
 A layer's output that is thrown away is knowledge thrown away: the MLP's output, the last
 convolution's and the log-mel bands know different things (arXiv 2205.08138 fuses layers for the
-same reason). Letters: `B` batch, `F` mel bands, `T` frames of features, `P` pooled values, `D`
-embedding dim.
+same reason). All of these are pooled as if frames had no order; products of frames some steps apart
+keep some of it. Their means are taken by their roots, as of bilinear features (arXiv 1504.07889).
+Letters: `B` batch, `F` mel bands, `T` frames of features, `N` values of a layer, `A`
+axes, `P` pooled values, `D` embedding dim.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +20,22 @@ from models.modelfile import Statistic
 from models.nn.encoder import ConvEncoder
 from models.nn.frontend import N_MELS
 from models.nn.pooling import StatisticsPool
+
+LAGS = (0, 1, 2, 4)
+"""Frames of features between the two of which products are taken."""
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The first principal axes of a layer's frames: coordinates are `(frame - center) @ matrix`.
+
+    Attributes:
+        center: the mean frame, (N,).
+        matrix: (N, A); coordinates have a variance of 1.
+    """
+
+    center: Tensor
+    matrix: Tensor
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,7 @@ class Readout(nn.Module):
     def __init__(self, encoder: ConvEncoder) -> None:
         super().__init__()
         self.frame_dim = encoder.embed_dim
+        self.context_frames = 0
         self.statistics: tuple[Statistic, ...] = ()
         self.projection: Projection | None = None
         self.pool: nn.Module = StatisticsPool(
@@ -74,18 +94,27 @@ class LayeredReadout(Readout):
     """Statistics of three layers, and perhaps a projection of them.
 
     Max + mean of the MLP's output, mean and maximum of the last convolution's, mean, deviation and
-    maximum of the log-mel bands. A frame of features stands for `time_reduction` log-mel frames;
-    its row holds their mean, variance and maximum, so that all of it merges exactly across tiles.
+    maximum of the log-mel bands; where axes are given, the autocovariances of the convolution's
+    output and of the bands along them. A frame of features stands for `time_reduction` log-mel
+    frames; its row holds their mean, variance and maximum, so that all of it merges exactly across
+    tiles.
     """
 
     center: Tensor
     matrix: Tensor
 
-    def __init__(self, encoder: ConvEncoder, projection: Projection | None = None) -> None:
+    def __init__(
+        self,
+        encoder: ConvEncoder,
+        projection: Projection | None = None,
+        axes: Mapping[str, Axes] | None = None,
+    ) -> None:
+        """`axes` of the layers "convolution" and "log-mel"; None: no autocovariances."""
         super().__init__(encoder)
         n_mlp, n_conv = encoder.mlp_dim, encoder.local_dim
         bands = n_mlp + n_conv
-        self.frame_dim = bands + 3 * N_MELS
+        products = bands + 3 * N_MELS
+        self.frame_dim = products
         self.statistics = (
             Statistic(kind="max+mean", layer="mlp", first=0, n=n_mlp),
             Statistic(kind="mean", layer="convolution", first=n_mlp, n=n_conv),
@@ -96,6 +125,17 @@ class LayeredReadout(Readout):
             ),
             Statistic(kind="max", layer="log-mel", first=bands + 2 * N_MELS, n=N_MELS),
         )
+        self.axes = axes
+        self.products = nn.ModuleDict(
+            {layer: LaggedProducts(of_layer) for layer, of_layer in (axes or {}).items()}
+        )
+        if axes:
+            n = sum(products_of.n for products_of in self.products.values())  # type: ignore[misc]
+            self.frame_dim += n
+            self.context_frames = max(LAGS)
+            self.statistics += (
+                Statistic(kind="signed-root", layer="autocovariance", first=products, n=n),
+            )
         self.pool = StatisticsPool(self.statistics)
         self.projection = projection
         if projection is not None:
@@ -109,10 +149,15 @@ class LayeredReadout(Readout):
         return self.matrix.shape[1] if self.projection else sum(s.n for s in self.statistics)
 
     def frames(self, encoder: ConvEncoder, log_mel: Tensor, n_mel_frames: Tensor | None) -> Tensor:
-        """Normalised log-mels (B, F, T) -> a row a frame: MLP, convolution, log-mel bands."""
+        """Normalised log-mels (B, F, T) -> a row a frame.
+
+        MLP, convolution, log-mel bands, and products along axes if there are some.
+        """
         local, features = encoder.layers(log_mel[:, None], n_mel_frames)
         bands = band_statistics(log_mel, n_mel_frames, encoder.time_reduction, features.shape[1])
-        return torch.cat([features, local, bands], dim=-1)
+        layers = {"convolution": local, "log-mel": bands[..., :N_MELS]}
+        products = [of_layer(layers[layer]) for layer, of_layer in self.products.items()]
+        return torch.cat([features, local, bands, *products], dim=-1)
 
     def forward(self, frames: Tensor, n_frames: Tensor | None = None) -> Tensor:
         """Frames and the valid ones of each row (B,), all of them if None -> vectors (B, D)."""
@@ -121,6 +166,39 @@ class LayeredReadout(Readout):
             return pooled
         embedding = torch.matmul(pooled - self.center, self.matrix)
         return F.normalize(embedding, dim=1) if self.projection.unit_length else embedding
+
+
+class LaggedProducts(nn.Module):
+    """A layer's frames -> products along axes, a frame's and those of frames before: (B, T, P).
+
+    Their means over time are the autocovariance matrices of the layer, of each lag in `LAGS`: they
+    keep some of the order of sounds, which other statistics forget. With lag 0 each pair is there
+    once. Before the first frame there are zeros.
+    """
+
+    center: Tensor
+    matrix: Tensor
+    pairs: Tensor
+
+    def __init__(self, axes: Axes) -> None:
+        super().__init__()
+        n_axes = axes.matrix.shape[1]
+        self.register_buffer("center", axes.center.float()[:, None])
+        self.register_buffer("matrix", axes.matrix.float().T.contiguous())  # (A, N)
+        first, second = torch.triu_indices(n_axes, n_axes)
+        self.register_buffer("pairs", first * n_axes + second, persistent=False)
+        self.n = len(self.pairs) + (len(LAGS) - 1) * n_axes * n_axes
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames of the layer, (B, T, N)."""
+        # The matrix on the left: in eight bits the products would be of rounding
+        now = torch.matmul(self.matrix, frames.transpose(1, 2) - self.center)  # (B, A, T)
+        parts = []
+        for lag in LAGS:
+            before = F.pad(now, (lag, 0))[:, :, : now.shape[2]]
+            products = (now[:, :, None] * before[:, None]).flatten(1, 2)  # (B, A * A, T)
+            parts.append(products[:, self.pairs] if lag == 0 else products)
+        return torch.cat(parts, dim=1).transpose(1, 2)
 
 
 def band_statistics(

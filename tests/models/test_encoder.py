@@ -83,8 +83,9 @@ def test_the_receptive_field_is_where_the_frames_begin_to_differ(network: Wavefo
     encoder = network.encoder
     samples = torch.from_numpy(noise(2.0))
     frame = 8
-    first = frame * encoder.frame_hop + encoder.frame_offset
-    after = first + encoder.receptive_field
+    before = frame - network.readout.context_frames
+    first = before * encoder.frame_hop + encoder.frame_offset
+    after = frame * encoder.frame_hop + encoder.frame_offset + encoder.receptive_field
     _, reference = one_pass(network, samples)
     for position, seen in [
         (first - 1, False),

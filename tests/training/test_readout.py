@@ -21,6 +21,7 @@ from training.readout import Form
 @pytest.fixture(autouse=True)
 def few_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readout, "SECONDS", {0.5: 160, 1.5: 160})
+    monkeypatch.setattr(readout, "AXES_SEGMENTS", 64)
     monkeypatch.setattr(readout, "N_CLEAN", 64)
 
 

@@ -12,7 +12,8 @@ from models.modelfile import Training
 from models.nn.encoder import AudioNTT2020
 from models.nn.export import export
 from models.nn.weights import WeightsError, load_encoder, save_encoder
-from training import checkpoint, warm_start
+from models.runtime import Encoder
+from training import checkpoint, readout, warm_start
 from training.data.corpus import Corpus
 from training.recipe import Recipe, load
 from training.run import Run, TrainingError
@@ -176,3 +177,41 @@ def test_the_command_writes_safetensors_and_a_run_begins_with_them(
     said = call("train", "tiny", "--store", store, "--out", run, "--init", out, *sizes, *steps)
     assert "MFU" in said
     assert (run / "trace.json.gz").stat().st_size > 1000
+
+
+def test_a_model_file_can_have_another_readout(
+    files: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readout, "SECONDS", {0.5: 160})
+    monkeypatch.setattr(readout, "AXES_SEGMENTS", 32)
+    mine = tmp_path / "mine.onnx"
+    waveform = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+
+    def imported(*options: object) -> Encoder:
+        given = ["import", files / "a.onnx", "-o", mine, "--force", *options]
+        result = CliRunner().invoke(viola.build(), [str(option) for option in given])
+        assert result.exit_code == 0, result.output
+        return Encoder.open(mine)
+
+    same = imported("--readout", "byol-a")
+    before = Encoder.open(files / "a.onnx")
+    np.testing.assert_allclose(same.embed(waveform), before.embed(waveform), atol=1e-4)
+    assert same.card.training == before.card.training
+    other = imported("--store", store, "--embed-dim", 8)
+    assert (other.card.embed_dim, other.card.space_id) != (
+        before.card.embed_dim,
+        same.card.space_id,
+    )
+    assert other.card.readout is not None
+
+
+def test_a_model_file_has_a_normalisation_of_its_own(files: Path, tmp_path: Path) -> None:
+    for path, options, message in (
+        ("a.onnx", ["--mean", "0", "--std", "1"], "leave them out"),
+        ("official.pth", [], "name --mean and --std"),
+        ("official.pth", ["--mean", "0", "--std", "0"], "a number above 0"),
+    ):
+        given = ["import", str(files / path), "-o", str(tmp_path / "x.onnx"), *options]
+        result = CliRunner().invoke(viola.build(), given)
+        assert result.exit_code == 2
+        assert message in " ".join(result.output.split())

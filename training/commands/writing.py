@@ -19,9 +19,10 @@ BYOL_A, LAYERS, PROJECTED = "byol-a", "layers", "projected"
 ReadoutOption = Annotated[
     str | None,
     typer.Option(
-        help=f"{PROJECTED}: of the MLP, the last convolution and the log-mels, whitened on STORE, "
-        f"the best values first; {LAYERS}: as they are; {BYOL_A}: max + mean of the encoder's "
-        "features. Else the first with --store, the second without."
+        help=f"{PROJECTED}: of the MLP, the last convolution and the log-mels, and of what follows "
+        f"what in them, whitened on STORE, the best values first; {LAYERS}: the three as they are; "
+        f"{BYOL_A}: max + mean of the encoder's features. Else the first with --store, the second "
+        "without."
     ),
 ]
 StoreOption = Annotated[
@@ -86,36 +87,70 @@ def export_(
 
 def import_(
     path: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="Weights in the authors' key layout.")
+        Path,
+        typer.Argument(
+            metavar="WEIGHTS",
+            help="Weights in the authors' key layout, or a model file, NAME.onnx.",
+        ),
     ],
-    mean: Annotated[float, typer.Option(help="Mean of the log-mels the weights expect.")],
-    std: Annotated[float, typer.Option(help="Their standard deviation.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The model file, NAME.onnx.")],
+    mean: Annotated[
+        float | None,
+        typer.Option(help="Mean of the log-mels the weights expect; a model file has it."),
+    ] = None,
+    std: Annotated[float | None, typer.Option(help="Their standard deviation.")] = None,
+    description: Annotated[str, typer.Option(help="A sentence for the card.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = UNKNOWN,
+    probes: Probes = None,
     readout: ReadoutOption = None,
     store: StoreOption = None,
     embed_dim: EmbedDim = 1024,
     force: Force = False,
 ) -> None:
-    """Write weights that the BYOL-A authors' code saved as one ONNX file.
+    """Write weights that exist as one ONNX file: those of the BYOL-A authors' code, or a model's.
 
-    Their own vector unless --readout says otherwise.
+    Weights in the authors' layout have their own vector unless --readout says otherwise. Of a
+    model file the network stays as it is, and its readout is made anew, as by viola export.
     """
     from models.modelfile import Training
     from models.nn.export import export
     from models.nn.model import WaveformEncoder
     from models.nn.official import load_official
+    from training import warm_start
 
     new_model_file(out, force=force)
-    if not std > 0:
-        raise typer.BadParameter(f"--std {std:g}: expected a number above 0")
+    is_model = path.suffix == ".onnx"
+    _check_normalisation(mean, std, is_model=is_model)
     with clear_errors():
-        model = WaveformEncoder(load_official(path), mean, std)
-        model = _with_readout(model, readout or BYOL_A, store, embed_dim, recalibrate=False)
-        training = Training(method=f"imported from {path.name}")
+        if is_model:
+            model, training = warm_start.of_model_file(path)
+        else:
+            assert mean is not None
+            assert std is not None
+            model = WaveformEncoder(load_official(path), mean, std)
+            training = Training(method=f"imported from {path.name}")
+            readout = readout or BYOL_A
+        model = _with_readout(model, readout, store, embed_dim, recalibrate=False)
         with busy(EXPORTING):
-            card, difference = export(model, out, training=training, licence=licence)
+            card, difference = export(
+                model,
+                out,
+                training=training,
+                description=description,
+                licence=licence,
+                probes=dict(_probe(text) for text in probes or []),
+            )
     _report(out, card, difference)
+
+
+def _check_normalisation(mean: float | None, std: float | None, *, is_model: bool) -> None:
+    """A model file says what log-mels it expects; weights alone do not."""
+    if is_model and (mean is not None or std is not None):
+        raise typer.BadParameter("a model file has its own --mean and --std: leave them out")
+    if not is_model and (mean is None or std is None):
+        raise typer.BadParameter("name --mean and --std of the log-mels that the weights expect")
+    if std is not None and not std > 0:
+        raise typer.BadParameter(f"--std {std:g}: expected a number above 0")
 
 
 def weights(

@@ -18,7 +18,7 @@ from models.atomic import replacing
 from models.labelled import clips
 from models.labelled.tasks import Task, TaskError
 from models.modelfile import DEFAULT_MODEL, Card
-from models.nn.encoder import ENCODERS
+from models.nn.encoder import ENCODERS, of_card
 from models.nn.frontend import LogMel
 from models.nn.model import WaveformEncoder
 from models.nn.readout import LayeredReadout
@@ -87,14 +87,8 @@ def of_random_weights(card: Card, seed: int) -> Subject:
     """The network of a card with its first, random weights: what training has to beat."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = ENCODERS[card.encoder](
-            embed_dim=card.feature_dim or card.embed_dim,
-            hidden_dim=card.hidden_dim,
-            n_channels=card.n_channels,
-            norm=card.norm,
-            weight_standardization=card.weight_standardization,
-        )
-    # The same layers as the card's, without the projection: that is learnt as well
+        network = of_card(card)
+    # The same layers as the card's, without axes and projection: those are learnt as well
     readout = LayeredReadout(network) if card.pooling == "layers" else None
     model = WaveformEncoder(network, card.mean, card.std, readout).eval()
     name = _network(card)

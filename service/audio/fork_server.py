@@ -69,21 +69,27 @@ def serve(requests: socket.socket, work: Callable[[], None]) -> None:
 
 def _fork(files: list[int], told: dict[int, int], work: Callable[[], None]) -> None:
     if len(files) < N_FILES:  # there was no room for all of them: whoever asked reads an end
-        given, tell = files, None
+        _close(files)
+        return
+    tell = files.pop(N_FILES - 1)
+    try:
+        pid = os.fork()
+    except OSError as error:
+        pid = -(error.errno or 1)
+    if pid == 0:
+        _become_child(files, work)
+    # Before it is told: then the child alone has them, and its end is theirs whatever comes
+    _close(files)
+    with suppress(OSError):  # nobody may wait for it any more
+        os.write(tell, TOLD.pack(pid))
+    if pid > 0:
+        told[pid] = tell
     else:
-        *standard, tell = files[:N_FILES]
-        given = [*standard, *files[N_FILES:]]
-        try:
-            pid = os.fork()
-        except OSError as error:
-            pid = -(error.errno or 1)
-        if pid == 0:
-            _become_child(given, work)
-        with suppress(OSError):  # nobody may wait for it any more
-            os.write(tell, TOLD.pack(pid))
-        if pid > 0:
-            told[pid], tell = tell, None
-    for fd in given if tell is None else [*given, tell]:
+        os.close(tell)
+
+
+def _close(files: list[int]) -> None:
+    for fd in files:
         os.close(fd)
 
 

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from models.audio import Limits
 from service.audio import decoder as decoders
+from service.audio import fork_server
 from service.audio import forks as fork_servers
 from service.audio.decoder import Decoder
 from service.audio.forks import ForkServer
@@ -44,6 +45,26 @@ def test_a_child_ends_with_its_input_and_its_end_is_told(forks: ForkServer) -> N
     assert (ends.wait(10), killed.wait(10)) == (0, -signal.SIGSEGV)
     for child in (ends, killed):
         child.close()
+
+
+def test_the_files_of_a_child_are_its_alone_before_it_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a server that stands still there would keep them open when the child has died."""
+    pipes = [os.pipe() for _ in range(fork_server.N_FILES)]
+    given = [write for _, write in pipes]
+    open_then: list[int] = []
+
+    def tell(_fd: int, _data: bytes) -> None:
+        open_then.extend(fd for fd in given if os.path.exists(f"/proc/self/fd/{fd}"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fork_server.os, "fork", lambda: 12_345)
+        patch.setattr(fork_server.os, "write", tell)
+        fork_server._fork(list(given), told := {}, lambda: None)
+    assert open_then == [given[-1]] == list(told.values())
+    for fd in [*(read for read, _ in pipes), *told.values()]:
+        os.close(fd)
 
 
 def test_a_child_has_its_own_files_and_no_others(forks: ForkServer, tmp_path: Path) -> None:

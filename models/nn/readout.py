@@ -3,8 +3,8 @@
 A layer's output that is thrown away is knowledge thrown away: the MLP's output, the last
 convolution's and the log-mel bands know different things (arXiv 2205.08138 fuses layers for the
 same reason). All of these are pooled as if frames had no order; products of frames some steps apart
-keep some of it. Their means are taken by their roots, as of bilinear features (arXiv 1504.07889).
-Letters: `B` batch, `F` mel bands, `T` frames of features, `N` values of a layer, `A`
+keep some of it. Of their means the signed square root is taken, as of bilinear features (arXiv
+1504.07889). Letters: `B` batch, `F` mel bands, `T` frames of features, `N` values of a layer, `A`
 axes, `P` pooled values, `D` embedding dim.
 """
 
@@ -125,7 +125,6 @@ class LayeredReadout(Readout):
             ),
             Statistic(kind="max", layer="log-mel", first=bands + 2 * N_MELS, n=N_MELS),
         )
-        self.axes = axes
         self.products = nn.ModuleDict(
             {layer: LaggedProducts(of_layer) for layer, of_layer in (axes or {}).items()}
         )
@@ -191,7 +190,7 @@ class LaggedProducts(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames of the layer, (B, T, N)."""
-        # The matrix on the left: in eight bits the products would be of rounding
+        # The matrix on the left, where it stays in float32 when others are put into eight bits
         now = torch.matmul(self.matrix, frames.transpose(1, 2) - self.center)  # (B, A, T)
         parts = []
         for lag in LAGS:

@@ -10,7 +10,7 @@ from models.terminal import Force, busy, console, keep_existing, new_model_file
 from training.terminal import clear_errors
 
 if TYPE_CHECKING:
-    from models.modelfile import Card
+    from models.modelfile import Card, Training
     from models.nn.model import WaveformEncoder
 
 UNKNOWN = "unknown"  # a licence is never assumed
@@ -63,7 +63,6 @@ def export_(
     With --store its batch norm and its readout are measured on clips of that store first: name the
     one it was trained on.
     """
-    from models.nn.export import export
     from training import checkpoint
 
     new_model_file(out, force=force)
@@ -73,16 +72,7 @@ def export_(
             checkpoint.encoder(saved), readout, store, embed_dim, recalibrate=True
         )
         training = checkpoint.provenance(saved, hardware, manifests or ())
-        with busy(EXPORTING):
-            card, difference = export(
-                model,
-                out,
-                training=training,
-                description=description,
-                licence=licence,
-                probes=dict(_probe(text) for text in probes or []),
-            )
-    _report(out, card, difference)
+        _write(model, out, training, description, licence, probes or [])
 
 
 def import_(
@@ -113,7 +103,6 @@ def import_(
     model file the network stays as it is, and its readout is made anew, as by viola export.
     """
     from models.modelfile import Training
-    from models.nn.export import export
     from models.nn.model import WaveformEncoder
     from models.nn.official import load_official
     from training import warm_start
@@ -131,16 +120,7 @@ def import_(
             training = Training(method=f"imported from {path.name}")
             readout = readout or BYOL_A
         model = _with_readout(model, readout, store, embed_dim, recalibrate=False)
-        with busy(EXPORTING):
-            card, difference = export(
-                model,
-                out,
-                training=training,
-                description=description,
-                licence=licence,
-                probes=dict(_probe(text) for text in probes or []),
-            )
-    _report(out, card, difference)
+        _write(model, out, training, description, licence, probes or [])
 
 
 def _check_normalisation(mean: float | None, std: float | None, *, is_model: bool) -> None:
@@ -273,6 +253,29 @@ def _with_readout(
     if corpus is None:
         raise CorpusError(f"--readout {PROJECTED} is measured on a store: name one with --store")
     return readouts.measured(model, corpus, readouts.Form(embed_dim=embed_dim), follow)
+
+
+def _write(
+    model: "WaveformEncoder",
+    out: Path,
+    training: "Training",
+    description: str,
+    licence: str,
+    probes: Iterable[str],
+) -> None:
+    """Export a network, and say what was written."""
+    from models.nn.export import export
+
+    with busy(EXPORTING):
+        card, difference = export(
+            model,
+            out,
+            training=training,
+            description=description,
+            licence=licence,
+            probes=dict(_probe(text) for text in probes),
+        )
+    _report(out, card, difference)
 
 
 def _probe(text: str) -> tuple[str, float]:

@@ -1,6 +1,7 @@
 """Which readout an encoder should have: forms side by side, on the training folds of tasks.
 
     python benchmarks/readout.py CHECKPOINT STORE TASK.csv[@SECONDS]...
+    python benchmarks/readout.py MODEL.onnx STORE TASK.csv[@SECONDS]...
 
 The last fold of each task is never looked at, so that its scores stay honest; the other folds are
 left out in turn. Linear: ridge regression on one-hot labels with its strength from a held-out fold;
@@ -9,7 +10,7 @@ kNN: 10 neighbours by cosine; 5-shot and search (mAP@10) as `viola evaluate` mea
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,27 +22,36 @@ from rich.console import Console
 from models.labelled.splits import Round
 from models.labelled.tasks import Task
 from models.windows import unit
-from training import checkpoint, readout
+from training import checkpoint, readout, warm_start
+from training.commands.writing import EMBED_DIM
 from training.data.corpus import Corpus
 from training.evaluation import neighbours, probe, scores
 from training.evaluation.task_names import open_tasks
 from training.readout import Form
 
 Floats = NDArray[np.float32]
+EXPORTED = Form(EMBED_DIM)
+
+
+def _weighed(**weights: float) -> Form:
+    """The form of exports with other weights."""
+    return replace(EXPORTED, weights=(*(dict(EXPORTED.weights) | weights).items(),))
+
+
 FORMS = {
-    "standardised": Form(power=0.0, weights=()),
-    "power 0.25": Form(power=0.25),
-    "as exported": Form(),
-    "without autocovariances": Form(weights=(("convolution", 0.5), ("autocovariance", 0.0))),
-    "autocovariances at 0.2": Form(weights=(("convolution", 0.5), ("autocovariance", 0.2))),
-    "autocovariances at 0.5": Form(weights=(("convolution", 0.5), ("autocovariance", 0.5))),
-    "log-mels at 2": Form(weights=(*Form().weights, ("log-mel", 2.0))),
-    "floor 0.02": Form(floor=0.02),
-    "floor 0.5": Form(floor=0.5),
-    "2048 values": Form(embed_dim=2048),
-    "1536 values": Form(embed_dim=1536),
-    "512 values": Form(embed_dim=512),
-    "256 values": Form(embed_dim=256),
+    "standardised": Form(EMBED_DIM, power=0.0, weights=()),
+    "power 0.25": Form(EMBED_DIM, power=0.25),
+    "as exported": EXPORTED,
+    "without autocovariances": _weighed(autocovariance=0.0),
+    "autocovariances at 0.2": _weighed(autocovariance=0.2),
+    "autocovariances at 0.5": _weighed(autocovariance=0.5),
+    "log-mels at 2": _weighed(**{"log-mel": 2.0}),
+    "floor 0.02": Form(EMBED_DIM, floor=0.02),
+    "floor 0.5": Form(EMBED_DIM, floor=0.5),
+    "2048 values": Form(2048),
+    "1024 values": Form(1024),
+    "512 values": Form(512),
+    "256 values": Form(256),
 }
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of ridge, times the number of clips
 console = Console(stderr=True)
@@ -111,14 +121,17 @@ def print_row(name: str, found: Sequence[tuple[float, ...]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("network", type=Path)
     parser.add_argument("store", type=Path)
     parser.add_argument("tasks", nargs="+")
     parser.add_argument("--form", action="append", choices=FORMS, help="all if not given")
     arguments = parser.parse_args()
     corpus = Corpus(arguments.store)
-    model = checkpoint.encoder(checkpoint.load(arguments.checkpoint))
-    readout.recalibrate(model, corpus)
+    if arguments.network.suffix == ".onnx":
+        model = warm_start.of_model_file(arguments.network)[0]
+    else:
+        model = checkpoint.encoder(checkpoint.load(arguments.network))
+        readout.recalibrate(model, corpus)
     model = readout.with_layers(model, readout.axes_of(model, corpus))
     seen = []
     for task in open_tasks(arguments.tasks):

@@ -274,6 +274,15 @@ class Card(Part):
         whole = Statistic(kind="max+mean", layer="features", first=0, n=n)
         return self.statistics or (whole,)
 
+    @property
+    def frame_features(self) -> int:
+        """Columns of `frames` that describe a frame by itself, the first ones: what layers give.
+
+        Those behind them are products with frames before it, which mean something once pooled.
+        """
+        products = [part.first for part in self.statistics if part.kind == "signed-root"]
+        return min([*products, self.frame_dim or self.embed_dim])
+
 
 C = TypeVar("C", bound=BaseModel)
 

@@ -26,7 +26,7 @@ SECONDS = {1.0: 3000, 3.0: 2000, 8.0: 600}
 """Segments of each length that the statistics are taken from: vectors of short clips and of long
 ones have to fit together."""
 
-N_AXES = 16  # of a layer, along which autocovariances are taken
+N_AXES = 12  # of a layer, along which autocovariances are taken
 AXES_S, AXES_SEGMENTS = 1.0, 1500  # the segments whose frames they are measured on
 LEAST_DEVIATION = 1e-3  # of a value of a frame; what is constant stays so
 N_CLEAN = 4096  # segments that batch norm is measured on
@@ -54,7 +54,7 @@ class Form:
         weights: of the standardised statistics by layer; others have 1.
     """
 
-    embed_dim: int = 1024
+    embed_dim: int
     power: float = 0.5
     floor: float = 0.1
     weights: tuple[tuple[str, float], ...] = (("convolution", 0.5), ("autocovariance", 0.35))
@@ -65,7 +65,7 @@ class Form:
 
 
 def measured(
-    model: WaveformEncoder, corpus: Corpus, form: Form = Form(), follow: Follow = _silent
+    model: WaveformEncoder, corpus: Corpus, form: Form, follow: Follow = _silent
 ) -> WaveformEncoder:
     """The encoder with layers and a projection, from the clips of a store.
 

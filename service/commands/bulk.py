@@ -188,8 +188,8 @@ def _timed(files: Iterable[Given], source: _Files, vectors: TimedVectors) -> Ite
 def _frames(
     encoder: Encoder, blocks: Iterable[NDArray[np.float32]]
 ) -> Iterator[tuple[float, float, NDArray[np.float32]]]:
-    frame_s = encoder.card.frame_hop / SAMPLE_RATE
-    vectors = (frame for part in encoder.stream_frames(blocks) for frame in part)
+    frame_s, n = encoder.card.frame_hop / SAMPLE_RATE, encoder.card.frame_features
+    vectors = (frame[:n] for part in encoder.stream_frames(blocks) for frame in part)
     for index, vector in enumerate(vectors):
         yield index * frame_s, (index + 1) * frame_s, vector
 

@@ -220,7 +220,7 @@ def embed(
         found = audio_files(map(Path, files))
         encoder = Encoder.open(model, threads=threads)
         card = encoder.card
-        n_values = dimensions or (card.frame_dim if frames else None) or card.embed_dim
+        n_values = dimensions or (card.frame_features if frames else card.embed_dim)
         if n_values > card.embed_dim and not frames:
             raise typer.BadParameter(
                 f"--dimensions {n_values}: {card.name} has {card.embed_dim}, at most"

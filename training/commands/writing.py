@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"  # a licence is never assumed
 EXPORTING = "exporting, and comparing the file with the network ..."
+EMBED_DIM = 1536  # values of a vector, where nobody says how many
 BYOL_A, LAYERS, PROJECTED = "byol-a", "layers", "projected"
 ReadoutOption = Annotated[
     str | None,
@@ -55,7 +56,7 @@ def export_(
     probes: Probes = None,
     readout: ReadoutOption = None,
     store: StoreOption = None,
-    embed_dim: EmbedDim = 1024,
+    embed_dim: EmbedDim = EMBED_DIM,
     force: Force = False,
 ) -> None:
     """Write a checkpoint's encoder as one ONNX file and check that it computes the same vectors.
@@ -94,7 +95,7 @@ def import_(
     probes: Probes = None,
     readout: ReadoutOption = None,
     store: StoreOption = None,
-    embed_dim: EmbedDim = 1024,
+    embed_dim: EmbedDim = EMBED_DIM,
     force: Force = False,
 ) -> None:
     """Write weights that exist as one ONNX file: those of the BYOL-A authors' code, or a model's.

@@ -24,7 +24,7 @@ class Model(nn.Module):
         self.encoder = encoder
         self.sample_rate: int = encoder.card.sample_rate
         self.scene_embedding_size: int = encoder.card.embed_dim
-        self.timestamp_embedding_size: int = encoder.card.frame_dim or encoder.card.embed_dim
+        self.timestamp_embedding_size: int = encoder.card.frame_features
 
 
 def load_model(model_file_path: str | Path = "") -> Model:
@@ -50,7 +50,8 @@ def get_timestamp_embeddings(audio: Tensor, model: Model) -> tuple[Tensor, Tenso
     """
     card = model.encoder.card
     rows = audio.detach().cpu().float().numpy()
-    frames = torch.stack([torch.from_numpy(model.encoder.frames(row)) for row in rows])
+    features = [model.encoder.frames(row)[:, : card.frame_features] for row in rows]
+    frames = torch.stack([torch.from_numpy(each) for each in features])
     first = card.frame_offset + card.receptive_field / 2
     samples = first + card.frame_hop * torch.arange(frames.shape[1], dtype=torch.float64)
     milliseconds = (1000 * samples / card.sample_rate).float()

@@ -10,6 +10,7 @@ import soundfile as sf
 from typer.testing import CliRunner, Result
 
 import viola
+from models.modelfile import DEFAULT_MODEL
 from models.runtime import Encoder
 from service.commands.bulk import Failure, Tally, audio_files, embed_files
 from service.commands.tables import Row, TableError, writing
@@ -64,8 +65,20 @@ def test_timed_rows_are_those_of_the_encoder(encoder: Encoder, files: list[Path]
 
 def test_frames_come_one_a_row(encoder: Encoder, files: list[Path]) -> None:
     rows = list(embed_files(encoder, files[:1], frames=True))
-    np.testing.assert_array_equal([row.embedding for row in rows], encoder.frames(files[0]))
+    features = encoder.frames(files[0])[:, : encoder.card.frame_features]
+    np.testing.assert_array_equal([row.embedding for row in rows], features)
     assert rows[1].start_s == encoder.card.frame_hop / 16_000
+
+
+def test_frames_are_what_layers_give_without_products_of_frames(files: list[Path]) -> None:
+    encoder = Encoder.open(DEFAULT_MODEL)
+    layers = {"mlp", "convolution", "log-mel"}
+    inside = [part for part in encoder.card.statistics if part.layer in layers]
+    last = max((part.within or part.first) + part.n for part in inside)
+    (row, *_) = embed_files(encoder, files[:1], frames=True)
+    assert len(row.embedding) == last
+    assert last < encoder.card.frame_dim
+    np.testing.assert_array_equal(row.embedding, encoder.frames(files[0])[0, :last])
 
 
 def test_a_name_that_cannot_be_opened_stops_nothing(encoder: Encoder, files: list[Path]) -> None:

@@ -24,14 +24,14 @@ def sounds(n: int, seconds: float) -> Tensor:
 def test_a_model_tells_its_rate_and_sizes(model: hear.Model) -> None:
     assert isinstance(model, torch.nn.Module)
     assert model.sample_rate == 16_000
-    assert (model.scene_embedding_size, model.timestamp_embedding_size) == (1024, 1728)
+    assert (model.scene_embedding_size, model.timestamp_embedding_size) == (1536, 1728)
     assert model.to("cpu") is model
 
 
 def test_a_scene_has_one_vector_a_sound(model: hear.Model) -> None:
     vectors = hear.get_scene_embeddings(sounds(4, 2.74), model)
     assert vectors.dtype == torch.float32
-    assert vectors.shape == (4, 1024)
+    assert vectors.shape == (4, 1536)
 
 
 @pytest.mark.parametrize("seconds", [0.05, 1.07, 1.98, 4.0, 12.0])
@@ -57,13 +57,17 @@ def test_a_click_is_in_the_frame_whose_time_is_nearest(model: hear.Model) -> Non
         assert abs(times[0, change.argmax()] - 1000 * at_s) <= 30
 
 
-def test_the_scene_is_pooled_from_the_frames(model: hear.Model) -> None:
+def test_timestamps_are_what_layers_give_of_the_frames_that_the_scene_is_pooled_from(
+    model: hear.Model,
+) -> None:
     batch = sounds(2, 1.0)
     frames, _ = hear.get_timestamp_embeddings(batch, model)
-    for row, scene in zip(frames, hear.get_scene_embeddings(batch, model), strict=True):
-        pool = model.encoder.pool()
-        pool.add(row.numpy())
+    scenes = hear.get_scene_embeddings(batch, model)
+    for sound, row, scene in zip(batch, frames, scenes, strict=True):
+        pool, whole = model.encoder.pool(), model.encoder.frames(sound.numpy())
+        pool.add(whole)
         torch.testing.assert_close(scene, torch.from_numpy(pool.embedding()), atol=1e-4, rtol=0)
+        np.testing.assert_array_equal(row.numpy(), whole[:, : row.shape[1]])
 
 
 def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def model_of(shared: Context, collection: Collection) -> Served[Encoder]:
     if not fitting:
         raise Problem(
             "collection-space",
-            f"The collection {collection.name!r} is of the model {terms.model}, space "
-            f"{terms.space_id}, which is not served here any more.",
+            f"The {collection.of_space}, which is not served here. Serve the file of that model "
+            f"again, or {collection.way_to_another_space}.",
         )
     return min(fitting, key=lambda model: model.name != terms.model)

@@ -146,6 +146,21 @@ class Collection:
     n_bytes: int
     revision: int
 
+    @property
+    def of_space(self) -> str:
+        """What it is of, as errors say where a model of another space is at hand."""
+        return (
+            f"collection {self.name!r} is of the model {self.terms.model}, space "
+            f"{self.terms.space_id}"
+        )
+
+    @property
+    def way_to_another_space(self) -> str:
+        """What its owner can do then, the end of a sentence."""
+        if self.terms.keeps_audio:
+            return "move it: reembed computes its vectors anew, of the audio that it keeps"
+        return "add its recordings to a new collection: it does not keep their audio"
+
 
 @dataclass(frozen=True)
 class Quota:

@@ -215,6 +215,11 @@ def collection_of(row: Row[Any]) -> Collection:
 
 
 def _same(collection: Collection, terms: Terms) -> Collection:
+    if collection.terms.space_id != terms.space_id:
+        raise CollectionDiffers(
+            f"The {collection.of_space}, not {terms.space_id}: choose another name, or "
+            f"{collection.way_to_another_space}."
+        )
     for name, value in vars(terms).items():
         found = getattr(collection.terms, name)
         if found != value:

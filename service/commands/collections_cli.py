@@ -349,11 +349,11 @@ def _opened(
 
 
 def _check_space(collection: "Collection", encoder: "Encoder") -> None:
-    terms, card = collection.terms, encoder.card
-    if terms.space_id != card.space_id:
+    card = encoder.card
+    if collection.terms.space_id != card.space_id:
         raise ValueError(
-            f"the collection {collection.name} is of the model {terms.model}, space "
-            f"{terms.space_id}; {card.name} computes space {card.space_id}: name the other --model"
+            f"the {collection.of_space}; {card.name} computes space {card.space_id}: name the file "
+            f"of the former, --model, or {collection.way_to_another_space}"
         )
 
 

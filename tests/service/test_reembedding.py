@@ -82,6 +82,30 @@ def test_a_collection_moves_with_all_that_was_said_of_it(
         assert client.get(URL).json()["space_id"] == "space-of-tiny"
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_model_that_is_gone_is_named_with_what_can_be_done(
+    serve: Serve, models: Path, tmp_path: Path, kept: bool
+) -> None:
+    with serve(models=models / "tiny.onnx", data=tmp_path) as client:
+        made(client, keeps_audio=kept)
+        add(client, "tones", TONES)
+    way = "reembed computes" if kept else "add its recordings to a new collection"
+    sound = TONES["tone-110"]
+    with serve(models=models / "other.onnx", data=tmp_path) as client:
+        for answer, slug in (
+            (client.post(f"{URL}/search", content=sound), "collection-space"),
+            (client.post(f"{URL}/items", content=sound), "collection-space"),
+            (client.put(URL, json={"window_s": 1.0}), "collection-differs"),
+        ):
+            detail = refused(answer, slug)["detail"]
+            assert "'tones' is of the model tiny, space space-of-tiny" in detail
+            assert way in detail
+        assert client.get(f"{URL}/items").status_code == 200
+        if kept:
+            assert lines(reembed(client))[-1]["is_complete"]
+            assert client.post(f"{URL}/search", content=sound).status_code == 200
+
+
 EVENTS = "text/event-stream"
 
 
@@ -161,6 +185,11 @@ def test_the_command_does_the_same(models: Path, tmp_path: Path) -> None:
     new = ("--model", models / "other.onnx", "--threads", 1)
     indexed = ("index", sound, long, "--data", data, "--window-s", 1, *old)
     assert run(*indexed, "--keep-audio").exit_code == 0
+    for command in (("search", sound, "--data", data), indexed[:5]):
+        refusal = run(*command, *new)
+        assert refusal.exit_code == 2
+        assert "'sounds' is of the model tiny, space space-of-tiny" in refusal.output
+        assert "reembed computes its vectors anew" in refusal.output
     done = run("reembed", "--data", data, *new)
     assert done.exit_code == 0, done.output
     assert "sounds is of other, 2 recordings, 15 windows; 2 embedded now, 0 failed" in done.output

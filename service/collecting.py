@@ -1,6 +1,7 @@
 """Collections as the service has them: opened at its start where they are switched on."""
 
 import asyncio
+from collections.abc import Container
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Self
@@ -74,6 +75,23 @@ class Collecting:
             return None
         with closing(opened.store):
             return len(opened.store.collections.all())
+
+    async def warn_of_other_spaces(self, served: Container[str]) -> None:
+        """Tell the log of collections of spaces that no model here computes: they answer 409."""
+        try:
+            found = await in_thread(self.store.collections.by_space)
+        except StoreError as error:
+            log.warning("it is not known of which models collections are", reason=str(error))
+            return
+        for (model, space), n in found.items():
+            if space not in served:
+                log.warning(
+                    "collections of a model that is not served",
+                    collections=n,
+                    model=model,
+                    space_id=space,
+                    remedy="serve its file as well, or move them with reembed",
+                )
 
     async def tend(self) -> None:
         """Delete what is too old, and what is left of deletions that were cut short, every hour."""

@@ -101,6 +101,13 @@ class Register:
         with self._database.read() as connection:
             return [collection_of(row) for row in connection.execute(_present()).all()]
 
+    def by_space(self) -> dict[tuple[str, str], int]:
+        """How many collections there are of each model and space."""
+        of = collections.c.model, collections.c.space_id
+        query = _present().with_only_columns(*of, func.count()).group_by(*of)
+        with self._database.read() as connection:
+            return {(model, space): n for model, space, n in connection.execute(query)}
+
     def delete(self, owner: str, name: str) -> None:
         """Delete a collection with all that is in it, and what memory holds of it.
 

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 import soundfile as sf
+from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 import viola
@@ -91,7 +92,11 @@ def test_a_model_that_is_gone_is_named_with_what_can_be_done(
         add(client, "tones", TONES)
     way = "reembed computes" if kept else "add its recordings to a new collection"
     sound = TONES["tone-110"]
-    with serve(models=models / "other.onnx", data=tmp_path) as client:
+    with capture_logs() as logs, serve(models=models / "other.onnx", data=tmp_path) as client:
+        told = [line for line in logs if line["event"].startswith("collections of a model that")]
+        assert [(line["model"], line["space_id"], line["collections"]) for line in told] == [
+            ("tiny", "space-of-tiny", 1)
+        ]
         for answer, slug in (
             (client.post(f"{URL}/search", content=sound), "collection-space"),
             (client.post(f"{URL}/items", content=sound), "collection-space"),

@@ -33,7 +33,7 @@ Floats = NDArray[np.float32]
 EXPORTED = Form(EMBED_DIM)
 
 
-def _weighed(**weights: float) -> Form:
+def weighed(**weights: float) -> Form:
     """The form of exports with other weights."""
     return replace(EXPORTED, weights=(*(dict(EXPORTED.weights) | weights).items(),))
 
@@ -42,10 +42,10 @@ FORMS = {
     "standardised": Form(EMBED_DIM, power=0.0, weights=()),
     "power 0.25": Form(EMBED_DIM, power=0.25),
     "as exported": EXPORTED,
-    "without autocovariances": _weighed(autocovariance=0.0),
-    "autocovariances at 0.2": _weighed(autocovariance=0.2),
-    "autocovariances at 0.5": _weighed(autocovariance=0.5),
-    "log-mels at 2": _weighed(**{"log-mel": 2.0}),
+    "without autocovariances": weighed(autocovariance=0.0),
+    "autocovariances at 0.2": weighed(autocovariance=0.2),
+    "autocovariances at 0.5": weighed(autocovariance=0.5),
+    "log-mels at 2": weighed(**{"log-mel": 2.0}),
     "floor 0.02": Form(EMBED_DIM, floor=0.02),
     "floor 0.5": Form(EMBED_DIM, floor=0.5),
     "2048 values": Form(2048),

@@ -125,11 +125,9 @@ class LayeredReadout(Readout):
             ),
             Statistic(kind="max", layer="log-mel", first=bands + 2 * N_MELS, n=N_MELS),
         )
-        self.products = nn.ModuleDict(
-            {layer: LaggedProducts(of_layer) for layer, of_layer in (axes or {}).items()}
-        )
-        if axes:
-            n = sum(products_of.n for products_of in self.products.values())  # type: ignore[misc]
+        self.products = LaggedProducts(axes) if axes else None
+        if self.products is not None:
+            n = len(self.products.first)
             self.frame_dim += n
             self.context_frames = max(LAGS)
             self.statistics += (
@@ -154,9 +152,10 @@ class LayeredReadout(Readout):
         """
         local, features = encoder.layers(log_mel[:, None], n_mel_frames)
         bands = band_statistics(log_mel, n_mel_frames, encoder.time_reduction, features.shape[1])
-        layers = {"convolution": local, "log-mel": bands[..., :N_MELS]}
-        products = [of_layer(layers[layer]) for layer, of_layer in self.products.items()]
-        return torch.cat([features, local, bands, *products], dim=-1)
+        parts = [features, local, bands]
+        if self.products is not None:
+            parts.append(self.products({"convolution": local, "log-mel": bands[..., :N_MELS]}))
+        return torch.cat(parts, dim=-1)
 
     def forward(self, frames: Tensor, n_frames: Tensor | None = None) -> Tensor:
         """Frames and the valid ones of each row (B,), all of them if None -> vectors (B, D)."""
@@ -167,37 +166,54 @@ class LayeredReadout(Readout):
         return F.normalize(embedding, dim=1) if self.projection.unit_length else embedding
 
 
-class LaggedProducts(nn.Module):
-    """A layer's frames -> products along axes, a frame's and those of frames before: (B, T, P).
-
-    Their means over time are the autocovariance matrices of the layer, of each lag in `LAGS`: they
-    keep some of the order of sounds, which other statistics forget. With lag 0 each pair is there
-    once. Before the first frame there are zeros.
-    """
+class Coordinates(nn.Module):
+    """A layer's frames along axes: (B, T, N) -> (B, A, T)."""
 
     center: Tensor
     matrix: Tensor
-    pairs: Tensor
 
     def __init__(self, axes: Axes) -> None:
         super().__init__()
-        n_axes = axes.matrix.shape[1]
         self.register_buffer("center", axes.center.float()[:, None])
         self.register_buffer("matrix", axes.matrix.float().T.contiguous())  # (A, N)
-        first, second = torch.triu_indices(n_axes, n_axes)
-        self.register_buffer("pairs", first * n_axes + second, persistent=False)
-        self.n = len(self.pairs) + (len(LAGS) - 1) * n_axes * n_axes
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames of the layer, (B, T, N)."""
         # The matrix on the left, where it stays in float32 when others are put into eight bits
-        now = torch.matmul(self.matrix, frames.transpose(1, 2) - self.center)  # (B, A, T)
-        parts = []
-        for lag in LAGS:
-            before = F.pad(now, (lag, 0))[:, :, : now.shape[2]]
-            products = (now[:, :, None] * before[:, None]).flatten(1, 2)  # (B, A * A, T)
-            parts.append(products[:, self.pairs] if lag == 0 else products)
-        return torch.cat(parts, dim=1).transpose(1, 2)
+        return torch.matmul(self.matrix, frames.transpose(1, 2) - self.center)
+
+
+class LaggedProducts(nn.ModuleDict):
+    """Layers' frames -> products along axes, a frame's and those of frames before: (B, T, P).
+
+    Their means over time are the autocovariance matrices of each layer, of each lag in `LAGS`: they
+    keep some of the order of sounds, which other statistics forget. With lag 0 each pair is there
+    once. Before the first frame there are zeros.
+    """
+
+    first: Tensor
+    second: Tensor
+
+    def __init__(self, axes: Mapping[str, Axes]) -> None:
+        super().__init__({layer: Coordinates(of_layer) for layer, of_layer in axes.items()})
+        sizes = [of_layer.matrix.shape[1] for of_layer in axes.values()]
+        first, second = [], []
+        for index, n in enumerate(sizes):
+            for number, lag in enumerate(LAGS):
+                square = (n, n)
+                pairs = torch.triu_indices(*square) if lag == 0 else torch.ones(square).nonzero().T
+                first.append(pairs[0] + sum(sizes[:index]))
+                second.append(pairs[1] + sum(sizes[:index]) + number * sum(sizes))
+        self.register_buffer("first", torch.cat(first), persistent=False)
+        self.register_buffer("second", torch.cat(second), persistent=False)
+
+    def forward(self, layers: Mapping[str, Tensor]) -> Tensor:
+        """Frames of the layers, each (B, T, N)."""
+        now = torch.cat([along(layers[layer]) for layer, along in self.items()], dim=1)  # (B, A, T)
+        longest, n_frames = max(LAGS), now.shape[2]
+        padded = F.pad(now, (longest, 0))
+        lagged = torch.cat([padded.narrow(2, longest - lag, n_frames) for lag in LAGS], dim=1)
+        return (now[:, self.first] * lagged[:, self.second]).transpose(1, 2)
 
 
 def band_statistics(

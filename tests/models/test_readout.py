@@ -5,54 +5,68 @@ from torch import Tensor
 
 from models.nn.readout import LAGS, Axes, LaggedProducts
 
-N, A = 6, 3
+SIZES = {"convolution": (6, 3), "log-mel": (4, 2)}  # values of a frame, axes
 
 
 @pytest.fixture
-def axes() -> Axes:
+def axes() -> dict[str, Axes]:
     torch.manual_seed(0)
-    return Axes(torch.rand(N), torch.randn(N, A))
+    return {layer: Axes(torch.rand(n), torch.randn(n, a)) for layer, (n, a) in SIZES.items()}
 
 
-def matrices(products: LaggedProducts, frames: Tensor) -> dict[int, np.ndarray]:
-    """The means of products (T, N) by lag; of lag 0 the upper triangle alone."""
-    means = products(frames[None])[0].mean(0).numpy()
-    upper = np.triu_indices(A)
-    found = {0: np.zeros((A, A))}
-    found[0][upper] = means[: len(upper[0])]
-    for number, lag in enumerate(LAGS[1:]):
-        begin = len(upper[0]) + number * A * A
-        found[lag] = means[begin : begin + A * A].reshape(A, A)
+def layers(n_frames: int) -> dict[str, Tensor]:
+    return {layer: torch.randn(n_frames, n) for layer, (n, _) in SIZES.items()}
+
+
+def of_rows(products: LaggedProducts, frames: dict[str, Tensor]) -> Tensor:
+    return products({layer: rows[None] for layer, rows in frames.items()})[0]
+
+
+def matrices(
+    products: LaggedProducts, frames: dict[str, Tensor]
+) -> dict[tuple[str, int], np.ndarray]:
+    """The means of products (T, P) by layer and lag; of lag 0 the upper triangle alone."""
+    means = of_rows(products, frames).mean(0).numpy()
+    found, begin = {}, 0
+    for layer, (_, a) in SIZES.items():
+        for lag in LAGS:
+            places = np.triu_indices(a) if lag == 0 else np.divmod(np.arange(a * a), a)
+            found[layer, lag] = np.zeros((a, a))
+            found[layer, lag][places] = means[begin : begin + len(places[0])]
+            begin += len(places[0])
+    assert begin == len(means)
     return found
 
 
-def test_the_means_of_products_are_autocovariance_matrices(axes: Axes) -> None:
-    frames = torch.randn(40, N)
-    coordinates = ((frames - axes.center) @ axes.matrix).numpy()
-    for lag, found in matrices(LaggedProducts(axes), frames).items():
+def test_the_means_of_products_are_autocovariance_matrices(axes: dict[str, Axes]) -> None:
+    frames = layers(40)
+    for (layer, lag), found in matrices(LaggedProducts(axes), frames).items():
+        coordinates = ((frames[layer] - axes[layer].center) @ axes[layer].matrix).numpy()
         expected = coordinates[lag:].T @ coordinates[: 40 - lag] / 40
         np.testing.assert_allclose(
             found, np.triu(expected) if lag == 0 else expected, atol=1e-5, rtol=0
         )
 
 
-def test_the_other_order_of_frames_gives_the_other_matrices(axes: Axes) -> None:
-    frames = torch.randn(40, N)
+def test_the_other_order_of_frames_gives_the_other_matrices(axes: dict[str, Axes]) -> None:
+    frames = layers(40)
     products = LaggedProducts(axes)
-    forward, backward = matrices(products, frames), matrices(products, frames.flip(0))
-    np.testing.assert_allclose(forward[0], backward[0], atol=1e-5)
-    for lag in LAGS[1:]:
-        np.testing.assert_allclose(forward[lag], backward[lag].T, atol=1e-5)
-        assert np.abs(forward[lag] - backward[lag]).max() > 0.1
+    forward = matrices(products, frames)
+    backward = matrices(products, {layer: rows.flip(0) for layer, rows in frames.items()})
+    for (layer, lag), found in forward.items():
+        if lag == 0:
+            np.testing.assert_allclose(found, backward[layer, 0], atol=1e-5)
+        else:
+            np.testing.assert_allclose(found, backward[layer, lag].T, atol=1e-5)
+            assert np.abs(found - backward[layer, lag]).max() > 0.1
 
 
-def test_what_comes_later_changes_no_frame(axes: Axes) -> None:
-    frames = torch.randn(1, 20, N)
-    products = LaggedProducts(axes)
-    torch.testing.assert_close(products(frames[:, :9]), products(frames)[:, :9])
+def test_what_comes_later_changes_no_frame(axes: dict[str, Axes]) -> None:
+    frames, products = layers(20), LaggedProducts(axes)
+    before = of_rows(products, {layer: rows[:9] for layer, rows in frames.items()})
+    torch.testing.assert_close(before, of_rows(products, frames)[:9])
 
 
-def test_a_clip_of_one_frame_has_its_own_products_alone(axes: Axes) -> None:
-    found = matrices(LaggedProducts(axes), torch.randn(1, N))
-    assert np.abs(found[0]).max() > 0
-    assert all(np.abs(found[lag]).max() == 0 for lag in LAGS[1:])
+def test_a_clip_of_one_frame_has_its_own_products_alone(axes: dict[str, Axes]) -> None:
+    for (_, lag), found in matrices(LaggedProducts(axes), layers(1)).items():
+        assert (np.abs(found).max() > 0) == (lag == 0)

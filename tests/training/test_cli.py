@@ -64,6 +64,7 @@ def test_a_checkpoint_in_the_authors_layout_becomes_a_model_file(tmp_path: Path)
     assert imported.exit_code == 0, imported.output
     encoder = Encoder.open(model)
     assert (encoder.card.mean, encoder.card.std) == (-5.4919, 5.039)
+    assert (encoder.card.pooling, encoder.card.readout) == ("max+mean", None)
     assert encoder.embed(noise(1.0)).shape == (24,)
     assert encoder.self_test() < 1e-5
 

@@ -98,7 +98,6 @@ def test_weights_that_exist_can_have_the_layers_too(
     torch.save(AudioNTT2020(16).state_dict(), weights)
     common = ["import", weights, "--mean", -5, "--std", 5, "-o"]
     for name, options, dim in (
-        ("own", [], 16),
         ("layers", ["--readout", "layers"], 16 + 2 * 512 + 3 * 64),
         ("projected", ["--readout", "projected", "--store", store, "--embed-dim", 8], 8),
     ):

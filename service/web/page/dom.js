@@ -34,6 +34,10 @@ export function whenIdle(kind, holder, work) {
   return holder;
 }
 
+// Whether a click, by its `detail`, is no second one of a double click: that must not take back what
+// the first began, however fast it began.
+export const isFirst = (detail) => detail < 2;
+
 // Files are chosen in a field; the same ones may be chosen again.
 export function fileField(id, take, attributes = {}) {
   const field = element("input", { type: "file", class: "unseen", id, ...attributes });

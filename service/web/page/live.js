@@ -2,7 +2,7 @@
 
 import { Refusal, address, get, hasKey, openStream } from "./api.js";
 import { copyAs } from "./code.js";
-import { button, byId, element, errorText, percent, say } from "./dom.js";
+import { button, byId, element, errorText, isFirst, percent, say } from "./dom.js";
 import { scoreChart } from "./track.js";
 
 const KEPT_S = 60;
@@ -27,8 +27,8 @@ export async function showLive() {
   const log = element("ol", { class: "bars" });
   const trouble = element("div");
   const heard = [];
-  const toggle = button("Listen", async () => {
-    if (running) return stop();
+  const toggle = button("Listen", async ({ detail }) => {
+    if (running) return isFirst(detail) && stop();
     trouble.replaceChildren();
     heard.length = 0;
     for (const holder of [now, chart, log]) holder.replaceChildren();

@@ -5,7 +5,7 @@ import WaveSurfer from "../vendor/wavesurfer/wavesurfer.esm.js";
 import { useKey } from "./api.js";
 import { showCollections, takeDropped } from "./collections.js";
 import { showComparison } from "./compare.js";
-import { button, byId, colour, element, errorText, say, whenIdle } from "./dom.js";
+import { button, byId, colour, element, errorText, isFirst, say, whenIdle } from "./dom.js";
 import { filesIn } from "./dropped.js";
 import { knownLimits } from "./limits.js";
 import { current, sample, samples, show } from "./listen.js";
@@ -84,8 +84,8 @@ function wireRecording() {
   let recorder = null;
   let wave = null;
   let count = 0;
-  whenIdle("click", byId("record"), async () => {
-    if (recorder) return recorder.stopRecording();
+  whenIdle("click", byId("record"), async ({ detail }) => {
+    if (recorder) return isFirst(detail) && recorder.stopRecording();
     const trouble = microphoneTrouble();
     if (trouble) return say(trouble);
     holder.hidden = false;

@@ -134,8 +134,7 @@ def create_app(settings: Settings | None = None, *, is_worker: bool = False) -> 
         if shared is not None:
             tasks.append(_in_background(shared.tend()))
         if context.collecting is not None:
-            spaces = {model.space_id for model in context.catalogue.models.values()}
-            await context.collecting.warn_of_other_spaces(spaces)
+            await context.collecting.warn_of_other_spaces(context.catalogue.spaces)
             tasks.append(_in_background(context.collecting.tend()))
         worker = None
         if context.queueing is not None:

@@ -38,8 +38,8 @@ def merged(old: Catalogue, new: Catalogue, default: str | None) -> Catalogue:
     broken = {refused.file for refused in new.refused}
     kept = [item for item in old if item.file in broken]
     catalogue = replace(new, served=[*kept, *new], default=default)
-    spaces = {model.space_id for model in catalogue.models.values()}
-    catalogue = replace(catalogue, served=[one for one in catalogue if one.space_id in spaces])
+    fitting = [one for one in catalogue if one.space_id in catalogue.spaces]
+    catalogue = replace(catalogue, served=fitting)
     if old.is_ready and not catalogue.is_ready:
         return replace(old, refused=new.refused)
     return catalogue
@@ -69,6 +69,8 @@ async def _reload_models(context: Context) -> bool:
         log.exception("models not reloaded; the old ones stay")
         return False
     _tell(old, new, context.catalogue)
+    if context.collecting is not None:
+        await context.collecting.warn_of_other_spaces(context.catalogue.spaces)
     return not new.refused
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models import modelfile
-from models.modelfile import Training
+from models.modelfile import Card, Training
 from models.nn import weights
 from models.nn.encoder import ConvEncoder, of_card
 from models.nn.model import WaveformEncoder
@@ -55,7 +55,7 @@ def read(path: Path) -> Checkpoint | EncoderWeights:
         unknown = Training(method=f"the weights {path.name}, which do not say how they were learnt")
         return EncoderWeights(floats, about["name"], training or unknown)
     if path.suffix == ".onnx":
-        return _of_model_file(path)
+        return _of_model_file(path)[0]
     if checkpoint.is_one(path):
         return checkpoint.load(path)
     encoder = load_official(path)
@@ -96,8 +96,7 @@ def of_model_file(path: Path) -> tuple[WaveformEncoder, Training]:
         ModelFileError: it is not one.
         TrainingError: it holds no weights of the network, one in eight bits say.
     """
-    found = _of_model_file(path)
-    card = modelfile.open_session(path)[1]
+    found, card = _of_model_file(path)
     encoder = of_card(card)
     _load(encoder, found)
     for layer in encoder.modules():
@@ -160,8 +159,8 @@ def _moments(x: Tensor) -> Tensor:
     return torch.stack([wide.mean((0, 2, 3)), wide.square().mean((0, 2, 3))])
 
 
-def _of_model_file(path: Path) -> EncoderWeights:
-    """The tensors of the encoder in a model file, norms folded into convolutions."""
+def _of_model_file(path: Path) -> tuple[EncoderWeights, Card]:
+    """The tensors of the encoder in a model file, norms folded into convolutions, and its card."""
     import onnx
     from onnx import numpy_helper
 
@@ -188,4 +187,4 @@ def _of_model_file(path: Path) -> EncoderWeights:
             if matrix is not None:
                 name = biases[0].removeprefix(PREFIX).replace(".bias", ".weight")
                 found[name] = torch.from_numpy(matrix.T.copy())
-    return EncoderWeights(found, card.encoder, card.training)
+    return EncoderWeights(found, card.encoder, card.training), card

@@ -199,11 +199,11 @@ class LaggedProducts(nn.ModuleDict):
         sizes = [of_layer.matrix.shape[1] for of_layer in axes.values()]
         first, second = [], []
         for index, n in enumerate(sizes):
+            begin = sum(sizes[:index])  # the layer's coordinates in those of all layers
             for number, lag in enumerate(LAGS):
-                square = (n, n)
-                pairs = torch.triu_indices(*square) if lag == 0 else torch.ones(square).nonzero().T
-                first.append(pairs[0] + sum(sizes[:index]))
-                second.append(pairs[1] + sum(sizes[:index]) + number * sum(sizes))
+                pairs = torch.triu_indices(n, n) if lag == 0 else torch.ones(n, n).nonzero().T
+                first.append(begin + pairs[0])
+                second.append(number * sum(sizes) + begin + pairs[1])
         self.register_buffer("first", torch.cat(first), persistent=False)
         self.register_buffer("second", torch.cat(second), persistent=False)
 

@@ -148,7 +148,7 @@ class Collection:
 
     @property
     def of_space(self) -> str:
-        """What it is of, as errors say where a model of another space is at hand."""
+        """Its name, model and space: the beginning of an error where another space is at hand."""
         return (
             f"collection {self.name!r} is of the model {self.terms.model}, space "
             f"{self.terms.space_id}"
@@ -156,7 +156,7 @@ class Collection:
 
     @property
     def way_to_another_space(self) -> str:
-        """What its owner can do then, the end of a sentence."""
+        """What its owner can do about it: the end of such an error."""
         if self.terms.keeps_audio:
             return "move it: reembed computes its vectors anew, of the audio that it keeps"
         return "add its recordings to a new collection: it does not keep their audio"

@@ -97,6 +97,11 @@ class Catalogue:
         return (item for items in self.by_kind.values() for item in items.values())
 
     @property
+    def spaces(self) -> set[str]:
+        """Those of the encoders."""
+        return {model.space_id for model in self.models.values()}
+
+    @property
     def is_ready(self) -> bool:
         """Whether a request that names no model would be served."""
         return self.default in self.models

@@ -1,10 +1,15 @@
 """What a reload leaves as it was."""
 
 import asyncio
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
+from structlog.testing import capture_logs
+
 from service import reloading
+from service.collecting import Collecting
+from service.collections.records import Terms
 from service.inference.catalogue import Catalogue
 from service.settings import Settings
 
@@ -18,6 +23,20 @@ def test_a_reload_keeps_the_threads_that_a_session_has(monkeypatch, tmp_path) ->
         return Catalogue()
 
     monkeypatch.setattr(reloading, "load_catalogue", load)
-    context: Any = SimpleNamespace(settings=settings, catalogue=Catalogue())
+    context: Any = SimpleNamespace(settings=settings, catalogue=Catalogue(), collecting=None)
     assert asyncio.run(reloading._reload_models(context))
     assert asked[-1] == settings.workers_and_threads[1] == 2
+
+
+def test_a_reload_tells_of_collections_that_it_leaves_without_a_model(
+    monkeypatch, tmp_path
+) -> None:
+    settings = Settings(models=tmp_path, data=tmp_path / "data")
+    collecting = Collecting.open(settings)
+    collecting.store.collections.put("", "owls", Terms("old", "space-of-old", 4), collecting.quota)
+    monkeypatch.setattr(reloading, "load_catalogue", lambda *_: Catalogue())
+    context: Any = SimpleNamespace(settings=settings, catalogue=Catalogue(), collecting=collecting)
+    with closing(collecting.store), capture_logs() as logs:
+        assert asyncio.run(reloading._reload_models(context))
+    (line,) = [line for line in logs if line["event"].startswith("collections of a model that")]
+    assert (line["model"], line["space_id"], line["collections"]) == ("old", "space-of-old", 1)

@@ -37,9 +37,9 @@ class NoMore:
 
 
 def test_decoders_that_cannot_be_started_are_tried_again(serve: Serve, monkeypatch) -> None:
-    monkeypatch.setattr(decoders, "WAIT_S", 0.3)
     with serve(decode_workers=1) as client:
         assert client.post(URL, content=encoded(tone())).status_code == 200
+        monkeypatch.setattr(decoders, "WAIT_S", 0.3)
         lost = NoMore(errno.EAGAIN, DecoderProcess)
         monkeypatch.setattr(decoders, "DecoderProcess", lost)
         for pid in children():

@@ -49,6 +49,10 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
     same connection have their answers. Where there are too many connections only probes are
     answered.
 
+    Fields behind a body (trailers) are none of its request's: they come after it was decided who
+    may send it. They are dropped, and may be as long as a head; so may what stands between two
+    chunks of a body.
+
     A WebSocket's handshake that is none, or has a body, is answered with a problem document; one
     that comes behind a request without its answer ends the connection behind that. Other protocols
     that a request offers are not taken.
@@ -64,7 +68,9 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
 
     _timer: asyncio.TimerHandle | None = None
     _next = _Part.HEAD
-    _head_bytes = 0
+    _found_bytes = 0  # of the head, or of trailers: in lines that are whole
+    _fed_bytes = 0  # likewise, as far as nothing else came along with them: the last line as well
+    _is_body = False  # some of what was received last
     _n_whole = 0  # requests that have come
     _is_last = False  # the next request
     _is_over = False  # nothing is read any more but the rest of what was refused
@@ -88,11 +94,11 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
         """Read on, but for what nobody will look at."""
         if self._is_over:
             return
-        is_head, n_whole = self._next is _Part.HEAD, self._n_whole
+        part, n_whole, self._is_body = self._next, self._n_whole, False
         super().data_received(data)
-        # All of it belongs to one head, which the parser keeps until a line is whole
-        if is_head and self._next is _Part.HEAD and n_whole == self._n_whole:
-            self._head_bytes += len(data)
+        # All of it belongs to one head or trailer: the parser keeps a line until it is whole
+        if part is self._next and n_whole == self._n_whole and not self._is_body:
+            self._fed_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.send_400_response("")
         self._watch()
@@ -109,7 +115,7 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._next, self._head_bytes = _Part.HEAD, 0
+        self._next, self._found_bytes, self._fed_bytes = _Part.HEAD, 0, 0
         extensions: dict[str, Any] = {ABORT: self.transport.abort}
         self.scope["extensions"] = extensions
         if refusal := self.limiter.refusal(self, len(self.connections)):
@@ -117,22 +123,25 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Its target, or a part of it."""
-        self._head_bytes += len(url)
+        self._found_bytes += len(url)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One of its headers."""
-        self._head_bytes += len(name) + len(value) + len(b": \r\n")
-        super().on_header(name, value)
+        """One of its headers, or of the trailers."""
+        self._found_bytes += len(name) + len(value) + len(b": \r\n")
+        if self._next is _Part.HEAD:
+            super().on_header(name, value)
+        elif self._found_bytes > MAX_HEAD_BYTES:
+            raise ValueError("the trailers are too long")  # comes back as `send_400_response`
 
     def on_headers_complete(self) -> None:
         """Its head has come."""
         if self._head_bytes > MAX_HEAD_BYTES:
-            raise ValueError("the head is too long")  # comes back as `send_400_response`
+            raise ValueError("the head is too long")  # likewise
         if len(self.pipeline) >= MAX_PIPELINED:
             self._next = _Part.HEAD
             raise ValueError("too many requests wait")  # likewise
-        self._next = _Part.BODY
+        self._next, self._found_bytes, self._fed_bytes = _Part.BODY, 0, 0
         is_declined = self.parser.should_upgrade() and not self._should_upgrade()
         self._body_follows = is_declined and bool(framing_of(self.headers))
         before = self.cycle
@@ -142,6 +151,11 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
         self.cycle.transport = _Answers(self.transport, self._end)  # type: ignore[assignment]
         if self._is_last:
             self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of its body."""
+        self._is_body, self._found_bytes, self._fed_bytes = True, 0, 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """All of it has come."""
@@ -222,7 +236,7 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
         """Whether a request is on its way, as far as one can tell."""
         if self._next is _Part.NOTHING:
             return _has_come(self.transport)
-        is_new = self._n_whole == 0 and self._head_bytes == 0
+        is_new = self._n_whole == 0 and self._next is _Part.HEAD and self._head_bytes == 0
         return not is_new or self.loop.time() < self._since + LAST_CALL_S
 
     def _close_if_idle(self) -> None:
@@ -236,6 +250,11 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
         super().on_response_complete()
         if not self.transport.is_closing():
             self._watch()
+
+    @property
+    def _head_bytes(self) -> int:
+        """Bytes of the head that comes, or of the trailers, as far as they are known."""
+        return max(self._found_bytes, self._fed_bytes)
 
     def _is_answering(self) -> bool:
         """Whether a request that has come is still without its whole answer."""
@@ -308,7 +327,8 @@ _NO_HTTP = Problem("bad-request", "What was sent is not an HTTP/1.1 request.")
 def _head_too_large(n_bytes: int) -> Problem:
     return Problem(
         "head-too-large",
-        f"The head has {n_bytes} bytes or more; at most {MAX_HEAD_BYTES} are read.",
+        f"The head, or what stands behind the body, has {n_bytes} bytes or more; at most "
+        f"{MAX_HEAD_BYTES} are read.",
         limit=MAX_HEAD_BYTES,
         observed=n_bytes,
         unit="bytes",

@@ -48,6 +48,12 @@ def client(serve: Serve) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def patient(serve: Serve) -> Iterator[httpx.Client]:
+    with serve() as client:
+        yield client
+
+
 @pytest.mark.parametrize("head", [b"GET /livez HT", GET[:-1], b"G"])
 def test_half_a_head_behind_a_request_does_not_cost_its_answer(
     client: httpx.Client, head: bytes
@@ -101,6 +107,65 @@ def test_of_requests_that_wait_for_none_some_are_answered_and_the_rest_is_not_ke
     assert answers.count(b"HTTP/1.1 200 ") == 1 + MAX_PIPELINED
     assert answers.count(b"HTTP/1.1 ") == 1 + MAX_PIPELINED
     assert b"connection: close" in answers[answers.rindex(b"HTTP/1.1 ") :].lower()
+
+
+CHUNKED = (
+    b"POST /v1/audio/embeddings HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
+SHORT = encoded(np.zeros(8000, np.int16), rate=16_000, kind="FLAC")
+
+
+@pytest.mark.parametrize("offer", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"])
+def test_fields_behind_a_body_are_no_headers(client: httpx.Client, offer: bytes) -> None:
+    head = CHUNKED.replace(b"Connection: close\r\n", offer) if offer else CHUNKED
+    trailers = b"Content-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n"
+    with connected(client) as line:
+        line.sendall(head + b"%x\r\n%b\r\n0\r\n%b" % (len(SHORT), SHORT, trailers))
+        assert line.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("trailers", [b"X: 1\r\n", b"X" * 1000])
+@pytest.mark.parametrize("path", [b"/v1/audio/embeddings", b"/nothing"])
+def test_what_stands_behind_a_body_is_no_longer_than_a_head(
+    patient: httpx.Client, path: bytes, trailers: bytes
+) -> None:
+    head = CHUNKED.replace(b"/v1/audio/embeddings", path).replace(b"Connection: close\r\n", b"")
+    some = trailers * (MAX_HEAD_BYTES // len(trailers) + 300 // len(trailers) + 1)
+    with connected(patient) as line:
+        line.sendall(head + b"5\r\nhello\r\n0\r\n")
+        for first in range(0, len(some), 1000):
+            time.sleep(0.004)
+            line.sendall(some[first : first + 1000])
+        answers = all_of(line)
+    assert b"HTTP/1.1 431 " in answers
+
+
+def test_lines_between_chunks_may_come_alone(patient: httpx.Client) -> None:
+    size = b"1;" + b"x" * 5000 + b"\r\n"
+    with connected(patient) as line:
+        line.sendall(CHUNKED)
+        for first in range(10):
+            time.sleep(0.005)
+            line.sendall(size)
+            time.sleep(0.005)
+            line.sendall(SHORT[first : first + 1] + b"\r\n")
+        rest = SHORT[10:]
+        line.sendall(b"%x\r\n%b\r\n0\r\n\r\n" % (len(rest), rest))
+        assert all_of(line).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("n_bytes", [MAX_HEAD_BYTES - 200, MAX_HEAD_BYTES + 200])
+def test_a_head_is_as_long_as_it_is_however_it_comes(patient: httpx.Client, n_bytes: int) -> None:
+    field = b"X: " + b"a" * 95 + b"\r\n"
+    head = GET[:-2] + field * (n_bytes // len(field)) + b"Connection: close\r\n\r\n"
+    with connected(patient) as line:
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for first in range(0, len(head), 1400):  # as on a network
+            line.sendall(head[first : first + 1400])
+            time.sleep(0.01)
+        status = line.recv(12)
+    assert status == (b"HTTP/1.1 200" if n_bytes < MAX_HEAD_BYTES else b"HTTP/1.1 431")
 
 
 async def _nothing(scope: Any, receive: Any, send: Any) -> None:

@@ -1,4 +1,4 @@
-"""Multipart forms, with the file names of clients that write them as mail does.
+"""Multipart forms that came whole, with the file names of clients that write them as mail does.
 
 RFC 7578 wants `filename="naïve.wav"`, and Starlette reads nothing else; some clients send
 `filename*=UTF-8''na%C3%AFve.wav` alone (RFC 8187), without which the part would be no file.
@@ -7,22 +7,53 @@ RFC 7578 wants `filename="naïve.wav"`, and Starlette reads nothing else; some c
 import re
 from urllib.parse import unquote
 
-from starlette.formparsers import MultiPartParser
+from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 _PLAIN = re.compile(rb";\s*filename\s*=", re.IGNORECASE)
 _EXTENDED = re.compile(rb";\s*filename\*\s*=\s*\"?([\w.-]+)'[\w-]*'([^\s;\"]*)", re.IGNORECASE)
 
+_CHARSETS = ("utf-8", "iso-8859-1")  # of such a name (RFC 5987); Python has some that only raise
+
 
 class FormParser(MultiPartParser):
-    """Starlette's parser, for which such a name is a file's name too."""
+    """Starlette's parser, for which such a name is a file's name too.
+
+    A form that was cut off is none: what is missing of it may be a file, or a parameter.
+    """
+
+    _is_open = False  # a part has begun, and the last boundary has not come
 
     @property
     def part_name(self) -> str:
         """What the part is called that is being read."""
         return str(getattr(self._current_part, "field_name", ""))
 
+    async def parse(self) -> FormData:
+        """The form.
+
+        Raises:
+            MultiPartException: it cannot be read, or was cut off.
+        """
+        form = await super().parse()
+        if self._is_open:
+            for file in self._files_to_close_on_error:
+                file.close()
+            raise MultiPartException("it ends before its last boundary; send all of it.")
+        return form
+
+    def on_part_begin(self) -> None:
+        """Called by the parser when a part begins."""
+        self._is_open = True
+        super().on_part_begin()
+
+    def on_end(self) -> None:
+        """Called by the parser at the last boundary."""
+        self._is_open = False
+
     def on_headers_finished(self) -> None:
         """Called by the parser when a part's headers are complete."""
+        self._charset = "utf-8"  # that of the form's Content-Type means nothing (RFC 7578, 5.1)
         part = self._current_part
         if part.content_disposition is not None:
             part.content_disposition = with_plain_name(part.content_disposition)
@@ -34,10 +65,7 @@ def with_plain_name(disposition: bytes) -> bytes:
     match = _EXTENDED.search(disposition)
     if match is None or _PLAIN.search(disposition):
         return disposition
-    charset, name = match[1].decode("ascii", "replace"), match[2].decode("latin-1")
-    try:
-        plain = unquote(name, charset, "replace")
-    except LookupError:  # there is no such charset
-        plain = unquote(name, "latin-1")
+    charset, name = match[1].decode("latin-1").lower(), match[2].decode("latin-1")
+    plain = unquote(name, charset if charset in _CHARSETS else "latin-1", "replace")
     quoted = plain.replace("\\", "\\\\").replace('"', '\\"').encode("utf-8", "replace")
     return disposition + b'; filename="' + quoted + b'"'

@@ -1,10 +1,12 @@
 """WebSockets, with limits on what their clients leave unfinished, and on what they do not read."""
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, ClassVar, Generic, TypeVar
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame
+from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
@@ -89,7 +91,13 @@ class BoundedSocket(StallWatch, WebSocketsSansIOProtocol):
         return message
 
     async def send(self, message: Any) -> None:
-        """Send the application's message."""
+        """Send the application's message.
+
+        Raises:
+            ClientDisconnected: the socket was closed for what the client did.
+        """
+        if message["type"] == "websocket.send" and self.handshake_complete and self.close_sent:
+            raise ClientDisconnected  # else uvicorn takes it for a fault of the application
         await super().send(message)
         ended = not message.get("more_body", False)
         if message["type"] == "websocket.http.response.body" and ended:
@@ -114,6 +122,11 @@ class BoundedSocket(StallWatch, WebSocketsSansIOProtocol):
 
     def send_receive_event_to_app(self) -> None:
         """A message has come whole."""
+        if self.curr_msg_data_type == "text" and not _is_utf8(self.frames) and not self.close_sent:
+            self.conn.send_close(CloseCode.INVALID_DATA, "a text that is not UTF-8")
+            self.handle_parser_exception()  # not the library's way: it logs an error
+            self.frames, self._fragments = [], 0
+            return
         n_before = self.queue.qsize()
         super().send_receive_event_to_app()
         if self.queue.qsize() > n_before:
@@ -186,6 +199,14 @@ def handshake_problem(head: bytes) -> Problem | None:
         f"This is no handshake of a WebSocket: {reason}.",
         headers={"Sec-WebSocket-Version": VERSION},
     )
+
+
+def _is_utf8(fragments: Iterable[bytes]) -> bool:
+    try:
+        b"".join(fragments).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _size(event: Frame) -> int:

@@ -336,6 +336,31 @@ def test_a_refused_handshake_is_no_error_in_the_log(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+@pytest.mark.parametrize("is_configured", [True, False])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(Frame(Opcode.TEXT, b"\xff"), id="no UTF-8"),
+        pytest.param(Frame(Opcode.CONT, b"x"), id="nothing to continue"),
+    ],
+)
+def test_what_breaks_the_protocol_is_no_error_in_the_log(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture, frame: Frame, is_configured: bool
+) -> None:
+    with (
+        capture_logs() as logs,
+        connect(address(client), max_size=None, compression=None, close_timeout=5) as line,
+    ):
+        config = json.dumps({"sample_rate": 16_000, "window_s": 1.0, "hop_s": 0.5}).encode()
+        frames = [Frame(Opcode.TEXT, config), frame] if is_configured else [frame]
+        line.socket.sendall(b"".join(sent.serialize(mask=True) for sent in frames))  # at once
+        list(rest(line))
+        until(lambda: any(entry.get("method") == "WEBSOCKET" for entry in logs))
+    assert line.close_code in (1002, 1007)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert not [entry for entry in logs if entry["log_level"] == "error"]
+
+
 def test_a_setting_lets_every_page_in(serve: Serve) -> None:
     headers = {"Origin": "https://b.example"}
     with (

@@ -47,6 +47,8 @@ _PARTS = ("query", "body", "path", "header")  # of a request, as FastAPI puts th
 _KINDS = ("bool", "constrained-str", "float", "int", "str")
 MAX_ERRORS = 16  # that are told of one request
 _BOUNDS = ("gt", "ge", "lt", "le", "max_length", "min_length")
+_SECRETS = frozenset({"secret"})  # members that are told neither to the log nor back
+_HIDDEN = "(hidden)"
 
 
 def install(app: FastAPI) -> None:
@@ -133,7 +135,7 @@ def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Problem:
         "invalid-parameter",
         refused[0]["reason"],
         limit=next((context[bound] for bound in _BOUNDS if bound in context), None),
-        observed=_number(errors[0].get("input")),
+        observed=None if refused[0]["value"] == _HIDDEN else _number(errors[0].get("input")),
         param=refused[0]["name"],
         invalid_params=refused,
     )
@@ -141,7 +143,8 @@ def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Problem:
 
 def _refused(error: Mapping[str, Any]) -> dict[str, Any]:
     name = path_of(error["loc"])
-    shown = _shown(error.get("input"))
+    is_secret = not _SECRETS.isdisjoint(error["loc"])
+    shown = _HIDDEN if is_secret else _shown(error.get("input"))
     if error["type"] == "missing":  # its input is what it is missing in
         return {"name": name, "reason": f"{name} is missing.", "value": None}
     if error["type"] == "extra_forbidden":
@@ -168,10 +171,22 @@ def _step(step: str | int) -> str:
     return "" if is_kind else f".{step}"
 
 
+class _WithoutSecrets(reprlib.Repr):
+    """A value in few letters, without the secrets that are in it."""
+
+    def repr_dict(self, given: dict[str, Any], level: int) -> str:
+        """An object: its first members."""
+        hidden = dict.fromkeys(_SECRETS & given.keys(), _HIDDEN)
+        return super().repr_dict(given | hidden if hidden else given, level)
+
+
+_WITHOUT_SECRETS = _WithoutSecrets()
+
+
 def _shown(value: Any) -> str | None:
     try:
         if isinstance(value, list | dict):  # of which there may be megabytes
-            return printable(reprlib.repr(value))
+            return printable(_WITHOUT_SECRETS.repr(value))
         return None if value is None else printable(str(value))
     except ValueError:  # an integer of more digits than Python writes
         return "a number of very many digits"

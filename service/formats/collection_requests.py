@@ -1,5 +1,6 @@
 """What requests about collections may ask for, in JSON, in the query, or as fields of a form."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
@@ -16,6 +17,7 @@ from pydantic import (
     Tag,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from models.sources import normal
 from service.collections.filters import EVERYTHING, Filter, Range
@@ -39,6 +41,7 @@ MAX_NUMBER = 2**63  # beyond which a whole number may have lost digits before it
 VALUES = "a text, a number, true or false"
 IN_JSON = ("filter", "items", "metadata", "negative", "negative_files", "positive")
 """Fields of a form, and of a query, whose text is JSON."""
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")  # how a time begins, in RFC 3339
 
 
 def _kept_as_it_is(given: Any) -> Any:
@@ -79,6 +82,14 @@ def _short(metadata: dict[str, Any]) -> dict[str, Any]:
     return metadata
 
 
+def _is_moment(given: Any) -> Any:
+    """Refuse numbers, as such or as text: whether they count seconds would be guessed."""
+    if not (isinstance(given, str) and _MOMENT.match(given)):
+        raise PydanticCustomError("moment", "Input should be a time like 2026-11-27T21:00:00Z")
+    return given
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_is_moment)]
 Text = Annotated[str, Field(max_length=512), AfterValidator(without_nul)]
 
 
@@ -203,10 +214,10 @@ class FilterRequest(JsonParameters):
     without_labels: Annotated[list[LabelName], Field(max_length=100)] | None = Field(
         default=None, description="It has none of these labels, whatever the verdict."
     )
-    created_from: AwareDatetime | None = Field(
+    created_from: Moment | None = Field(
         default=None, strict=False, description="It was added then or later."
     )
-    created_to: AwareDatetime | None = Field(
+    created_to: Moment | None = Field(
         default=None, strict=False, description="It was added before."
     )
 

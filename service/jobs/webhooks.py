@@ -29,6 +29,7 @@ from service.formats.job_requests import key_of
 from service.problems import Problem
 from service.queues.queue import Again
 from service.threads import in_thread
+from service.untrusted import printable
 
 TIMEOUT_S = 10.0  # for all of it, from looking up the name to the status that comes back
 RETRIES_S = (5.0, 30.0, 120.0, 600.0, 3600.0, 4 * 3600.0, 12 * 3600.0)  # after each failure
@@ -50,11 +51,15 @@ def check_webhook(url: str, origins: Iterable[str]) -> None:
     host = parts.hostname or ""
     origin = f"{parts.scheme}://[{host}]" if ":" in host else f"{parts.scheme}://{host}"
     origin += "" if port is None else f":{port}"
-    if parts.username is not None or parts.password is not None or origin not in origins:
+    if "@" in parts.netloc:
+        detail = "A webhook's address has no user and no password: what is posted is signed."
+        raise Problem("webhook-not-allowed", detail, param="webhook")
+    if origin not in origins:
         named = ", ".join(origins) or "none"
+        shown = f"the origin {origin!r}" if host else repr(printable(url))
         raise Problem(
             "webhook-not-allowed",
-            f"Nothing is posted to the origin {origin!r}; allowed are: {named}.",
+            f"Nothing is posted to {shown}; allowed are: {named}.",
             param="webhook",
         )
 

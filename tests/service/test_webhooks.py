@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from service.collecting import Collecting
 from service.collections.job_records import NewJob, Step
@@ -200,6 +201,38 @@ def test_without_named_origins_there_are_no_webhooks(serve: Serve, tmp_path: Pat
         for secret, slug in ((SECRET, "webhook-not-allowed"), ("whsec_eA==", "invalid-parameter")):
             body = {"embed": {}, "webhook": {"url": "https://a.example", "secret": secret}}
             refused(client.post("/v1/jobs", json=body), slug)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://user:word@a.example/", "has no user and no password"),
+        ("https://a.example:99999/", "posted to 'https://a.example:99999/'"),
+        ("https://b.example/", "posted to the origin 'https://b.example'"),
+    ],
+)
+def test_what_is_wrong_with_an_address_is_told(url: str, reason: str) -> None:
+    with pytest.raises(Problem, match=reason):
+        webhooks.check_webhook(url, ["https://a.example"])
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"embed": {}, "webhook": {"url": "https://a.example", "secret": "whsec_" + SECRET[6:20]}},
+        {"embed": {}, "webhook": {"url": "https://a.example", "secret": [SECRET]}},
+        {"embed": {}, "webhook": {"url": "https://a.example", "secret": {"a": SECRET}}},
+        {"embed": {}, "webhook": {"secret": SECRET}},
+        {"webhook": {"url": "https://a.example", "secret": SECRET}},
+        {"embed": {}, "uploads": {"webhook": [{"secret": SECRET}]}},
+    ],
+)
+def test_a_secret_is_not_in_the_log(serve: Serve, tmp_path: Path, document: dict[str, Any]) -> None:
+    with serve(data=tmp_path) as client, capture_logs() as logs:
+        answer = client.post("/v1/jobs", json=document)
+        refused(answer, "invalid-parameter")
+    assert SECRET[6:11] not in answer.text
+    assert SECRET[6:11] not in str(logs)
 
 
 @pytest.mark.parametrize("origin", ["a.example", "https://a.example/", "*", "ftp://a.example"])

@@ -10,6 +10,7 @@ from service.errors import MAX_ERRORS, validation_problem
 from service.formats.collection_requests import (
     CollectionTerms,
     Deletion,
+    FilterRequest,
     ItemsRequest,
     LabelsRequest,
     SearchRequest,
@@ -78,3 +79,14 @@ def test_what_is_wrong_many_times_is_told_a_few_times(
     problem = validation_problem(error.errors())
     assert len(problem.extensions["invalid_params"]) <= MAX_ERRORS
     assert len(str(problem.extensions)) < 10_000
+
+
+@pytest.mark.parametrize("moment", ["2026-11-27T21:00:00Z", "2026-11-27 22:00:00+01:00"])
+def test_a_time_is_one_of_rfc_3339(moment: str) -> None:
+    asked = FilterRequest.model_validate({"created_to": moment})
+    assert asked.filter().created_to == 1_795_813_200
+
+
+@pytest.mark.parametrize("moment", [5, 1.8e12, "5", "1795813200", "2026-11-27", True])
+def test_a_number_is_no_time_for_its_unit_would_be_guessed(moment: Any) -> None:
+    assert "2026-11-27T21:00:00Z" in str(refused(FilterRequest, {"created_to": moment}))

@@ -1,5 +1,6 @@
 """JSON in the body of a request, parsed only once the number of its values is checked."""
 
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -41,6 +42,18 @@ async def receive_json(request: Request, settings: Settings) -> bytearray:
         return await received(request, COPIES)
 
 
+def refuse_query(request: Request) -> None:
+    """Refuse a query where everything stands in the body: it would be dropped in silence.
+
+    Raises:
+        Problem: there is one.
+    """
+    for name, value in request.query_params.items():
+        shown = printable(name, 64)
+        reason = f"{shown} stands in the query, which is not read here: say it in the body."
+        raise invalid_parameter(shown, reason, value=value)
+
+
 async def take_values(body: bytearray, max_values: int, share: Share) -> None:
     """Wait for the memory that a JSON document takes once it is parsed.
 
@@ -55,9 +68,10 @@ async def read_document(request: Request, settings: Settings, model: type[P]) ->
     """The JSON object in a request's body; no body at all is an empty one.
 
     Raises:
-        Problem: it cannot be read.
+        Problem: it cannot be read, or there are parameters in the query.
         RequestValidationError: it is not what the model describes.
     """
+    refuse_query(request)
     headers = request.headers
     if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
         return validated(model, {})
@@ -91,10 +105,13 @@ def parse_object(body: bytearray) -> dict[str, Any]:
     Raises:
         Problem: it is no JSON object.
     """
+    first = len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0  # Windows writes it
     try:
-        document = orjson.loads(body)
+        document = orjson.loads(memoryview(body)[first:])
     except orjson.JSONDecodeError as error:
         detail = f"The body is not JSON: it breaks at line {error.lineno}, column {error.colno}."
+        if "valid UTF-8" in error.msg:  # whose place is not told
+            detail = "The body is not UTF-8, in which JSON is sent."
         raise Problem("bad-request", detail) from None
     if not isinstance(document, dict):
         raise Problem("bad-request", f"The body is {kind_of(document)}; expected a JSON object.")

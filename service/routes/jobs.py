@@ -17,7 +17,7 @@ from service.formats.answers import json_response
 from service.formats.collection_answers import next_cursor
 from service.formats.job_answers import JobAnswer, JobList
 from service.formats.job_requests import SCOPES, JobRequest, JobsQuery, of_form
-from service.formats.json_body import read_document
+from service.formats.json_body import read_document, refuse_query
 from service.jobs.kinds import Doing
 from service.jobs.receiving import received_files
 from service.jobs.webhooks import check_webhook
@@ -112,6 +112,7 @@ async def submit_job(
         new = await _new(request, shared, asked, asked.uploads, idempotency_key, asked.uploads)
         job, is_new = await queueing.submit(new)
     else:
+        refuse_query(request)
         async with received_files(request, shared, queueing) as (fields, made):
             asked = of_form(fields)
             uploads = [*asked.uploads, *made.ids]

@@ -21,6 +21,7 @@ from service.formats.json_body import (
     MAX_VALUES,
     parse_object,
     receive_json,
+    refuse_query,
     take_values,
     validated,
 )
@@ -31,7 +32,6 @@ from service.settings import Settings
 from service.telemetry.timing import Timing
 from service.threads import in_thread
 from service.traffic.access import needs_key
-from service.untrusted import printable
 from service.uploads.body import Body, Parse, media_type_of, read_body
 
 router = APIRouter(tags=["collections"])
@@ -84,9 +84,7 @@ async def search(
 async def _read(request: Request, settings: Settings) -> Parse[SearchBody]:
     """Receive JSON, or files with the same members as fields of the form, or in the query."""
     if media_type_of(request) == JSON:
-        for name, value in request.query_params.items():
-            reason = f"{name} stands in the query: beside JSON it is one of its members."
-            raise invalid_parameter(printable(name), reason, value=value)
+        refuse_query(request)
         document = await receive_json(request, settings)
 
         async def parse_json() -> SearchBody:

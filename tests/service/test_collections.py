@@ -48,6 +48,29 @@ def tones(keeping: httpx.Client) -> str:
     return "tones"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "document"),
+    [
+        ("PUT", "/v1/collections/asked", {}),
+        ("POST", "/v1/collections/tones/deletions", {"filter": {"ids": ["tone-1"]}}),
+        ("POST", "/v1/collections/tones/labels", {"labels": []}),
+        ("POST", "/v1/collections/tones/reembed", {}),
+        ("POST", "/v1/collections/tones/search", {"positive": [{"id": "tone-1"}]}),
+        ("POST", "/v1/classifiers", {"name": "asked", "collection": "tones"}),
+        ("POST", "/v1/jobs", {"map": {"collection": "tones"}}),
+    ],
+)
+def test_what_is_said_in_json_is_not_said_in_the_query(
+    keeping: httpx.Client, tones: str, method: str, path: str, document: dict[str, Any]
+) -> None:
+    answer = keeping.request(method, path, json=document, params={"keeps_audio": "true"})
+    refused(answer, "invalid-parameter")
+    assert answer.json()["param"] == "keeps_audio"
+    refused(keeping.get("/v1/collections/asked"), "collection-not-found")
+    form = {"files": {"file": ("a.wav", b"")}, "data": {"embed": "{}"}}
+    refused(keeping.post("/v1/jobs", params={"webhook": "x"}, **form), "invalid-parameter")
+
+
 def test_a_collection_says_what_it_is_of(keeping: httpx.Client) -> None:
     made = keeping.put("/v1/collections/first", json={"window_s": 1.0, "hop_s": 0.5})
     again = keeping.put("/v1/collections/first", json={"window_s": 1.0, "hop_s": 0.5})

@@ -15,9 +15,10 @@ from service.formats.collection_requests import (
     LabelsRequest,
     SearchRequest,
 )
-from service.formats.json_body import validated
+from service.formats.json_body import parse_object, validated
 from service.formats.openai_embeddings import OpenAIParameters
 from service.formats.teaching_requests import TeachRequest
+from service.problems import Problem
 from service.streams.live import LiveConfig
 
 MANY = 20_000
@@ -90,3 +91,21 @@ def test_a_time_is_one_of_rfc_3339(moment: str) -> None:
 @pytest.mark.parametrize("moment", [5, 1.8e12, "5", "1795813200", "2026-11-27", True])
 def test_a_number_is_no_time_for_its_unit_would_be_guessed(moment: Any) -> None:
     assert "2026-11-27T21:00:00Z" in str(refused(FilterRequest, {"created_to": moment}))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json() -> None:
+    assert parse_object(bytearray(b'\xef\xbb\xbf{"a": 1}')) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ('{"a": 1}'.encode("utf-16"), "is not UTF-8"),
+        (b'{"a": "\xff"}', "is not UTF-8"),
+        (b'{"a": 1,}', "breaks at line 1, column"),
+        (b"\xef\xbb\xbf\xef\xbb\xbf{}", "breaks at line 1, column 1"),
+    ],
+)
+def test_what_is_no_json_is_told_apart(body: bytes, reason: str) -> None:
+    with pytest.raises(Problem, match=reason):
+        parse_object(bytearray(body))

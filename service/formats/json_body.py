@@ -14,7 +14,7 @@ from service.settings import Settings
 from service.threads import in_thread
 from service.traffic.budget import Share
 from service.untrusted import printable
-from service.uploads.body import in_time, received, refuse_encoding
+from service.uploads.body import has_body, in_time, received, refuse_encoding
 
 P = TypeVar("P", bound=BaseModel)
 
@@ -72,8 +72,7 @@ async def read_document(request: Request, settings: Settings, model: type[P]) ->
         RequestValidationError: it is not what the model describes.
     """
     refuse_query(request)
-    headers = request.headers
-    if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
+    if not has_body(request):
         return validated(model, {})
     body = await receive_json(request, settings)
     await take_values(body, MAX_VALUES, request.state.share)

@@ -28,7 +28,7 @@ from service.routes.collections import USUAL
 from service.threads import in_thread
 from service.traffic.access import needs_key, open_to_all
 from service.untrusted import printable
-from service.uploads.body import OFFSET, media_type_of, refuse_encoding
+from service.uploads.body import OFFSET, has_body, media_type_of, refuse_encoding
 
 router = APIRouter(prefix="/v1/uploads", tags=["jobs"])
 
@@ -101,7 +101,7 @@ async def create_upload(
     It has to be whole, and in a job, until `Upload-Expires`.
     """
     _check_version(version)
-    if request.headers.get("content-length", "0") != "0":
+    if has_body(request):
         raise Problem("bad-request", "An announcement has no body: send the bytes with PATCH.")
     most = shared.settings.max_stream_body_bytes
     if upload_length > most:

@@ -125,6 +125,12 @@ def body_timeout(timeout_s: float) -> Problem:
     )
 
 
+def has_body(request: Request) -> bool:
+    """Whether a request says that it has a body."""
+    headers = request.headers
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
 def refuse_encoding(request: Request) -> None:
     """Refuse a body that is compressed.
 

@@ -158,6 +158,13 @@ def test_what_is_no_upload_is_refused(keeping: httpx.Client) -> None:
     keeping.delete(where)
 
 
+def test_an_announcement_has_no_body_however_it_is_sent(keeping: httpx.Client) -> None:
+    headers = BYTES | {"Upload-Length": "5"}
+    refused(keeping.post("/v1/uploads", headers=headers, content=b"hello"), "bad-request")
+    chunks = iter([b"he", b"llo"])  # sent without Content-Length
+    refused(keeping.post("/v1/uploads", headers=headers, content=chunks), "bad-request")
+
+
 def test_a_key_has_room_for_so_many_bytes(keeping: httpx.Client) -> None:
     where = announce(keeping, 2 << 20)
     answer = keeping.post("/v1/uploads", headers={"Upload-Length": str(2 << 20)})

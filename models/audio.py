@@ -370,6 +370,7 @@ class _Selector:
         self.mixdown = Mixdown()
         self._tally = _Tally(limits)
         self._passed_s = 0.0  # of the sounds before
+        self._is_reached = False  # the end of the selection, in the sounds before
 
     @property
     def is_done(self) -> bool:
@@ -385,6 +386,7 @@ class _Selector:
         """Count what a sound claims to be, decoding nothing."""
         first, last = self._bounds(sound)
         frames = sound.frames or 0
+        self._is_reached = last is not None and frames >= last
         self._passed_s += frames / max(1, sound.rate)
         end = frames if last is None else min(last, frames)
         error = self._tally.add(sound, max(0, end - first))
@@ -407,6 +409,7 @@ class _Selector:
             if self.meter is not None:
                 self.meter.add(block)
             yield self._one_channel(block, sound)
+        self._is_reached = last is not None and self._position >= last
         self._passed_s += self._position / sound.rate
 
     def check(self, sound: Sound) -> None:
@@ -422,13 +425,20 @@ class _Selector:
 
     def nothing(self) -> AudioError:
         """The error of a file that gave no samples."""
-        start_s = self.selection.start_s
-        if 0 < self._passed_s <= start_s:
+        start_s, end_s = self.selection.start_s, self.selection.end_s
+        if 0 < self._passed_s <= start_s and not self._is_reached:
             message = (
                 f"start_s = {start_s:g} lies behind the end: the recording lasts "
                 f"{self._passed_s:.2f} s; choose an earlier start"
             )
             return AudioError("selection", message, self._passed_s, start_s, "s")
+        if self._passed_s > 0 and (start_s > 0 or end_s is not None):
+            last_s = self._passed_s if end_s is None else end_s
+            message = (
+                f"from start_s = {start_s:g} to {last_s:g} s there is no whole sample; choose an "
+                "earlier start, or a later end"
+            )
+            return AudioError("selection", message, observed=last_s - start_s, unit="s")
         return AudioError("empty", NOTHING)
 
     def _bounds(self, sound: Sound) -> tuple[int, int | None]:

@@ -66,6 +66,23 @@ def test_a_start_behind_the_end_says_where_the_end_is(kind: str, start_s: float)
     assert header.error.args == error.args
 
 
+@pytest.mark.parametrize("kind", ["flac", "wav-16", "vorbis", "caf"])
+@pytest.mark.parametrize(
+    ("start_s", "end_s"), [(0.0, 1e-7), (2.0, 2.000001), (3.99999, None), (3.99999, 9.0)]
+)
+def test_a_part_without_a_sample_is_no_fault_of_the_file(
+    kind: str, start_s: float, end_s: float | None
+) -> None:
+    selection = Selection(start_s=start_s, end_s=end_s)
+    data = encoded(kind, NOISE, 16_000)
+    with pytest.raises(AudioError, match="there is no whole sample") as caught:
+        audio.decode(data, selection=selection)
+    assert caught.value.reason == "selection"
+    header = audio.read_header(data, selection=selection)
+    assert header.error is not None
+    assert header.error.args == caught.value.args
+
+
 def test_a_channel_that_is_not_there_says_how_many_there_are() -> None:
     with pytest.raises(AudioError) as caught:
         audio.decode(encoded("flac", NOISE, 16_000), selection=Selection(channel=2))

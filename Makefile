@@ -40,7 +40,7 @@ coverage: $(VENV)/.dev  ## run the tests, and show which lines of ours none of t
 check: $(VENV)/.dev  ## what CI runs: linters, types, import rules, tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 	$(BIN)/lint-imports
 	$(MAKE) test
 

@@ -88,7 +88,9 @@ def items(path: Path) -> list[Item]:
 
 def no_audio(path: Path) -> str:
     """Why a source without audio files is refused."""
-    return f"{path} holds no files of {', '.join(sorted(SUFFIXES))}"
+    tars = path.is_dir() and any(path.glob("*.tar"))
+    remedy = f"; to read its tars, name them: {path}/*.tar" if tars else ""
+    return f"{path} holds no files of {', '.join(sorted(SUFFIXES))}{remedy}"
 
 
 class _Walk:

@@ -113,3 +113,12 @@ def test_a_name_that_is_not_utf8_is_refused_by_its_bytes(tmp_path: Path, name: b
 def test_every_format_that_is_read_is_listed(tmp_path: Path) -> None:
     make(tmp_path, *(f"a{suffix}" for suffix in sources.SUFFIXES), "B.AIFF", "notes.txt")
     assert len(listed(tmp_path)) == len(sources.SUFFIXES) + 1
+
+
+def test_a_folder_of_tars_alone_says_how_they_are_named(tmp_path: Path) -> None:
+    make(tmp_path, "notes.txt")
+    with pytest.raises(SourceError, match=r"holds no files of .*wma$"):
+        sources.items(tmp_path)
+    make(tmp_path, "clips.tar")
+    with pytest.raises(SourceError, match=rf"its tars, name them: {tmp_path}/\*\.tar$"):
+        sources.items(tmp_path)

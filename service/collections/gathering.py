@@ -67,11 +67,16 @@ def plan(store: Store, collection: Collection, lesson: Lesson) -> Plan:
 
 
 def gather(store: Store, collection: Collection, plan: Plan, lesson: Lesson) -> Vectors:
-    """The windows of the labelled items; and some others, where silence is a no."""
+    """The windows of the labelled items; and some others, where silence is a no.
+
+    Raises:
+        CollectionNotFound: it has been deleted, or moved to another model, meanwhile.
+    """
     parts = [store.windows.of(collection, plan.keys)]
     if lesson.unlabelled == "negative":
         others = store.windows.sample(collection, N_SILENT)
         parts.append(others.where(~np.isin(others.items, plan.keys)))
+    store.collections.check(collection)
     return joined(parts, collection.terms.dimensions)
 
 

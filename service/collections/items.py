@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select
@@ -23,7 +24,7 @@ from service.collections.records import (
     Size,
     handfuls,
 )
-from service.collections.register import Forget, changed, locked
+from service.collections.register import Forget, changed, check_present, locked
 from service.collections.schema import audio, items, metadata_values, windows
 
 ID_DIGITS = 32  # of the content's hash, where the client has no id of its own
@@ -31,7 +32,11 @@ PART_BYTES = 1 << 20  # of a file, in one row
 
 
 class Items:
-    """Items of the collections. What a method returns is on the disk, or gone from it."""
+    """Items of the collections. What a method returns is on the disk, or gone from it.
+
+    Whoever has found a collection may ask for its items when it has been deleted, or moved to
+    another model, since: that is `CollectionNotFound`, from each method, and not that it is empty.
+    """
 
     def __init__(self, database: Database, now: Callable[[], float], forget: Forget) -> None:
         self._database, self._now, self._forget = database, now, forget
@@ -60,7 +65,7 @@ class Items:
     def with_content(self, collection: Collection, digests: Sequence[str]) -> dict[str, Item]:
         """Those that hold files of these SHA-256, by it."""
         found: dict[Any, Item] = {}
-        with self._database.read() as connection:
+        with self._reading(collection) as connection:
             for some in handfuls(digests):
                 query = _of(collection).where(items.c.sha256.in_(some))
                 found |= {row.sha256: item_of(row) for row in connection.execute(query)}
@@ -81,7 +86,7 @@ class Items:
         Raises:
             ItemNotFound: one of them is not there.
         """
-        with self._database.read() as connection:
+        with self._reading(collection) as connection:
             found = _by_name(connection, collection, ids)
         for id in ids:
             if id not in found:
@@ -91,7 +96,7 @@ class Items:
     def by_key(self, collection: Collection, keys: Sequence[int]) -> dict[int, Item]:
         """The items of these keys that are there."""
         found: dict[Any, Item] = {}
-        with self._database.read() as connection:
+        with self._reading(collection) as connection:
             for some in handfuls(keys):
                 query = _of(collection).where(items.c.id.in_(some))
                 found |= {row.id: item_of(row) for row in connection.execute(query)}
@@ -108,7 +113,7 @@ class Items:
         query = _of(collection).where(items.c.id > after)
         if filter:
             query = query.where(items.c.id.in_(matching(collection, filter)))
-        with self._database.read() as connection:
+        with self._reading(collection) as connection:
             rows = connection.execute(query.order_by(items.c.id).limit(limit)).all()
         return [item_of(row) for row in rows]
 
@@ -122,23 +127,31 @@ class Items:
     def keys(self, collection: Collection, filter: Filter) -> list[int]:
         """The keys of all items for which a filter holds, in ascending order."""
         query = matching(collection, filter).order_by(items.c.id)
-        with self._database.read() as connection:
+        with self._reading(collection) as connection:
             return list(connection.execute(query).scalars())
 
     def size(self, collection: Collection, filter: Filter) -> Size:
         """How many items there are for which a filter holds, and how many windows of them."""
         counts = select(func.count(), func.coalesce(func.sum(items.c.n_windows), 0))
         query = counts.where(items.c.id.in_(matching(collection, filter)))
-        with self._database.read() as connection:
+        with self._reading(collection) as connection:
             n_items, n_windows = connection.execute(query).one()
         return Size(n_items, int(n_windows))
 
     def audio(self, collection: Collection, item: Item) -> Iterator[bytes]:
-        """The file of an item in parts; none where it was not kept."""
+        """The file of an item in parts; none where it was not kept.
+
+        Raises:
+            ItemNotFound: it has been deleted meanwhile, before it was read to its end.
+        """
         query = select(audio.c.data).where(audio.c.item == item.key, audio.c.part >= 0)
+        there = select(items.c.id).where(items.c.id == item.key)
         for part in range(-(-item.n_bytes // PART_BYTES)):
             with self._database.read() as connection:
                 data = connection.execute(query.where(audio.c.part == part)).scalar_one_or_none()
+                if data is None and connection.execute(there).first() is None:
+                    sentence = f"The item {item.id!r} of {collection.name!r} has been deleted."
+                    raise ItemNotFound(sentence)
             if data is None:
                 return
             yield bytes(data)
@@ -166,6 +179,17 @@ class Items:
         if n_deleted:
             self._database.give_back_space()
         return n_deleted
+
+    @contextmanager
+    def _reading(self, collection: Collection) -> Iterator[Connection]:
+        """A connection that sees the collection, all of it.
+
+        Raises:
+            CollectionNotFound: it has been deleted, or moved to another model, meanwhile.
+        """
+        with self._database.read() as connection:
+            check_present(connection, collection.key)
+            yield connection
 
     def _delete_some(self, connection: Connection, collection: Collection, filter: Filter) -> int:
         found = items.c.id.in_(matching(collection, filter))

@@ -19,7 +19,7 @@ from service.collections.records import (
     QuotaExceeded,
     handfuls,
 )
-from service.collections.register import locked
+from service.collections.register import check_present, locked
 from service.collections.schema import items, labels
 
 MAX_LABELS = 1_000_000  # of one collection
@@ -70,23 +70,30 @@ class Labels:
         item_id: str | None = None,
         label: str | None = None,
     ) -> list[Label]:
-        """Labels in the order in which they were added, those behind the key `after`."""
+        """Labels in the order in which they were added, those behind the key `after`.
+
+        Raises:
+            CollectionNotFound: it has been deleted, or moved to another model, meanwhile.
+        """
         query = _of(collection).where(labels.c.id > after).order_by(labels.c.id).limit(limit)
         if item_id is not None:
             query = query.where(items.c.name == item_id)
         if label is not None:
             query = query.where(labels.c.label == label)
         with self._database.read() as connection:
+            check_present(connection, collection.key)
             return [_label(row) for row in connection.execute(query)]
 
     def delete(self, collection: Collection, key: int) -> None:
         """Delete a label.
 
         Raises:
+            CollectionNotFound: it has been deleted, or moved to another model, meanwhile.
             ItemNotFound: there is none of that number in the collection.
         """
         found = delete(labels).where(labels.c.collection == collection.key, labels.c.id == key)
         with self._database.write() as connection:
+            locked(connection, collection.key)
             if not connection.execute(found).rowcount:
                 raise ItemNotFound(f"The collection {collection.name!r} has no label {key}.")
 

@@ -85,9 +85,7 @@ class Register:
             CollectionNotFound: it has been deleted, or moved to another model.
         """
         with self._database.read() as connection:
-            found = connection.execute(_present().where(collections.c.id == collection.key))
-            if found.one_or_none() is None:
-                raise _gone()
+            check_present(connection, collection.key)
 
     def page(self, owner: str, after: str = "", limit: int = 100) -> list[Collection]:
         """The owner's collections by name, those behind the name `after`."""
@@ -183,6 +181,16 @@ def locked(connection: Connection, key: int) -> Collection:
     if row is None:
         raise _gone()
     return collection_of(row)
+
+
+def check_present(connection: Connection, key: int) -> None:
+    """Look whether a collection is there in what this connection sees, before it counts as empty.
+
+    Raises:
+        CollectionNotFound: it has been deleted, or moved to another model, meanwhile.
+    """
+    if connection.execute(_present().where(collections.c.id == key)).one_or_none() is None:
+        raise _gone()
 
 
 def changed(connection: Connection, key: int, n_items: int, n_windows: int, n_bytes: int) -> None:

@@ -104,8 +104,6 @@ class Searcher:
             exact=query.exact,
         )
         items = self._store.items.by_key(collection, np.unique(nearest.items).tolist())
-        if not items:
-            self._store.collections.check(collection)
         background = self.background(collection)
         hits = [
             Hit(items[item], start_s, end_s, score, percentile(background, score))

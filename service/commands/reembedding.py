@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from models import audio
-from models.audio import Selection
+from models.audio import AudioError, Selection
 from models.audio import Warn as WarnOfOne
 from models.runtime import Encoder, Floats
-from service.collections.records import Collection, Item
+from service.collections.records import Collection, Item, ItemNotFound
 from service.collections.reembedding import Move
 from service.collections.store import Store
 from service.commands.bulk import Failure, Given, Tally, Warn, embed_files
@@ -88,12 +88,16 @@ def _embed(
     tally: Tally,
     warn: Warn,
 ) -> None:
-    by_id = {item.id: item for item in items}
+    by_id, deleted = {item.id: item for item in items}, set[str]()
 
     def decode(file: Given, selection: Selection, warn: WarnOfOne) -> Iterator[Floats]:
         content, _ = nameless()
         with content:
-            write_whole(content, store.items.audio(move.old, by_id[str(file)]))
+            try:
+                write_whole(content, store.items.audio(move.old, by_id[str(file)]))
+            except ItemNotFound as error:
+                deleted.add(str(file))
+                raise AudioError("unreadable", str(error)) from None
             content.seek(0)
             yield from audio.stream(content, selection=selection, warn=warn)
 
@@ -109,7 +113,8 @@ def _embed(
     )
     for result in by_file(rows):
         if isinstance(result, Failure):
-            moved.failures.append(result)
+            if result.file not in deleted:  # meanwhile
+                moved.failures.append(result)
         else:
             store.reembedding.keep(move, by_id[result[0].file], *kept_windows(result))
             moved.done += 1

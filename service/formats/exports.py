@@ -43,7 +43,11 @@ class Part:
 
 
 def parts_of(store: Store, collection: Collection) -> Iterator[Part]:
-    """All windows of a collection, some at a time, as they are when they are read."""
+    """All windows of a collection, some at a time, as they are when they are read.
+
+    Raises:
+        CollectionNotFound: it has been deleted, or moved to another model, before the last of them.
+    """
     last = 0
     while len(windows := store.windows.page(collection, last, ROWS)):
         last = int(windows.windows[-1])
@@ -51,6 +55,7 @@ def parts_of(store: Store, collection: Collection) -> Iterator[Part]:
         there = np.isin(windows.items, list(items))  # and not deleted meanwhile
         if there.any():
             yield Part(windows.where(there), items)
+    store.collections.check(collection)
 
 
 Write = Callable[[Collection, Iterator[Part]], Iterator[bytes]]
@@ -81,16 +86,15 @@ def parquet(collection: Collection, parts: Iterator[Part]) -> Iterator[bytes]:
     about = {"model": terms.model, "space_id": terms.space_id}
     schema = pa.schema(columns).with_metadata(about)
     with pa.PythonFile(sink, mode="w") as file:
-        writer = pyarrow.parquet.ParquetWriter(file, schema)
-        for part in parts:
-            said = list(zip(*part.rows(), strict=True))
-            values = pa.array(part.windows.vectors.ravel())
-            vectors = pa.FixedSizeListArray.from_arrays(values, terms.dimensions)
-            kinds = [columns[name] for name in COLUMNS]
-            arrays = [pa.array(column, kind) for column, kind in zip(said, kinds, strict=True)]
-            writer.write_batch(pa.record_batch([*arrays, vectors], schema=schema))
-            yield sink.taken()
-        writer.close()
+        with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+            for part in parts:
+                said = list(zip(*part.rows(), strict=True))
+                values = pa.array(part.windows.vectors.ravel())
+                vectors = pa.FixedSizeListArray.from_arrays(values, terms.dimensions)
+                kinds = [columns[name] for name in COLUMNS]
+                arrays = [pa.array(column, kind) for column, kind in zip(said, kinds, strict=True)]
+                writer.write_batch(pa.record_batch([*arrays, vectors], schema=schema))
+                yield sink.taken()
         file.flush()
         yield sink.taken()
 

@@ -14,7 +14,7 @@ from fastapi import Request
 from models.audio import AudioError
 from models.runtime import Encoder
 from service.collecting import Collecting, signature_of
-from service.collections.records import Collection, Item, StoreError, Terms
+from service.collections.records import Collection, Item, ItemNotFound, StoreError, Terms
 from service.collections.reembedding import Move, audio_not_kept
 from service.context import Context
 from service.exceptions import ServiceError
@@ -90,7 +90,7 @@ class Moving:
         yield [self._ending(moved)]
 
     async def _items(self, move: Move) -> AsyncGenerator[Members, None]:
-        """Embed what is left, and tell of every item."""
+        """Embed what is left, and tell of every item; not of one that is deleted meanwhile."""
         store, after = self._collected.store.reembedding, 0
         while some := await in_thread(store.left, move, after, PAGE):
             after = some[-1].key
@@ -99,6 +99,8 @@ class Moving:
                     with self._share.lent():
                         windows = await self._embedded(item)
                         await in_thread(store.keep, move, item, *windows.kept())
+                except ItemNotFound:
+                    continue
                 except StoreError as error:
                     if error.kind != "audio-not-kept":
                         raise

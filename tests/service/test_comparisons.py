@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.collections.records import Collection, Vectors
 from service.collections.windows import Windows
 from tests.service.conftest import Serve, encoded, tone, until
 from tests.service.traffic.test_refusals import refused
@@ -96,3 +97,18 @@ def test_the_place_of_a_client_that_left_is_free_once_the_thread_has_ended(
     refused(pond.get(f"{PATH}/map"), "overloaded")
     held.may_end.set()
     until(lambda: pond.get(f"{PATH}/map").status_code == 200)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_compared_when_its_collection_is_deleted_is_not_found(
+    pond: httpx.Client, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    reading = Windows.all
+
+    def read(self: Windows, collection: Collection) -> Vectors:
+        found = reading(self, collection)
+        assert pond.delete(PATH).status_code == 204  # while it is compared
+        return found
+
+    monkeypatch.setattr(Windows, "all", read)
+    refused(pond.get(f"{PATH}/{kind}"), "collection-not-found")

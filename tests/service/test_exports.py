@@ -14,7 +14,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import viola
+from service.collections.records import Collection, Vectors
 from service.collections.store import open_store
+from service.collections.windows import Windows
 from service.formats import exports
 from service.streams import exporting
 from tests.service.conftest import Serve, encoded, tone
@@ -241,6 +243,26 @@ def test_an_empty_collection_is_an_empty_file(client: httpx.Client) -> None:
     assert table.num_rows == 0
     assert np.load(io.BytesIO(client.get(path, params={"output": "npy"}).content)).shape == (0, 4)
     assert client.get(path, params={"output": "csv"}).text.count("\n") == 1
+
+
+@pytest.mark.parametrize("output", ["parquet", "csv"])
+def test_an_export_that_ends_before_its_collection_was_read_is_no_file(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    reading = Windows.page
+    monkeypatch.setattr(exports, "ROWS", 1)
+    with serve(data=tmp_path) as client:
+        client.put("/v1/collections/tones")
+        add(client, "tones", TONES)
+
+        def read(self: Windows, collection: Collection, last: int, limit: int) -> Vectors:
+            if last:
+                client.delete("/v1/collections/tones")
+            return reading(self, collection, last, limit)
+
+        monkeypatch.setattr(Windows, "page", read)
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.get(URL, params={"output": output})
 
 
 def test_what_makes_no_sense_is_refused(client: httpx.Client) -> None:

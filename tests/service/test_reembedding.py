@@ -1,6 +1,7 @@
 """Collections that move to another model, over HTTP and by the command."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 import viola
+from service.collections.items import Items
+from service.collections.records import Collection, Item
 from service.collections.store import open_store
 from tests.service.collections.conftest import QUOTA, new_item
 from tests.service.conftest import GRAPH, Serve, encoded, tone, write_model
@@ -148,6 +151,70 @@ def test_what_cannot_be_read_keeps_the_old_one_and_the_rest_is_not_done_again(
         assert (answer[0]["left"], answer[-1]["is_complete"]) == (0, True)
         assert answer[-1]["usage"]["audio_seconds"] == 0
         assert client.get(URL).json()["space_id"] == "space-of-other"
+
+
+def test_a_recording_that_is_deleted_on_the_way_is_no_failure(
+    serve: Serve, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its turn comes after its page was read, and before its audio is."""
+    reading = Items.audio
+
+    def read(self: Items, collection: Collection, item: Item) -> Iterator[bytes]:
+        if item.id == "a-1":
+            self.delete(collection, "b-2")
+            self.delete(collection, "a-1")
+        yield from reading(self, collection, item)
+
+    monkeypatch.setattr(Items, "audio", read)
+    with serve(models=models, data=tmp_path) as client:
+        made(client)
+        names = {"a-1": "tone-110", "b-2": "tone-820", "c-3": "tone-430"}
+        add(client, "tones", {id: TONES[name] for id, name in names.items()})
+        answer = lines(reembed(client))
+        assert [line.get("item") for line in answer[1:]] == ["c-3", None]
+        assert (answer[-1]["is_complete"], answer[-1]["failed"]) == (True, 0)
+        assert answer[-1]["collection"]["items"] == 1
+
+
+def test_a_recording_that_is_deleted_on_the_way_is_no_failure_of_the_command(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Items.audio
+
+    def read(self: Items, collection: Collection, item: Item) -> Iterator[bytes]:
+        if item.file == str(tmp_path / "a.wav"):
+            self.delete(collection, item.id)
+        yield from reading(self, collection, item)
+
+    monkeypatch.setattr(Items, "audio", read)
+    for name, hz in (("a.wav", 200), ("b.wav", 300)):
+        sf.write(tmp_path / name, tone(1.5, hz=hz), 16_000)
+    data = ("--data", tmp_path / "data", "--threads", 1)
+    indexed = run("index", tmp_path, "--keep-audio", *data, "--model", models / "tiny.onnx")
+    assert indexed.exit_code == 0, indexed.output
+    done = run("reembed", *data, "--model", models / "other.onnx")
+    assert done.exit_code == 0, done.output
+    assert "1 recordings, 1 windows; 1 embedded now, 0 failed" in done.output
+
+
+def test_a_move_of_a_collection_that_is_deleted_says_so(
+    serve: Serve, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Items.audio
+    with serve(models=models, data=tmp_path) as client:
+        made(client)
+        add(client, "tones", {"a-1": TONES["tone-110"], "b-2": TONES["tone-820"]})
+
+        def read(self: Items, collection: Collection, item: Item) -> Iterator[bytes]:
+            client.delete(URL)
+            yield from reading(self, collection, item)
+
+        monkeypatch.setattr(Items, "audio", read)
+        last = lines(reembed(client))[-1]
+        assert (last["object"], last["error"]["type"]) == (
+            "error",
+            "/problems/collection-not-found",
+        )
 
 
 def test_recordings_without_audio_are_refused_by_name(

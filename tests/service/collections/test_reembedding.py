@@ -1,5 +1,6 @@
 """Collections on their way to another model: whole until the end, and gone on with."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -7,11 +8,14 @@ import pytest
 from sqlalchemy import func, select
 
 from service.collections import schema
+from service.collections.filters import Filter
+from service.collections.gathering import Plan, gather
 from service.collections.records import (
     Collection,
     CollectionDiffers,
     CollectionNotFound,
     Item,
+    ItemNotFound,
     NewLabel,
     Quota,
     QuotaExceeded,
@@ -21,6 +25,8 @@ from service.collections.records import (
 from service.collections.reembedding import AudioNotKept, Move
 from service.collections.search import Query, Searcher
 from service.collections.store import Store
+from service.collections.teaching import Lesson
+from service.formats.exports import Part, parts_of
 from tests.service.collections.conftest import NOBODY, QUOTA, TERMS, Reopen, new_item
 
 OTHER = Terms("other", "space-of-other", 24, 2.0, 2.0, keeps_audio=True)
@@ -190,3 +196,72 @@ def test_a_search_that_a_move_overtakes_is_to_be_asked_again(
     store.reembedding.finish(move)
     with pytest.raises((StoreBusy, CollectionNotFound)):
         Searcher(store).find(kept, query)
+
+
+def rest_of_an_export(store: Store, collection: Collection) -> Iterator[Part]:
+    """What is still to be read, after the first part."""
+    parts = parts_of(store, collection)
+    next(parts)
+    return parts
+
+
+READING: dict[str, Callable[[Store, Collection], object]] = {
+    "items": lambda store, old: store.items.page(old),
+    "item": lambda store, old: store.items.get(old, "item-0"),
+    "names": lambda store, old: store.items.by_key(old, [1, 2, 3]),
+    "content": lambda store, old: store.items.with_content(old, [new_item(1).sha256]),
+    "filtered": lambda store, old: store.items.keys(old, Filter(metadata={"n": [1]})),
+    "size": lambda store, old: store.items.size(old, Filter()),
+    "labels": lambda store, old: store.labels.page(old),
+    "a label": lambda store, old: store.labels.delete(old, 1),
+    "an export": lambda store, old: list(parts_of(store, old)),
+    "a lesson": lambda store, old: gather(store, old, Plan((), {1: "a"}, 3), Lesson()),
+}
+
+
+@pytest.mark.parametrize("end", ["moved", "deleted", "being deleted"])
+@pytest.mark.parametrize("read", READING.values(), ids=READING)
+def test_a_collection_that_has_gone_is_not_taken_for_an_empty_one(
+    store: Store,
+    kept: Collection,
+    monkeypatch: pytest.MonkeyPatch,
+    read: Callable[[Store, Collection], object],
+    end: str,
+) -> None:
+    move = store.reembedding.begin(kept, OTHER, QUOTA)
+    move_on(store, move)
+    if end == "being deleted":
+        monkeypatch.setattr(store.collections, "empty", lambda key: None)
+    if end == "moved":
+        store.reembedding.finish(move)
+    else:
+        store.collections.delete("ann", "birds")
+    with pytest.raises(CollectionNotFound, match=r"ask again"):
+        read(store, kept)
+
+
+def test_an_export_that_a_move_overtakes_is_not_cut_short(
+    store: Store, kept: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.formats.exports.ROWS", 6)
+    move = store.reembedding.begin(kept, OTHER, QUOTA)
+    move_on(store, move)
+    parts = rest_of_an_export(store, kept)
+    store.reembedding.finish(move)
+    with pytest.raises(CollectionNotFound, match="ask again"):
+        list(parts)
+
+
+@pytest.mark.parametrize("n_bytes", [3, 3 << 20])
+def test_the_audio_of_an_item_is_all_of_it_or_an_error(
+    store: Store, kept: Collection, n_bytes: int
+) -> None:
+    store.items.add(kept, [new_item(9, audio=bytes(n_bytes))], QUOTA)
+    item = store.items.get(kept, "item-9")
+    assert b"".join(store.items.audio(kept, item)) == bytes(n_bytes)
+    parts = store.items.audio(kept, item)
+    if n_bytes > 3:
+        next(parts)
+    store.items.delete(kept, "item-9")
+    with pytest.raises(ItemNotFound, match="item-9"):
+        list(parts)

@@ -35,6 +35,8 @@ from service.collections.space import Space
 FILE = "viola.sqlite"
 MIGRATIONS = "service.collections:migrations"
 WAIT_S = 20.0  # for others who write
+BACKENDS = ("postgresql", "postgres")  # as addresses of one begin
+EXPECTED = "postgresql://user:password@host:port/name"
 CONNECTIONS = 8  # kept; as many again where there is much to do
 BATCH = 200  # rows that are deleted in one transaction: others may write between
 BATCH_BYTES = 16 << 20  # that they hold; one more that is larger goes as a whole
@@ -46,6 +48,10 @@ ANSWERING = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
+FULL = (
+    "There is no room on the disk of the collections, and nothing was changed: make some. Deleting "
+    "needs some too, until it is done."
+)
 PAGE_BYTES = 16 << 10  # holds a few vectors; in SQLite's own of 4096 bytes half would be empty
 _FAILING = (  # what SQLite says where it is not the statement that is wrong
     sqlite3.SQLITE_PERM,
@@ -173,8 +179,8 @@ def open_postgres(address: str) -> Database:
     Raises:
         StoreError: it cannot be reached, lacks pgvector, or holds what a later version has written.
     """
+    url = _address(address)
     try:
-        url = make_url(address).set(drivername="postgresql+psycopg")
         engine = create_engine(
             url,
             pool_size=CONNECTIONS,
@@ -186,8 +192,6 @@ def open_postgres(address: str) -> Database:
         import pgvector.sqlalchemy  # noqa: F401
 
         from service.collections.postgres_link import PostgresLink
-    except ArgumentError:
-        raise StoreError("the database's address is none; expected postgresql://...") from None
     except (ModuleNotFoundError, NoSuchModuleError):
         raise StoreError(
             "PostgreSQL needs psycopg and pgvector: pip install 'viola-audio[postgres]'"
@@ -200,6 +204,21 @@ def open_postgres(address: str) -> Database:
         event.listen(engine, "connect", _limit_waits)
     event.listen(engine, "handle_error", _leave_what_is_read_only)
     return _brought_up_to_date(engine, f"{url.host}, database {url.database}")
+
+
+def _address(text: str) -> URL:
+    """A `postgresql://` address, for the driver that is used here.
+
+    Raises:
+        StoreError: it is none; without the password that may stand in it.
+    """
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):  # a port that is no number is the latter
+        raise StoreError(f"the database's address is none; expected {EXPECTED}") from None
+    if url.get_backend_name() not in BACKENDS:
+        raise StoreError(f"a database at {url.drivername}:// cannot be used; expected {EXPECTED}")
+    return url.set(drivername="postgresql+psycopg")
 
 
 def _brought_up_to_date(engine: Engine, where: str) -> Database:
@@ -282,7 +301,7 @@ def _of_sqlite(error: BaseException) -> StoreError | None:
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusy(f"Others write to the collections for more than {WAIT_S:g} s.")
     if primary == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE:
-        return StoreFull("There is no room on the disk of the collections.")
+        return StoreFull(FULL)
     if primary in _FAILING:
         return _unavailable(error, f": {error}")
     return None
@@ -295,7 +314,7 @@ def _of_postgres(error: DBAPIError) -> StoreError | None:
     if state in ("40001", "40P01", "55P03"):
         return StoreBusy("The database of the collections cannot do this now.")
     if state == _DISK_FULL:
-        return StoreFull("There is no room on the disk of the collections.")
+        return StoreFull(FULL)
     if state in _FAILING_STATES or state.startswith(_FAILING_CLASSES):
         return _unavailable(error.orig or error)
     return None

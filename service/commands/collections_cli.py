@@ -1,4 +1,4 @@
-"""`viola index` and `viola search`: a collection in a folder, without a server."""
+"""`viola index`, `search`, `reembed`, `vectors`: collections in a folder or a database."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,15 +24,11 @@ if TYPE_CHECKING:
 WIDE = 240  # columns
 _TRUTHS = {"true": True, "false": False}  # as JSON, and so the answers, have them
 
-Data = Annotated[
-    Path,
-    typer.Option(
-        "-o",
-        "--data",
-        envvar="VIOLA_DATA",
-        help="The folder of collections: that of a server, or any other.",
-    ),
-]
+PLACE = (
+    "The folder of collections: that of a server, or any other; or postgresql://... "
+    "(the password in PGPASSWORD or ~/.pgpass)."
+)
+Data = Annotated[str, typer.Option("-o", "--data", envvar="VIOLA_DATA", help=PLACE)]
 Name = Annotated[str, typer.Option("--collection", help="The name of the collection.")]
 Owner = Annotated[
     str,
@@ -51,16 +47,7 @@ def index(
             "viola embed."
         ),
     ],
-    data: Annotated[
-        str,
-        typer.Option(
-            "-o",
-            "--data",
-            envvar="VIOLA_DATA",
-            help="The folder of collections: that of a server, or any other; or postgresql://... "
-            "(the password in PGPASSWORD or ~/.pgpass).",
-        ),
-    ],
+    data: Data,
     collection: Name = "sounds",
     owner: Owner = "",
     model: Model = DEFAULT_MODEL,
@@ -145,7 +132,7 @@ def _summary(data: str, now: "Collection", n_added: int, n_known: int, n_failed:
         held = f"{now.name} holds {now.n_items} recordings, {now.n_windows} windows"
     else:
         held = f"nothing came into {now.name}"
-    return f"{data}: {held}; {n_added} added, {n_known} there already, {n_failed} failed"
+    return f"{shown(data)}: {held}; {n_added} added, {n_known} there already, {n_failed} failed"
 
 
 def _index_on_ray(
@@ -175,7 +162,7 @@ def search(
     files: Annotated[
         list[Path] | None, typer.Argument(help="Audio files that sound like what is looked for.")
     ] = None,
-    data: Data = Path("data"),
+    data: Data = "data",
     collection: Name = "sounds",
     owner: Owner = "",
     model: Model = DEFAULT_MODEL,
@@ -239,7 +226,7 @@ def search(
 
 
 def reembed(
-    data: Data = Path("data"),
+    data: Data = "data",
     collection: Name = "sounds",
     owner: Owner = "",
     model: Model = DEFAULT_MODEL,
@@ -264,7 +251,9 @@ def reembed(
         found = store.collections.get(whose(owner, collection), collection)
         if give_up:
             store.reembedding.give_up(found)
-            console.print(f"{data}: {collection} stays with {found.terms.model}", markup=False)
+            console.print(
+                f"{shown(data)}: {collection} stays with {found.terms.model}", markup=False
+            )
             return
         with progress(console, n_left(store, found, encoder)) as tally:
             moved = move(store, found, encoder, tally, partial(show_warning, console))
@@ -272,8 +261,8 @@ def reembed(
         show_failure(console, failure)
     now = moved.collection or found
     console.print(
-        f"{data}: {collection} is of {now.terms.model}, {now.n_items} recordings, {now.n_windows} "
-        f"windows; {moved.done} embedded now, {len(moved.failures)} failed",
+        f"{shown(data)}: {collection} is of {now.terms.model}, {now.n_items} recordings, "
+        f"{now.n_windows} windows; {moved.done} embedded now, {len(moved.failures)} failed",
         markup=False,
     )
     if moved.failures:
@@ -284,9 +273,7 @@ def vectors(
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Table to write: .npz, .npy, .parquet or .jsonl.")
     ],
-    data: Annotated[
-        Path, typer.Option("--data", envvar="VIOLA_DATA", help="The folder of collections.")
-    ] = Path("data"),
+    data: Annotated[str, typer.Option("--data", envvar="VIOLA_DATA", help=PLACE)] = "data",
     collection: Name = "sounds",
     owner: Owner = "",
     model: Model = DEFAULT_MODEL,
@@ -321,24 +308,48 @@ def whose(owner: str, name: str) -> str:
     return owner if group is None else group
 
 
+def opened_store(data: str) -> "Store":
+    """The store in a folder, or at a database's address.
+
+    Raises:
+        StoreError: it cannot be used.
+    """
+    from service.collections.store import open_shared_store, open_store
+
+    return open_shared_store(data) if is_url(data) else open_store(Path(data))
+
+
+def holds_collections(data: str) -> bool:
+    """Whether a folder has been used; a database is asked by opening it."""
+    from service.collections.database import FILE
+
+    return is_url(data) or (Path(data) / FILE).is_file()
+
+
+def shown(data: str) -> str:
+    """A folder, or an address without its password, as it may be shown."""
+    if not is_url(data):
+        return data
+    from sqlalchemy.engine import make_url
+
+    return make_url(data).render_as_string(hide_password=True)
+
+
 @contextmanager
 def _opened(
-    data: Path | str, model: Path, threads: int | None, *, must_exist: bool = False
+    data: str, model: Path, threads: int | None, *, must_exist: bool = False
 ) -> Iterator[tuple["Store", "Encoder"]]:
     """The store, in a folder or at an address, and the encoder; what they refuse ends it with 2."""
     from rich.console import Console
 
     from models.runtime import Encoder
-    from service.collections.database import FILE
-    from service.collections.store import open_shared_store, open_store
     from service.exceptions import ServiceError
 
     try:
-        is_shared = isinstance(data, str) and is_url(data)
-        if must_exist and not (Path(data) / FILE).is_file():
+        if must_exist and not holds_collections(data):
             raise ValueError(f"{data} holds no collections: viola index FILES -o {data} makes one")
         encoder = Encoder.open(model, threads=threads)
-        store = open_shared_store(str(data)) if is_shared else open_store(Path(data))
+        store = opened_store(data)
         try:
             yield store, encoder
         finally:

@@ -8,7 +8,15 @@ import typer
 
 from models import shipped
 from models.terminal import Force, clear_errors, console, keep_existing, new_model_file
-from service.commands.collections_cli import Data, Name, Owner, check_name, whose
+from service.commands.collections_cli import (
+    Data,
+    Name,
+    Owner,
+    check_name,
+    holds_collections,
+    opened_store,
+    whose,
+)
 
 if TYPE_CHECKING:
     from service.collections.fitting import Fit
@@ -24,7 +32,7 @@ def teach(
     name: Annotated[
         str | None, typer.Argument(help="What requests will call the classifier.")
     ] = None,
-    data: Data = Path("data"),
+    data: Data = "data",
     collection: Name = "sounds",
     labels: Annotated[
         list[Path] | None,
@@ -63,8 +71,6 @@ def teach(
     It is kept in the folder as the next version of NAME, and a service on that folder answers with
     it at once. Recordings are named in files of labels by their id or their file's name.
     """
-    from service.collections.database import FILE
-    from service.collections.store import open_store
     from service.commands.tables import TableError
     from service.exceptions import ServiceError
 
@@ -72,10 +78,10 @@ def teach(
         keep_existing(export, force=force)
     if onnx is not None:
         new_model_file(onnx, force=force, option="--onnx")
-    if not (data / FILE).is_file():
+    if not holds_collections(data):
         raise typer.BadParameter(f"--data {data} holds no collections; viola index makes it")
     with clear_errors(ServiceError, TableError):
-        with closing(open_store(data)) as store:
+        with closing(opened_store(data)) as store:
             found = store.collections.get(whose(owner, collection), collection)
             for path in labels or []:
                 _import(store, found, path, recording)

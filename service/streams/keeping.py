@@ -164,7 +164,8 @@ class Keeping:
         if n_bytes > most:
             raise Problem(
                 "body-too-large",
-                f"The file has {n_bytes} bytes; where audio is kept at most {most} are accepted.",
+                f"The file has {n_bytes} bytes; where audio is kept at most {most} are accepted. "
+                "Send it in parts, or compressed, or to a collection that keeps no audio.",
                 limit=most,
                 observed=n_bytes,
                 unit="bytes",

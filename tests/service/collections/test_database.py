@@ -18,6 +18,23 @@ def test_a_start_without_it_names_it_and_the_reason() -> None:
         open_postgres(NOBODY)
 
 
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("postgresql://ann:secret@host:port/viola", "address is none"),
+        ("no address", "address is none"),
+        ("mysql://ann:secret@host/viola", "mysql:// cannot be used"),
+        ("sqlite:///data/viola.sqlite", "sqlite:// cannot be used"),
+    ],
+)
+def test_an_address_of_no_postgresql_is_refused_with_what_is_expected(
+    address: str, words: str
+) -> None:
+    with pytest.raises(StoreError, match=rf"{words}; expected postgresql://user:") as error:
+        open_postgres(address)
+    assert "secret" not in str(error.value)
+
+
 def test_a_connection_that_cannot_be_made_is_refused_for_now() -> None:
     pytest.importorskip("psycopg")
     lost = Database(create_engine(NOBODY.replace("postgresql", "postgresql+psycopg")))

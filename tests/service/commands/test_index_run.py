@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import viola
 from models.runtime import Encoder
 from service.collections.records import Collection
-from service.collections.store import Store, open_store
+from service.collections.store import Store, open_shared_store, open_store
 from service.commands.bulk import Tally
 from service.commands.index_run import add_rows
 from service.commands.indexing import UNBOUNDED, index_files, terms_of
@@ -144,3 +144,31 @@ def test_a_shared_database_is_a_place_for_collections_too(
     result = CliRunner().invoke(viola.build(), list(map(str, words)))
     assert result.exit_code == 0, result.output
     assert "sounds holds 3 recordings" in result.output.replace("\n", " ")
+
+
+def test_what_was_indexed_into_a_shared_database_is_used_there(
+    postgres: str, model_file: Path, table: pa.Table, tmp_path: Path
+) -> None:
+    path, labels, back = (tmp_path / name for name in ("all.parquet", "labels.csv", "back.csv"))
+    pq.write_table(table, path)
+    address = postgres.replace(":@", ":secret@", 1)  # which the server does not ask for
+    at = ["--data", address, "--collection", "shared"]
+    model = ["--model", model_file]
+
+    def run(*words: object) -> str:
+        result = CliRunner().invoke(viola.build(), [*map(str, words)], env={"COLUMNS": "200"})
+        assert result.exit_code == 0, result.output
+        assert "secret" not in result.output
+        return " ".join(result.output.split())
+
+    done = run("index", path, *at, *model, "--window-s", WINDOW_S)
+    assert "postgres:***@" in done
+    store = open_shared_store(postgres)
+    first = store.items.page(store.collections.get("", "shared"))[0]
+    store.close()
+    assert first.id not in run("search", "--like", first.id, *at, *model)
+    labels.write_text(f"file,label\n{first.id},frog\n")
+    assert "1 labels added" in run("teach", *at, "--labels", labels)
+    assert "1 labels written" in run("teach", *at, "--export", back)
+    assert "vectors" in run("vectors", *at, *model, "-o", tmp_path / "out.parquet")
+    assert "shared is of" in run("reembed", *at, *model)

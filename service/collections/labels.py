@@ -32,7 +32,7 @@ class Labels:
         self._database, self._now = database, now
 
     def add(self, collection: Collection, new: Sequence[NewLabel], by: str) -> list[Label]:
-        """Add labels, all or none of them.
+        """Add labels, all or none of them; `by` says those that name nobody else.
 
         Raises:
             CollectionNotFound: it has been deleted meanwhile.
@@ -53,7 +53,7 @@ class Labels:
                     "verdict": label.verdict,
                     "start_s": label.start_s,
                     "end_s": label.end_s,
-                    "by": by,
+                    "by": label.by or by,
                     "created_at": now,
                 }
                 values = insert(labels).values(collection=collection.key, **row)

@@ -282,13 +282,17 @@ class Nearest:
 
 @dataclass(frozen=True)
 class NewLabel:
-    """What somebody says of an item, or of a stretch of it; both times or neither."""
+    """What somebody says of an item, or of a stretch of it; both times or neither.
+
+    `by` says who, where it is another than who adds it.
+    """
 
     item_id: str
     label: str
     verdict: Verdict = "positive"
     start_s: float | None = None
     end_s: float | None = None
+    by: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Labels of recordings as files that people and editors of sound write: read and written here.
 
-A CSV of `file,start_s,end_s,label,verdict`, a label track of Audacity or a selection table of
+A CSV of `file,start_s,end_s,label,verdict,by`, a label track of Audacity or a selection table of
 Raven; of BirdNET, its CSV and its tables. A CSV without times labels whole recordings; what the
 other formats hold is positive. A point of a label track speaks of the windows around it.
 """
@@ -20,7 +20,7 @@ from models.sources import normal
 from service.collections.records import Label, NewLabel, Verdict
 from service.commands.events import AUDACITY, RAVEN, Event, check_name, event_writer
 from service.commands.tables import TableError
-from service.naming import MAX_LABEL, checked_label
+from service.naming import MAX_LABEL, MAX_NAME, checked_label
 from service.untrusted import cell, text_of
 
 COLUMNS = ("file", "start_s", "end_s", "label", "verdict", "by", "created_at")
@@ -142,7 +142,7 @@ def _of_csv(path: Path, text: str, alone: str) -> Iterator[NewLabel]:
     if of_label is None or (of_file is None and not is_birdnet):
         raise TableError(
             f"{path} has the columns {', '.join(columns) or 'none'}; file and label are needed, "
-            "start_s and end_s, and verdict, may be there, with commas between"
+            "start_s and end_s, verdict, and by, may be there, with commas between"
         )
     for row in reader:
         if any((value or "").strip() for value in row.values() if not isinstance(value, list)):
@@ -150,7 +150,8 @@ def _of_csv(path: Path, text: str, alone: str) -> Iterator[NewLabel]:
             times = row.get(of_start or ""), row.get(of_end or "")
             verdict = row.get("verdict") or "positive"
             file = text_of((row[of_file] if of_file else alone) or "")
-            yield _label(where, file, text_of(row[of_label] or ""), times, verdict)
+            label = _label(where, file, text_of(row[of_label] or ""), times, verdict)
+            yield replace(label, by=_person(where, text_of(row.get("by") or "")))
 
 
 def _of_audacity(path: Path, text: str, recording: str) -> Iterator[NewLabel]:
@@ -247,6 +248,21 @@ def _label(
     return NewLabel(file, label, verdict, start_s, end_s)
 
 
+def _person(where: str, text: str) -> str | None:
+    """Who says so; None where the file does not tell.
+
+    Raises:
+        TableError: it is no name.
+    """
+    name = normal(text.strip())
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise TableError(
+            f"{where}: by {name[: MAX_NAME + 1]!r}; expected a name of at most {MAX_NAME} letters "
+            "on one line"
+        )
+    return name or None
+
+
 def _seconds(where: str, text: str | None) -> float | None:
     if text is None or not text.strip():
         return None
@@ -277,5 +293,5 @@ def by_file(labels: Iterable[NewLabel], ids: Mapping[str, str]) -> tuple[list[Ne
         if id_ is None:
             unknown.add(label.item_id)
         else:
-            known.append(NewLabel(id_, label.label, label.verdict, label.start_s, label.end_s))
+            known.append(replace(label, item_id=id_))
     return known, sorted(unknown)

@@ -45,6 +45,9 @@ def teach(
         str | None,
         typer.Option(help="Which recording a track or a table is of; else that of its name."),
     ] = None,
+    by: Annotated[
+        str, typer.Option(help="Who says what --labels hold, where a file does not tell.")
+    ] = BY,
     only: Annotated[
         list[str] | None, typer.Option("--label", help="Learn this one; repeatable. Else all.")
     ] = None,
@@ -73,7 +76,10 @@ def teach(
     """
     from service.commands.tables import TableError
     from service.exceptions import ServiceError
+    from service.naming import MAX_NAME
 
+    if not by.strip() or len(by) > MAX_NAME or not by.isprintable():
+        raise typer.BadParameter(f"--by {by!r}: expected a name of at most {MAX_NAME} letters")
     if export is not None:
         keep_existing(export, force=force)
     if onnx is not None:
@@ -84,7 +90,7 @@ def teach(
         with closing(opened_store(data)) as store:
             found = store.collections.get(whose(owner, collection), collection)
             for path in labels or []:
-                _import(store, found, path, recording)
+                _import(store, found, path, recording, by)
             if export is not None:
                 _export(store, found, export, recording)
                 return
@@ -118,7 +124,9 @@ def _check_name(name: str) -> None:
         raise typer.BadParameter(f"{name!r} is a classifier that ships; choose another name")
 
 
-def _import(store: "Store", collection: "Collection", path: Path, recording: str | None) -> None:
+def _import(
+    store: "Store", collection: "Collection", path: Path, recording: str | None, by: str
+) -> None:
     """Add the labels of a file.
 
     Raises:
@@ -134,7 +142,7 @@ def _import(store: "Store", collection: "Collection", path: Path, recording: str
             f"{path}: none of its recordings is in the collection {collection.name!r}, or the only "
             f"one of its name there, as {', '.join(unknown[:3])}"
         )
-    store.labels.add(collection, known, BY)
+    store.labels.add(collection, known, by.strip())
     _say(f"{path}: {len(known)} labels added")
     if unknown:
         names = f"{', '.join(unknown[:3])} ({len(unknown)})"
@@ -142,21 +150,42 @@ def _import(store: "Store", collection: "Collection", path: Path, recording: str
 
 
 def _export(store: "Store", collection: "Collection", path: Path, recording: str | None) -> None:
-    """Write the labels of the collection, or of one recording."""
+    """Write the labels of the collection, or of one recording.
+
+    Raises:
+        TableError: the format cannot hold them, or there is no such recording.
+    """
     from dataclasses import replace
 
     from service.commands.item_names import names_of
     from service.commands.label_files import write
+    from service.commands.tables import TableError
 
     items = {item.key: item for item in store.items.every(collection)}
     names = names_of(items.values())
+    chosen = {
+        key
+        for key, item in items.items()
+        if recording in (None, item.id, names[key], Path(names[key]).name)
+    }
+    if recording is not None and not chosen:
+        raise TableError(
+            f"--recording {recording!r}: the collection {collection.name!r} has none of that id or "
+            "file's name, or several of the name, of which the id tells one"
+        )
     labels = [
         replace(label, item_id=names[label.item])
         for label in store.labels.page(collection)
-        if recording in (None, label.item_id, names[label.item], Path(names[label.item]).name)
+        if label.item in chosen
     ]
     durations = {names[key]: item.duration_s for key, item in items.items()}
-    _say(f"{path}: {write(path, labels, durations)} labels written")
+    n_written = write(path, labels, durations)
+    _say(f"{path}: {n_written} labels written")
+    if n_left := len(labels) - n_written:
+        _say(
+            f"warning: {path}: {n_left} labels are negative or unsure and are left out, since only "
+            "a CSV holds them"
+        )
 
 
 def _learn(

@@ -26,7 +26,7 @@ def test_a_csv_holds_everything(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     assert write(path, LABELS, {}) == 4
     assert read(path) == [
-        NewLabel(label.item_id, label.label, label.verdict, label.start_s, label.end_s)
+        NewLabel(label.item_id, label.label, label.verdict, label.start_s, label.end_s, label.by)
         for label in LABELS
     ]
 
@@ -79,7 +79,7 @@ def test_a_table_of_several_recordings_loses_none_and_has_times_of_each(tmp_path
 def test_a_name_of_several_lines_stays_one_cell(tmp_path: Path, mark: str) -> None:
     path, name = tmp_path / "labels.csv", f"po{mark}nd.wav"
     write(path, [Label(1, 7, name, "frog", "positive", None, None, "ann", 10.0)], {})
-    assert read(path) == [NewLabel(name, "frog")]
+    assert read(path) == [NewLabel(name, "frog", by="ann")]
 
 
 def test_the_events_of_viola_classify_are_labels_too(tmp_path: Path) -> None:

@@ -73,9 +73,60 @@ def test_labels_of_files_that_are_called_the_same_stay_apart(tmp_path: Path) -> 
     )
 
 
+def test_people_who_disagree_do_so_after_an_export_and_in_files_of_their_own(
+    data: Path, tmp_path: Path
+) -> None:
+    """Else all of it were one person's, whose last word counts."""
+    pond = ("--collection", "pond", "--data", data)
+    rows = [f"rec{item}.wav,{'ab'[item % 2]},positive,ann" for item in range(12)]
+    (tmp_path / "two.csv").write_text(
+        "\n".join(["file,label,verdict,by", *rows, "rec0.wav,a,negative,Zoë", "rec1.wav,b,unsure,"])
+    )
+    (tmp_path / "rec2.txt").write_text("0\t4\ta\n")
+    added = run("teach", *pond, "--labels", tmp_path / "two.csv")
+    assert added.exit_code == 0, added.output
+    assert run("teach", *pond, "--labels", tmp_path / "rec2.txt", "--by", "cat").exit_code == 0
+    back = tmp_path / "back.csv"
+    for export in (back, tmp_path / "again.csv"):
+        assert run("teach", *pond, "--export", export).exit_code == 0
+        said = [line.split(",")[:6] for line in export.read_text().splitlines()[1:]]
+        assert {row[5] for row in said} == {"ann", "Zoë", "viola teach", "cat"}
+        assert said[-1] == ["rec2", "0.0", "4.0", "a", "positive", "cat"]
+        store = open_store(data)
+        kept = store.collections.get("", "pond")
+        for label in store.labels.page(kept):
+            store.labels.delete(kept, label.key)
+        store.close()
+        assert run("teach", *pond, "--labels", back).exit_code == 0
+    taught = run("teach", "frogs", *pond, "--timeout-s", 300)
+    assert taught.exit_code == 0, taught.output
+    assert "People disagree about 4 windows" in " ".join(taught.output.split())
+
+
+def test_an_export_says_what_it_leaves_out_and_is_of_a_recording_that_is_there(
+    data: Path, tmp_path: Path
+) -> None:
+    pond = ("teach", "--collection", "pond", "--data", data)
+    labels, out = tmp_path / "labels.csv", tmp_path / "rec0.txt"
+    labels.write_text("file,label,verdict\nrec0,a,positive\nrec0,b,negative\nrec0,c,unsure\n")
+    assert run(*pond, "--labels", labels).exit_code == 0
+    done = run(*pond, "--export", out, "--recording", "rec0")
+    text = " ".join(done.output.split())
+    assert "1 labels written" in text
+    assert "2 labels are negative or unsure and are left out" in text
+    before = out.read_text()
+    wrong = run(*pond, "--export", out, "--recording", "rec99", "--force")
+    assert (wrong.exit_code, out.read_text()) == (1, before)
+    assert "--recording 'rec99'" in " ".join(wrong.output.split())
+    whole = run(*pond, "--export", tmp_path / "all.csv")
+    assert "left out" not in whole.output
+
+
 def test_what_a_person_can_put_right_is_one_line(data: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("file,label\nelsewhere.wav,a\n")
+    of_nobody = tmp_path / "of_nobody.csv"
+    of_nobody.write_text(f"file,label,by\nrec0.wav,a,{'x' * 65}\n")
     pond = ("frogs", "--collection", "pond", "--data", data)
     for arguments, code, words in (
         (("frogs", "--collection", "lake", "--data", data), 1, "no collection 'lake'"),
@@ -84,6 +135,8 @@ def test_what_a_person_can_put_right_is_one_line(data: Path, tmp_path: Path) -> 
         ((*pond[1:],), 2, "NAME is missing"),
         (("frogs", "--data", tmp_path / "gone"), 2, "viola index makes it"),
         ((*pond, "--onnx", "frogs.txt"), 2, "NAME.onnx"),
+        ((*pond, "--labels", labels, "--by", "x" * 65), 2, "a name of at most 64 letters"),
+        ((*pond, "--labels", of_nobody), 1, "line 2: by"),
     ):
         result = run("teach", *arguments)
         assert result.exit_code == code, result.output

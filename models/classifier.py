@@ -14,7 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from models import modelfile, shipped
-from models.modelfile import GOLDEN_TOLERANCE, ModelFileError, Part, packed, unpacked
+from models.modelfile import (
+    DEFAULT_CLASSIFIER,
+    GOLDEN_TOLERANCE,
+    ModelFileError,
+    Part,
+    packed,
+    unpacked,
+)
 
 Floats = NDArray[np.float32]
 
@@ -179,8 +186,8 @@ class Classifier:
         self._session = session
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
-        """Open a classifier file, or by name one that ships.
+    def open(cls, path: str | Path = DEFAULT_CLASSIFIER) -> Self:
+        """Open a classifier file, or by name one that ships; that of kinds of sound if not given.
 
         Raises:
             WrongKindError: it is an encoder.

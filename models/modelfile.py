@@ -25,6 +25,7 @@ Provider = str | tuple[str, dict[str, str]]
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULT_MODEL = PRETRAINED / "default.onnx"
+DEFAULT_CLASSIFIER = PRETRAINED / "sound-kinds.onnx"
 CARD_KEY = "viola.card"
 CARD_SCHEMA = 1
 GOLDEN_TOLERANCE = (

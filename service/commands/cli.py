@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from models.modelfile import DEFAULT_MODEL
+from models.modelfile import DEFAULT_CLASSIFIER, DEFAULT_MODEL
 from models.terminal import Force, Threads, keep_existing
 from service.commands.progress import progress, show_failure, show_warning
 
@@ -261,9 +261,10 @@ def classify(
     head: Annotated[
         Path,
         typer.Option(
-            help="A classifier file, or the name of one that ships with Viola, such as sounds-10."
+            help="A classifier file, or the name of one that ships with Viola, such as sounds-10.",
+            show_default="sound-kinds",
         ),
-    ],
+    ] = DEFAULT_CLASSIFIER,
     model: Annotated[
         Path, typer.Option(help="The model file it belongs to.", show_default="the default encoder")
     ] = DEFAULT_MODEL,

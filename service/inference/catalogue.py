@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from models.classifier import Classifier
-from models.modelfile import DEFAULT_MODEL
+from models.modelfile import DEFAULT_CLASSIFIER, DEFAULT_MODEL
 from models.runtime import Encoder
 from service.discovery import modules
 from service.exceptions import ServiceError
@@ -15,7 +15,6 @@ from service.inference.kinds.classifier import KIND as CLASSIFIER
 from service.inference.kinds.encoder import KIND as ENCODER
 from service.untrusted import printable
 
-USUAL_CLASSIFIER = "sound-kinds"
 KINDS: list[Kind] = sorted(
     (module.KIND for module in modules(kinds)), key=lambda kind: kind is not ENCODER
 )
@@ -142,7 +141,7 @@ class Catalogue:
     def classifiers_of(self, model: Served[Encoder]) -> list[Served[Classifier]]:
         """The classifiers that fit a model, the default one first."""
         fitting = [one for one in self.classifiers.values() if one.space_id == model.space_id]
-        wanted = self.default_classifier or USUAL_CLASSIFIER
+        wanted = self.default_classifier or DEFAULT_CLASSIFIER.stem
         return sorted(fitting, key=lambda classifier: classifier.name != wanted)
 
     def model_for(self, model: str | None, classifier: str | None) -> Served[Encoder]:

@@ -14,6 +14,8 @@ from service.commands.bulk import Failure
 from service.commands.labels import Labelled, label_files
 from tests.heads import LABELS, write_head
 
+SAMPLES = Path(__file__).parents[3] / "samples"
+
 
 def cosine(hz: float, level: float = 0.05, seconds: float = 1.0) -> np.ndarray:
     """What one of the tiny encoder's filters answers to, (S,)."""
@@ -69,6 +71,12 @@ def test_without_a_failure_the_exit_code_is_0(
     model_file: Path, head: Path, files: list[Path]
 ) -> None:
     assert classify(files[0], "--head", head, "--model", model_file).exit_code == 0
+
+
+def test_without_a_name_the_usual_classifier_tells_the_kind_of_sound() -> None:
+    result = classify(SAMPLES / "speech.opus")
+    assert result.stdout.splitlines()[1].split()[1] == "speech"
+    assert Classifier.open().card == Classifier.open("sound-kinds").card
 
 
 def test_a_timeline_has_a_row_a_window_as_long_as_the_training_clips(

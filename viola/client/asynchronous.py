@@ -157,8 +157,8 @@ class AsyncClient:
             ServiceError: the service refused for good, or for longer than `retries` allows.
             Unreachable: no answer came.
         """
-        async with self._answered(call) as response:
-            return call.answer(await response.aread())
+        async with self._answered(call, is_read=True) as response:
+            return call.answer(response.content)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -178,15 +178,17 @@ class AsyncClient:
         await self.close()
 
     @asynccontextmanager
-    async def _answered(self, call: Call[Any]) -> AsyncIterator[httpx.Response]:
-        """A response that is no refusal, its body still to be read."""
+    async def _answered(
+        self, call: Call[Any], *, is_read: bool = False
+    ) -> AsyncIterator[httpx.Response]:
+        """A response that is no refusal; its body is still to be read, unless `is_read` says so."""
         spent_s = 0.0
         for attempt in count():
-            outcome = await self._attempt(call)
+            outcome = await self._attempt(call, is_read)
             if isinstance(outcome, httpx.Response):
                 try:
                     yield outcome
-                except httpx.TransportError as error:
+                except httpx.RequestError as error:
                     raise self.connection.failed(error).error from error
                 finally:
                     await outcome.aclose()
@@ -198,17 +200,19 @@ class AsyncClient:
             await asyncio.sleep(pause_s)
             spent_s += pause_s
 
-    async def _attempt(self, call: Call[Any]) -> httpx.Response | Failure:
+    async def _attempt(self, call: Call[Any], is_read: bool) -> httpx.Response | Failure:
         try:
             with opened(call) as file:
                 pieces = call.body.pieces_async() if call.body and file is None else ()
                 request = self._http.build_request(**request_of(call, file, pieces))
                 response = await self._http.send(request, stream=True)
-            if response.is_success:
+            if response.is_success and not is_read:
                 return response
             body = await response.aread()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return self.connection.failed(error)
+        if response.is_success:
+            return response
         await response.aclose()
         return refused(response.status_code, response.headers, body)
 

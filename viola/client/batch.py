@@ -1,7 +1,8 @@
 """Any number of files: what is done, what is left, and the journal that keeps it.
 
-The journal holds a line of JSON for each file that was answered, written as soon as it is. A line
-that was cut off, because the machine went down while it was written, is taken away.
+The journal holds a line of JSON for each file that was answered, written as soon as it is. A last
+line that was cut off, because the machine went down while it was written, is taken away; a file
+that is no journal is left as it is.
 """
 
 import base64
@@ -78,19 +79,35 @@ class Batch:
 
 
 class Journal:
-    """What was answered, in a file."""
+    """What was answered, in a file.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
 
     def __init__(self, path: Path) -> None:
         self.answers: dict[str, Answer] = {}
         self._file: BinaryIO = path.open("a+b")
+        try:
+            self._read(path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read(self, path: Path) -> None:
         self._file.seek(0)
         whole = 0
-        for line in self._file:
+        for number, line in enumerate(self._file, start=1):
+            if _is_cut_off(line):
+                break
             try:
                 key, members = json.loads(line)
-            except ValueError:
-                break
-            self.answers[key] = _answer(members)
+                self.answers[key] = _answer(members)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                raise ValueError(
+                    f"{path}, line {number}: not a line of a journal, and nothing of the file was "
+                    "changed; name another file, or one that is not there yet"
+                ) from None
             whole += len(line)
         self._file.truncate(whole)
 
@@ -103,6 +120,11 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _is_cut_off(line: bytes) -> bool:
+    """Whether a line is the beginning of one of a journal."""
+    return not line.endswith(b"\n") and line[:2] == b'["'[: len(line)]
 
 
 def _key(path: Path) -> str:

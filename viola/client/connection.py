@@ -40,16 +40,20 @@ class Connection:
     timeout_s: float = 120.0
 
     def __post_init__(self) -> None:
-        """Take the key without the line break that its file may end with.
+        """Take the address as httpx writes it, and the key without the line break of its file.
 
         Raises:
-            ValueError: it holds characters that no key has. The key itself is not shown.
+            ValueError: the address is none of a service, or the key holds characters that no key
+                has. Neither the key nor a password is shown.
         """
+        object.__setattr__(self, "address", _address(self.address))
         if self.key is None:
             return
         key = self.key.strip()
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise ValueError("key: expected letters, digits and `_-`, as `viola key` printed it")
+        if key and httpx.URL(self.address).userinfo:
+            raise ValueError("address: it holds a user, and there is a key: only one can be sent")
         object.__setattr__(self, "key", key)
 
     def options(self) -> dict[str, Any]:
@@ -61,9 +65,14 @@ class Connection:
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=64),
         }
 
-    def failed(self, error: httpx.TransportError) -> Failure:
+    @property
+    def shown(self) -> str:
+        """The address without a password."""
+        return str(httpx.URL(self.address).copy_with(userinfo=b""))
+
+    def failed(self, error: httpx.RequestError) -> Failure:
         """An attempt that got no answer."""
-        told = Unreachable(f"no answer from {self.address}: {error or type(error).__name__}")
+        told = Unreachable(f"no answer from {self.shown}: {error or type(error).__name__}")
         never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
         return Failure(told, isinstance(error, BROKEN_OFF), is_undone=never_sent)
 
@@ -77,6 +86,27 @@ class Connection:
     def live_headers(self) -> Mapping[str, str]:
         """What the handshake of a live stream carries."""
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+
+def _address(given: str) -> str:
+    """The address of a service, its scheme and host in lower case.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        url = httpx.URL(given.strip())
+        if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > 65535:
+            raise ValueError
+        if url.query or url.fragment:
+            raise ValueError
+    except (httpx.InvalidURL, ValueError):
+        shown = "" if "@" in given else f" {given!r}"
+        raise ValueError(
+            f"address{shown}: expected http://host:port or https://host, and no more behind it "
+            "than the prefix of a proxy"
+        ) from None
+    return str(url)
 
 
 @contextmanager

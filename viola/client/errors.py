@@ -64,6 +64,7 @@ class Failure:
 
 
 TOO_LONG = 413  # more than one request may hold
+REDIRECTS = (301, 302, 303, 307, 308)  # of a proxy: what was sent is not sent there unasked
 UNDONE = (429, 503)  # refused before anything was done
 PASSING = (429, 502, 503, 504, 507)  # the caller's share or quota, or what a service lacks for now
 
@@ -71,7 +72,10 @@ PASSING = (429, 502, 503, 504, 507)  # the caller's share or quota, or what a se
 def refused(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
     """What an answer other than 2xx says."""
     retry_after_s = _seconds(headers.get("retry-after", ""))
-    error = ServiceError(status, _document(body), retry_after_s)
+    document = _document(body)
+    if status in REDIRECTS and "location" in headers:
+        document = {"detail": f"it is at {headers['location']}: give the client that address"}
+    error = ServiceError(status, document, retry_after_s)
     passes = status in PASSING
     return Failure(error, passes, passes, status in UNDONE, retry_after_s)
 
@@ -90,8 +94,8 @@ def misunderstood(text: str | bytes) -> Unreachable:
     )
 
 
-def line_of(text: str) -> dict[str, Any]:
-    """A line of an answer in lines.
+def line_of(text: str | bytes) -> dict[str, Any]:
+    """A line of an answer in lines, or a message of a live stream.
 
     Raises:
         Unreachable: it is none.

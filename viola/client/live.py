@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from websockets.asyncio import client as asyncio_client
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from viola.client import answers
 from viola.client.answers import Window
 from viola.client.connection import Connection
-from viola.client.errors import ServiceError, Unreachable, broken, refused
+from viola.client.errors import ServiceError, Unreachable, broken, line_of, refused
 
 MESSAGE_BYTES = 1 << 19  # the service takes messages of up to 1 MiB
 END = json.dumps({"end": True})
@@ -76,12 +76,12 @@ def listen(request: LiveRequest, blocks: Iterable[Block]) -> Iterator[Window]:
     first = next(later, None)
     if first is None:
         return
-    encoding = _encoding(first)
+    encoding, own = _encoding(first), list[Exception]()
     try:
         with _reading(request) as (send, texts):
             with suppress(ConnectionClosed):  # what broke it off is the last message
                 send(request.opening(encoding))
-                for block in _chain(first, later):
+                for block in _chain(first, later, own):
                     for message in _messages(block, encoding):
                         send(message)
                         yield from _windows(_arrived(texts))
@@ -89,7 +89,9 @@ def listen(request: LiveRequest, blocks: Iterable[Block]) -> Iterator[Window]:
             yield from _windows(iter(texts.get, None))
     except InvalidStatus as error:
         raise _refused(error) from None
-    except (OSError, ConnectionClosed) as error:
+    except (OSError, WebSocketException) as error:
+        if error in own:
+            raise
         raise _unreachable(request, error) from error
 
 
@@ -142,7 +144,7 @@ async def listen_async(request: LiveRequest, blocks: AsyncIterable[Block]) -> As
             await socket.send(request.opening(encoding))
             for message in _messages(first, encoding):
                 await socket.send(message)
-            async for block in later:
+            async for block in _chain_async(later, own):
                 for message in _messages(block, encoding):
                     await socket.send(message)
             await socket.send(END)
@@ -156,7 +158,7 @@ async def listen_async(request: LiveRequest, blocks: AsyncIterable[Block]) -> As
     first = await anext(later, None)
     if first is None:
         return
-    encoding = _encoding(first)
+    encoding, own = _encoding(first), list[Exception]()
     try:
         async with asyncio_client.connect(address, **request.handshake) as socket:
             sender = asyncio.create_task(send(socket, first, later))
@@ -169,7 +171,9 @@ async def listen_async(request: LiveRequest, blocks: AsyncIterable[Block]) -> As
                 sender.cancel()
     except InvalidStatus as error:
         raise _refused(error) from None
-    except (OSError, ConnectionClosed) as error:
+    except (OSError, WebSocketException) as error:
+        if error in own:
+            raise
         raise _unreachable(request, error) from error
 
 
@@ -184,16 +188,30 @@ def _arrived(texts: Texts) -> Iterator[str | bytes]:
 
 def _windows(texts: Iterable[str | bytes]) -> Iterator[Window]:
     for text in texts:
-        members = json.loads(text)
+        members = line_of(text)
         if members["object"] == "error":
             raise broken(members["error"])
         if members["object"] == "window":
             yield answers.window(members)
 
 
-def _chain(first: Block, later: Iterator[Block]) -> Iterator[Block]:
+def _chain(first: Block, later: Iterator[Block], own: list[Exception]) -> Iterator[Block]:
+    """All blocks. What the caller's microphone raises goes to `own`: it is not the service's."""
     yield first
-    yield from later
+    try:
+        yield from later
+    except Exception as error:
+        own.append(error)
+        raise
+
+
+async def _chain_async(later: AsyncIterator[Block], own: list[Exception]) -> AsyncIterator[Block]:
+    try:
+        async for block in later:
+            yield block
+    except Exception as error:
+        own.append(error)
+        raise
 
 
 def _encoding(block: Block) -> str:
@@ -227,5 +245,6 @@ def _refused(error: Any) -> ServiceError | Unreachable:
     return refused(response.status_code, headers, response.body or b"").error
 
 
-def _unreachable(request: LiveRequest, error: OSError | ConnectionClosed) -> Unreachable:
-    return Unreachable(f"no answer from {request.connection.address}: {error}")
+def _unreachable(request: LiveRequest, error: Exception) -> Unreachable:
+    told = str(error) or type(error).__name__
+    return Unreachable(f"no answer from {request.connection.shown}: {told}")

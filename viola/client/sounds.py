@@ -10,6 +10,7 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
+MAX_CHANNELS = 1024  # of a WAV that libsndfile writes
 PIECE_BYTES = 1 << 18  # a file is read so much at a time: memory does not grow with it
 
 Samples = NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
@@ -72,7 +73,7 @@ def upload(sound: Sound, sample_rate: int | None = None) -> Upload:
             raise ValueError("samples need their sample_rate in Hz: sample_rate=16000")
         return Upload(_wav(sound, sample_rate))
     if sample_rate is not None:
-        raise ValueError("sample_rate is for samples; a file says its own")
+        raise ValueError("sample_rate is for samples in an array; a file says its own")
     if isinstance(sound, bytes):
         return Upload(sound)
     path = Path(sound)
@@ -83,14 +84,18 @@ def upload(sound: Sound, sample_rate: int | None = None) -> Upload:
 
 def _wav(samples: Samples, sample_rate: int) -> bytes:
     """Samples as a WAV of their own precision: 16 bits stay 16 bits, everything else is float32."""
-    if samples.ndim not in (1, 2) or samples.size == 0:
+    if samples.ndim not in (1, 2) or samples.size == 0 or samples[:1].size > MAX_CHANNELS:
         raise ValueError(f"samples of shape {samples.shape}; expected (S,) or (S, channels)")
-    if samples.dtype.kind == "i" and samples.dtype.itemsize > 2:
-        samples = samples / np.float64(2.0 ** (8 * samples.dtype.itemsize - 1))
-    is_16_bit = samples.dtype == np.int16
+    if not isinstance(sample_rate, int | np.integer) or not 0 < sample_rate < 2**31:
+        raise ValueError(f"sample_rate = {sample_rate!r}; expected Hz, a whole number above 0")
+    if samples.dtype.name == "int32":
+        samples = samples / np.float64(2**31)
+    is_16_bit = samples.dtype.name == "int16"
     if not is_16_bit and samples.dtype.kind != "f":
-        raise ValueError(f"samples are {samples.dtype}; expected floats in [-1, 1], int16 or int32")
+        raise ValueError(
+            f"samples are {samples.dtype}; expected floats in [-1, 1], int16 or int32: scale them"
+        )
     file = io.BytesIO()
-    values = samples if is_16_bit else samples.astype(np.float32)
+    values = samples.astype(np.int16 if is_16_bit else np.float32)
     sf.write(file, values, sample_rate, format="WAV", subtype="PCM_16" if is_16_bit else "FLOAT")
     return file.getvalue()

@@ -207,8 +207,8 @@ class Client:
             ServiceError: the service refused for good, or for longer than `retries` allows.
             Unreachable: no answer came.
         """
-        with self._answered(call) as response:
-            return call.answer(response.read())
+        with self._answered(call, is_read=True) as response:
+            return call.answer(response.content)
 
     def close(self) -> None:
         """Close the connections."""
@@ -228,15 +228,15 @@ class Client:
         self.close()
 
     @contextmanager
-    def _answered(self, call: Call[Any]) -> Iterator[httpx.Response]:
-        """A response that is no refusal, its body still to be read."""
+    def _answered(self, call: Call[Any], *, is_read: bool = False) -> Iterator[httpx.Response]:
+        """A response that is no refusal; its body is still to be read, unless `is_read` says so."""
         spent_s = 0.0
         for attempt in count():
-            outcome = self._attempt(call)
+            outcome = self._attempt(call, is_read)
             if isinstance(outcome, httpx.Response):
                 try:
                     yield outcome
-                except httpx.TransportError as error:
+                except httpx.RequestError as error:
                     raise self.connection.failed(error).error from error
                 finally:
                     outcome.close()
@@ -249,17 +249,19 @@ class Client:
             time.sleep(pause_s)
             spent_s += pause_s
 
-    def _attempt(self, call: Call[Any]) -> httpx.Response | Failure:
+    def _attempt(self, call: Call[Any], is_read: bool) -> httpx.Response | Failure:
         try:
             with opened(call) as file:
                 pieces = call.body.pieces() if call.body and file is None else ()
                 request = self._http.build_request(**request_of(call, file, pieces))
                 response = self._http.send(request, stream=True)
-            if response.is_success:
+            if response.is_success and not is_read:
                 return response
             body = response.read()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return self.connection.failed(error)
+        if response.is_success:
+            return response
         response.close()
         return refused(response.status_code, response.headers, body)
 

@@ -25,9 +25,18 @@ class Moody(BaseHTTPRequestHandler):
                 self.connection.close()
                 self.close_connection = True
             case "busy":
-                self._answer(503, b'{"type":"/problems/overloaded","detail":"busy"}', retry="0")
+                self._answer(
+                    503, b'{"type":"/problems/overloaded","detail":"busy"}', retry_after="0"
+                )
             case "gateway":
                 self._answer(502, b"<html>bad gateway</html>")
+            case "cut short":
+                self._answer(200, b'{"model":', announced=1000)
+                self.close_connection = True
+            case "elsewhere":
+                self._answer(308, b"", location="https://sounds.example/v1")
+            case "not gzip":
+                self._answer(200, b"plain", content_encoding="gzip")
             case "portal":
                 self._answer(200, b"<html>please sign in</html>")
             case "other":
@@ -36,11 +45,13 @@ class Moody(BaseHTTPRequestHandler):
                 content = b'{"model":"m","space_id":"s","data":[{"duration_s":1,"embedding":[1]}]}'
                 self._answer(200, content)
 
-    def _answer(self, status: int, content: bytes, retry: str | None = None) -> None:
+    def _answer(
+        self, status: int, content: bytes, announced: int | None = None, **headers: str
+    ) -> None:
         self.send_response(status)
-        if retry is not None:
-            self.send_header("Retry-After", retry)
-        self.send_header("Content-Length", str(len(content)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(announced or len(content)))
         self.end_headers()
         self.wfile.write(content)
 

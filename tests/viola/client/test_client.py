@@ -2,13 +2,13 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from socket import SHUT_RDWR
 from typing import Any
 
 import httpx
@@ -147,11 +147,11 @@ def _hurry(client: viola.Client) -> None:
 
 def test_whatever_may_pass_is_sent_again_whole(moody: tuple[str, type[Moody]], clip: Path) -> None:
     address, server = moody
-    server.moods = ["hang up", "busy", "gateway", "answer"]
+    server.moods = ["hang up", "busy", "cut short", "gateway", "answer"]
     with viola.Client(address, retries=QUICK) as client:
         assert client.embed(clip).embedding is not None
         assert client.refusals == 2
-    assert server.bodies == [clip.stat().st_size] * 4
+    assert server.bodies == [clip.stat().st_size] * 5
 
 
 def test_an_answer_that_is_none_of_the_service_is_said_and_stops_no_batch(
@@ -165,6 +165,11 @@ def test_an_answer_that_is_none_of_the_service_is_said_and_stops_no_batch(
                 client.embed(clip)
             with pytest.raises(viola.Unreachable, match="is the address right"):
                 list(client.stream_embeddings(clip, window_s=1))
+        server.moods = ["not gzip", "elsewhere"]
+        with pytest.raises(viola.Unreachable, match="no answer from"):
+            client.embed(clip)
+        with pytest.raises(viola.ServiceError, match=r"it is at https://sounds\.example/v1"):
+            client.embed(clip)
         server.moods = ["portal", "answer"]
         items = list(client.embed_many([clip, clip], parallel=1))
         assert [type(item.error) for item in items] == [viola.Unreachable, type(None)]
@@ -180,9 +185,59 @@ def test_a_key_is_taken_as_files_hold_it_and_none_is_shown(folder: Path) -> None
         assert key not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1:8000",
+        "localhost:8000",
+        "ftp://host",
+        "http://",
+        "http://host:99999",
+        "http://host:port",
+        "http://host/?model=tiny",
+        "http://host/#page",
+        "me:secret@host",
+        "",
+    ],
+)
+def test_an_address_that_is_none_is_refused_before_anything_is_sent(address: str) -> None:
+    for kind in (viola.Client, viola.AsyncClient):
+        with pytest.raises(ValueError, match="address.*: expected http://host:port") as told:
+            kind(address)
+        assert "secret" not in str(told.value)
+
+
+def test_an_address_is_taken_however_it_is_written(free_tcp_port: int) -> None:
+    client = viola.Client("HTTPS://Host/sounds/\n")
+    assert client.connection.live_address == "wss://host/sounds/v1/audio/stream"
+    with viola.Client(f"http://me:secret@127.0.0.1:{free_tcp_port}", retries=QUICK) as client:
+        with pytest.raises(viola.Unreachable, match="no answer from http://127") as told:
+            client.models()
+        assert "secret" not in str(told.value)
+    with pytest.raises(ValueError, match="a user, and there is a key"):
+        viola.Client("http://me:secret@host", key="viola_a")
+
+
+@pytest.mark.parametrize(
+    ("samples", "sample_rate", "message"),
+    [
+        (np.array([1000, -1000, 20000]), 16_000, "samples are int64"),
+        (np.zeros((2, 48_000), np.float32), 48_000, r"\(2, 48000\); expected"),
+        (np.zeros(800), 0, "sample_rate = 0"),
+        (np.zeros(800), 16_000.0, r"sample_rate = 16000\.0"),
+        ([0.0, 0.5], 16_000, "for samples in an array"),
+    ],
+)
+def test_samples_that_would_be_taken_for_another_sound_are_refused(
+    samples: Any, sample_rate: Any, message: str
+) -> None:
+    with viola.Client(retries=QUICK) as client, pytest.raises(ValueError, match=message):
+        client.embed(samples, sample_rate=sample_rate)
+
+
 def test_the_async_client_sends_again_too(moody: tuple[str, type[Moody]], clip: Path) -> None:
     address, server = moody
-    server.moods = ["hang up", "busy", "gateway", "answer"]
+    server.moods = ["hang up", "busy", "cut short", "gateway", "answer"]
 
     async def embed() -> viola.AsyncClient:
         async with viola.AsyncClient(address, retries=QUICK) as client:
@@ -190,7 +245,7 @@ def test_the_async_client_sends_again_too(moody: tuple[str, type[Moody]], clip: 
         return client
 
     assert asyncio.run(embed()).refusals == 2
-    assert server.bodies == [clip.stat().st_size] * 4
+    assert server.bodies == [clip.stat().st_size] * 5
 
 
 def test_the_budget_ends_the_trying(moody: tuple[str, type[Moody]]) -> None:
@@ -293,9 +348,9 @@ def test_a_block_may_be_as_long_as_a_recording(free_tcp_port: int) -> None:
 
 
 def test_a_live_stream_that_breaks_off_is_unreachable(free_tcp_port: int) -> None:
-    def hang_up(socket: ServerConnection) -> None:
-        socket.recv()
-        socket.socket.shutdown(SHUT_RDWR)
+    def hang_up(connection: ServerConnection) -> None:
+        connection.recv()
+        connection.socket.shutdown(socket.SHUT_RDWR)
 
     async def later() -> AsyncIterator[Any]:
         yield tone(1.0)
@@ -314,6 +369,51 @@ def test_a_live_stream_that_breaks_off_is_unreachable(free_tcp_port: int) -> Non
         with pytest.raises(viola.Unreachable):
             asyncio.run(hear(address))
         server.shutdown()
+        thread.join()
+
+
+def test_a_microphone_that_fails_is_not_the_service_that_does_not_answer(address: str) -> None:
+    def blocks() -> Iterator[Any]:
+        yield tone(0.5)
+        raise OSError("Input overflowed")
+
+    async def later() -> AsyncIterator[Any]:
+        for block in blocks():
+            yield block
+
+    async def hear() -> None:
+        async with viola.AsyncClient(address) as awaited, asyncio.timeout(10):
+            async for _ in awaited.listen(later(), sample_rate=16_000):
+                pass
+
+    with viola.Client(address) as client, pytest.raises(OSError, match="^Input overflowed$"):
+        list(client.listen(blocks(), sample_rate=16_000))
+    with pytest.raises(OSError, match="^Input overflowed$"):
+        asyncio.run(hear())
+
+
+def test_a_live_stream_to_another_program_is_unreachable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def hang_up() -> None:
+            for _ in range(2):
+                other.accept()[0].close()
+
+        async def later() -> AsyncIterator[Any]:
+            yield tone(1.0)
+
+        async def hear() -> None:
+            async with viola.AsyncClient(address) as awaited:
+                async for _ in awaited.listen(later(), sample_rate=16_000):
+                    pass
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        address = f"http://127.0.0.1:{other.getsockname()[1]}"
+        with viola.Client(address) as client, pytest.raises(viola.Unreachable):
+            list(client.listen([tone(1.0)], sample_rate=16_000))
+        with pytest.raises(viola.Unreachable):
+            asyncio.run(hear())
         thread.join()
 
 
@@ -375,6 +475,19 @@ def test_a_batch_goes_on_where_it_was_broken_off(client: viola.Client, tmp_path:
     sf.write(paths[0], tone(0.9), 16_000)  # another file now
     (changed,) = client.embed_many(paths[:1], journal=journal)
     assert not changed.is_kept
+
+
+@pytest.mark.parametrize(
+    "content", [b"my notes\nof years\n", b"my notes", b'{"a": 1, "b": 2}\n', b'["cut off\n["more"']
+)
+def test_a_file_that_is_no_journal_stays_as_it_is(
+    client: viola.Client, clip: Path, content: bytes
+) -> None:
+    notes = clip.with_name("notes.txt")
+    notes.write_bytes(content)
+    with pytest.raises(ValueError, match="line 1: not a line of a journal"):
+        list(client.embed_many([clip], journal=notes))
+    assert notes.read_bytes() == content
 
 
 def test_a_journal_keeps_labels_and_windows(client: viola.Client, clip: Path) -> None:

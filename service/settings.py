@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.modelfile import PRETRAINED
@@ -23,6 +23,9 @@ _SERVICE_LINKS = ("VIOLA_SERVICE_", "VIOLA_PORT_")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/*\sA-Z]+", re.ASCII)
 
 _PINNED = re.compile(r"[a-z][a-z0-9+.-]*://[^#\s]+#sha256=[0-9a-fA-F]{64}", re.ASCII)
+
+# No origins are as good as none given; of keys a loss is told in words of its own
+_MAY_BE_EMPTY = ("cors_origins", "webhook_origins", "api_keys")
 
 
 class SettingsError(ValueError):
@@ -307,6 +310,14 @@ class Settings(BaseSettings):
         "a stream stand still",
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_not_empty(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse a text that is empty: as a path it is this folder, as a host every address."""
+        if isinstance(value, str) and not value.strip() and info.field_name not in _MAY_BE_EMPTY:
+            raise ValueError("it is empty; unset it to have the default")
+        return value
+
     @field_validator("models_url")
     @classmethod
     def _has_digest(cls, value: SecretStr | None) -> SecretStr | None:
@@ -408,4 +419,5 @@ def _sentence(error: Mapping[str, Any]) -> str:
     field = Settings.model_fields.get(str(error["loc"][0])) if error["loc"] else None
     is_secret = field is not None and field.annotation == SecretStr | None
     value = "'**********'" if is_secret else repr(str(error["input"]))
-    return f"{variable}={value} is not accepted: {error['msg']}"
+    reason = error["msg"].removeprefix("Value error, ")
+    return f"{variable}={value} is not accepted: {reason}"

@@ -4,21 +4,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from service.app import create_app
 from service.collecting import Collecting
 from service.inference.catalogue import Catalogue, Served
 from service.inference.fetching import models_path
 from service.inference.loading import load_catalogue
 from service.settings import Settings
-from service.traffic.auth import load_keys
+from service.traffic.gate import Gate
 
 
 def check(settings: Settings) -> tuple[bool, list[str]]:
     """Load and prove what these settings name: whether all of it works, and lines that tell.
 
     Raises:
-        SettingsError: the API keys, or the place of collections, cannot be used.
+        SettingsError: the API keys, the place of collections, or another setting cannot be used.
     """
-    keys = load_keys(settings)
+    gate: Gate = create_app(settings).state.gate
+    keys = gate.keyring.keys
     models = models_path(settings)
     catalogue = load_catalogue(
         models, settings.default_model, settings.default_head, settings.threads

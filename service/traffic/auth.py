@@ -80,7 +80,7 @@ class Key:
         scopes = ",".join(scope for scope in SCOPES if scope in self.scopes)
         fields = [
             f"{self.name}:{self.digest}:{scopes}",
-            "" if quota is None else f"{quota:g}",
+            "" if quota is None else repr(quota).removesuffix(".0"),
             "" if self.max_inflight is None else str(self.max_inflight),
             ",".join(sorted(self.groups)),
         ]
@@ -180,7 +180,7 @@ def load_keys(settings: Settings) -> list[Key]:
     if settings.api_keys_file is not None:
         where = f"VIOLA_API_KEYS_FILE={settings.api_keys_file}"
         try:
-            lines = settings.api_keys_file.read_text("utf-8").splitlines()
+            lines = settings.api_keys_file.read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text"
             raise SettingsError(f"{where} cannot be read: {reason}") from None

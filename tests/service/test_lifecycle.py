@@ -523,6 +523,9 @@ def test_a_check_tells_what_would_be_served_by_its_exit_code_too(
     assert unusable.returncode == 2
     assert "VIOLA_API_KEYS, line 1" in unusable.stderr
     assert "secret" not in unusable.stderr
+    for name in ("VIOLA_REDIS_URL", "VIOLA_HOST"):  # as a start refuses them
+        refused = check(**{name: "" if name == "VIOLA_HOST" else "localhost:6379"})
+        assert (refused.returncode, name in refused.stderr) == (2, True)
     assert CliRunner().invoke(app, ["serve", "--check"], env={"VIOLA_PORT": "x"}).exit_code == 2
 
 

@@ -54,6 +54,18 @@ def test_a_value_that_cannot_be_used_is_named_with_its_variable(
         load_settings()
 
 
+@pytest.mark.parametrize("value", ["", " "])
+@pytest.mark.parametrize(
+    "name", ["HOST", "DATA", "MODELS", "MODELS_CACHE", "DEFAULT_HEAD", "DATABASE_URL", "PORT"]
+)
+def test_an_empty_variable_is_neither_this_folder_nor_every_address(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"VIOLA_{name}", value)
+    with pytest.raises(SettingsError, match=f"VIOLA_{name}=.* is not accepted: it is empty; unset"):
+        load_settings()
+
+
 def test_what_kubernetes_adds_for_a_service_called_viola_is_not_mistaken_for_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -136,6 +136,8 @@ def test_keys_may_stand_in_the_environment_and_in_a_file_together(tmp_path: Path
 def test_a_line_says_scopes_and_quota_and_is_written_as_it_is_read() -> None:
     for line in [*LINES[1:], f"{LINES[2]}:4", f"web:{'0' * 64}:embed::4"]:
         assert Key.parse(line).line() == line
+    for quota in ("3600", "1234567.5", "0.1", "1e+22"):
+        assert Key.parse(f"web:{'0' * 64}:embed:{quota}").line().endswith(f":{quota}")
     key = Key.parse(LINES[2])
     assert (key.scopes, key.audio_seconds_per_minute) == ({"classify"}, 30.0)
     assert Key.parse(LINES[0]).scopes == {"embed", "classify"}
@@ -188,6 +190,11 @@ def test_a_lost_variable_beside_a_good_file_is_refused_too(tmp_path: Path) -> No
     (tmp_path / "keys").write_text(LINES[0])
     with pytest.raises(SettingsError, match="VIOLA_API_KEYS holds no key"):
         load_keys(Settings(api_keys="", api_keys_file=tmp_path / "keys"))
+
+
+def test_a_file_of_keys_may_be_written_on_windows(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(LINES[:2]).encode())
+    assert len(load_keys(Settings(api_keys_file=tmp_path / "keys"))) == 2
 
 
 def test_two_keys_of_one_name_or_one_hash_are_refused() -> None:

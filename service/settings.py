@@ -1,5 +1,6 @@
 """Everything about the service that an operator may set: `VIOLA_*` in the environment."""
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -23,6 +24,10 @@ _SERVICE_LINKS = ("VIOLA_SERVICE_", "VIOLA_PORT_")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/*\sA-Z]+", re.ASCII)
 
 _PINNED = re.compile(r"[a-z][a-z0-9+.-]*://[^#\s]+#sha256=[0-9a-fA-F]{64}", re.ASCII)
+
+MAX_AT_ONCE = 1024  # threads, or processes: each is started
+# Beyond these, timers of the system and dates overflow
+_LONGEST = {"_duration_s": 1e9, "_s": 1e6, "_hours": 876_000.0, "_days": 36_500.0}
 
 # No origins are as good as none given; of keys a loss is told in words of its own
 _MAY_BE_EMPTY = ("cors_origins", "webhook_origins", "api_keys")
@@ -223,19 +228,23 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         default=None,
         ge=1,
+        le=MAX_AT_ONCE,
         description="threads of one inference; else as many as there are cores "
         "for each of the `inferences`, which is one unless there are many cores",
     )
     inferences: int | None = Field(
         default=None,
         ge=1,
+        le=MAX_AT_ONCE,
         description="batches computed at the same time; else as many as there are cores "
         "for the `threads` of each, up to 8",
     )
     inference_timeout_s: float = Field(
         default=30.0, gt=0, description="seconds after which an inference counts as hung"
     )
-    decode_workers: int = Field(default=2, ge=1, description="files decoded at the same time")
+    decode_workers: int = Field(
+        default=2, ge=1, le=MAX_AT_ONCE, description="files decoded at the same time"
+    )
     decode_cpu_s: float = Field(
         default=10.0, gt=0, description="seconds of CPU time that decoding one file may take"
     )
@@ -316,6 +325,20 @@ class Settings(BaseSettings):
         """Refuse a text that is empty: as a path it is this folder, as a host every address."""
         if isinstance(value, str) and not value.strip() and info.field_name not in _MAY_BE_EMPTY:
             raise ValueError("it is empty; unset it to have the default")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _is_finite(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse times that no clock counts: each request would fail of them."""
+        if not isinstance(value, int | float):
+            return value
+        if not math.isfinite(value):
+            raise ValueError("it is not finite; expected a number")
+        name = info.field_name or ""
+        unit = next((unit for unit in _LONGEST if name.endswith(unit)), None)
+        if unit and not name.endswith("_per_s") and value > _LONGEST[unit]:
+            raise ValueError(f"expected at most {_LONGEST[unit]:.0f}")
         return value
 
     @field_validator("models_url")

@@ -115,6 +115,9 @@ def _check_shape(given: InferInput, max_files: int) -> None:
     """Refuse a shape before anything is made of its size: a row takes memory, also an empty one."""
     if not given.shape or min(given.shape) < 0:
         raise _invalid(given.name, f"has the shape {_shown(given.shape)}")
+    if given.name == "waveform" and len(given.shape) != 2:
+        shown = _shown(given.shape)
+        raise _invalid("waveform", f"has the shape {shown}; expected [batch, samples]")
     if given.shape[0] > max_files:
         raise Problem(
             "too-many-files",
@@ -125,8 +128,6 @@ def _check_shape(given: InferInput, max_files: int) -> None:
             unit="files",
             param=given.name,
         )
-    if given.name == "waveform" and len(given.shape) != 2:
-        raise _invalid("waveform", f"has the shape {given.shape}; expected [batch, samples]")
 
 
 def _shown(shape: list[int]) -> str:

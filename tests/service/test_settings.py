@@ -66,6 +66,26 @@ def test_an_empty_variable_is_neither_this_folder_nor_every_address(
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("DECODE_CPU_S", "inf", "not finite"),
+        ("MIN_BODY_BYTES_PER_S", "inf", "not finite"),
+        ("DECODE_WALL_S", "1e7", "at most 1000000$"),
+        ("UPLOAD_KEPT_HOURS", "1e9", "at most 876000$"),
+        ("MAX_KEPT_DAYS", "1e9", "at most 36500$"),
+        ("THREADS", "100000", "less than or equal to 1024"),
+        ("DECODE_WORKERS", "100000", "less than or equal to 1024"),
+    ],
+)
+def test_a_number_of_which_every_request_would_fail_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, reason: str
+) -> None:
+    monkeypatch.setenv(f"VIOLA_{name}", value)
+    with pytest.raises(SettingsError, match=f"VIOLA_{name}='{value}' is not accepted: .*{reason}"):
+        load_settings()
+
+
 def test_what_kubernetes_adds_for_a_service_called_viola_is_not_mistaken_for_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -200,6 +200,7 @@ LENGTH = {"name": "length", "shape": [1], "datatype": "INT64", "data": [9]}
         {"inputs": [audio_input(b"x") | {"data": None}]},
         {"inputs": [LENGTH]},
         {"inputs": [waveform_input([0.0], [1])]},
+        {"inputs": [waveform_input([0.0] * 800, [800])]},  # samples without a batch: no 800 files
         {"inputs": [waveform_input([], [0, 5])]},
         {"inputs": [waveform_input([[0.0], [0.0, 1.0]], [1, 3])]},
         {"inputs": [waveform_input(["x"], [1, 1])]},

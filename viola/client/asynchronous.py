@@ -225,12 +225,12 @@ class AsyncClient:
     ) -> AsyncIterator[Item]:
         parallel: int = options.pop("parallel", 8)
         progress: Callable[[Progress], None] | None = options.pop("progress", None)
-        batch = Batch([Path(path) for path in paths], journal, progress)
+        batch = Batch([Path(path) for path in paths], journal, progress, parallel)
 
         async def one(path: Path) -> Answer:
             return await self.send(call(upload(path), options))
 
-        return run_batch(batch, one, parallel)
+        return run_batch(batch, one)
 
 
 class AsyncLongAnswer:

@@ -43,14 +43,22 @@ class Progress:
 
 
 class Batch:
-    """The files of one batch. `kept` are those of the journal, `left` those to be sent."""
+    """The files of one batch. `kept` are those of the journal, `left` those to be sent.
+
+    Raises:
+        ValueError: none may be in hand at a time, or the journal is another file.
+    """
 
     def __init__(
         self,
         paths: Sequence[Path],
         journal: str | Path | None,
         progress: Callable[[Progress], None] | None,
+        parallel: int,
     ) -> None:
+        if parallel < 1:
+            raise ValueError(f"parallel = {parallel}; expected files in hand at a time, 1 or more")
+        self.parallel = parallel
         self._progress, self._total = progress, len(paths)
         self._done = self._failed = 0
         self._lock = threading.Lock()

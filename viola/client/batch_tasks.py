@@ -10,9 +10,7 @@ from viola.client.batch import Batch, Item
 from viola.client.errors import ServiceError, Unreachable
 
 
-async def run_batch(
-    batch: Batch, one: Callable[[Path], Awaitable[Answer]], parallel: int
-) -> AsyncIterator[Item]:
+async def run_batch(batch: Batch, one: Callable[[Path], Awaitable[Answer]]) -> AsyncIterator[Item]:
     """Every file of the batch, as they are done; those of the journal first."""
     running: set[asyncio.Task[Item]] = set()
     try:
@@ -20,7 +18,7 @@ async def run_batch(
             yield batch.ended(item)
         left = iter(batch.left)
         while True:
-            more = islice(left, parallel - len(running))
+            more = islice(left, batch.parallel - len(running))
             running |= {asyncio.create_task(_ended(batch, one, path)) for path in more}
             if not running:
                 return

@@ -10,16 +10,16 @@ from viola.client.batch import Batch, Item
 from viola.client.errors import ServiceError, Unreachable
 
 
-def run_batch(batch: Batch, one: Callable[[Path], Answer], parallel: int) -> Iterator[Item]:
+def run_batch(batch: Batch, one: Callable[[Path], Answer]) -> Iterator[Item]:
     """Every file of the batch, as they are done; those of the journal first."""
-    threads = ThreadPoolExecutor(parallel, thread_name_prefix="viola-batch")
+    threads = ThreadPoolExecutor(batch.parallel, thread_name_prefix="viola-batch")
     try:
         for item in batch.kept:
             yield batch.ended(item)
         left = iter(batch.left)
         running: set[Future[Item]] = set()
         while True:
-            more = islice(left, parallel - len(running))
+            more = islice(left, batch.parallel - len(running))
             running |= {threads.submit(_ended, batch, one, path) for path in more}
             if not running:
                 return

@@ -274,12 +274,12 @@ class Client:
     ) -> Iterator[Item]:
         parallel: int = options.pop("parallel", 8)
         progress: Callable[[Progress], None] | None = options.pop("progress", None)
-        batch = Batch([Path(path) for path in paths], journal, progress)
+        batch = Batch([Path(path) for path in paths], journal, progress, parallel)
 
         def one(path: Path) -> Answer:
             return self.send(call(upload(path), options))
 
-        return run_batch(batch, one, parallel)
+        return run_batch(batch, one)
 
 
 class LongAnswer:

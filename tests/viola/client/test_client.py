@@ -490,6 +490,14 @@ def test_a_file_that_is_no_journal_stays_as_it_is(
     assert notes.read_bytes() == content
 
 
+def test_a_batch_of_which_nothing_may_be_in_hand_leaves_no_file_out(
+    address: str, clip: Path
+) -> None:
+    for kind in (viola.Client, viola.AsyncClient):
+        with pytest.raises(ValueError, match="parallel = 0; expected"):
+            kind(address).embed_many([clip], parallel=0)
+
+
 def test_a_journal_keeps_labels_and_windows(client: viola.Client, clip: Path) -> None:
     journal = clip.with_name("labels.jsonl")
     (sent,) = client.classify_many([clip], journal=journal, window_s=0.5)

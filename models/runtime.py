@@ -212,16 +212,38 @@ class Encoder:
         Raises:
             ValueError: a window or hop that is not above 0, or a hop longer than the window.
         """
+        window, hop = self._in_frames(window_s, hop_s)
+        return Timeline(window, hop, self._frame_s, self.pooling)
+
+    def only_window(
+        self, n_samples: int, window_s: float, hop_s: float | None = None
+    ) -> tuple[float, float] | None:
+        """Start and end in seconds of a clip's window, None where it has several or is no one tile.
+
+        Its vector is the clip's, so that clips of one window can be embedded many at a time.
+
+        Raises:
+            ValueError: as `timeline`.
+        """
+        window, _ = self._in_frames(window_s, hop_s)
+        n_frames = self.tiling.n_frames(n_samples)
+        if n_samples > self.tiling.tile_samples or n_frames > window:
+            return None
+        return 0.0, n_frames * self._frame_s
+
+    @property
+    def _frame_s(self) -> float:
+        return self.card.frame_hop / SAMPLE_RATE
+
+    def _in_frames(self, window_s: float, hop_s: float | None) -> tuple[int, int]:
         hop_s = window_s if hop_s is None else hop_s
-        frame_s = self.card.frame_hop / SAMPLE_RATE
         are_numbers = isinstance(window_s, Real) and isinstance(hop_s, Real)
         if not (are_numbers and 0 < hop_s <= window_s <= MAX_TIME_S):
             raise ValueError(
                 f"window_s={window_s!r}, hop_s={hop_s!r}: expected 0 < hop_s <= window_s <= "
                 f"{MAX_TIME_S:g}"
             )
-        window, hop = max(1, round(window_s / frame_s)), max(1, round(hop_s / frame_s))
-        return Timeline(window, hop, frame_s, self.pooling)
+        return max(1, round(window_s / self._frame_s)), max(1, round(hop_s / self._frame_s))
 
     def pool(self) -> Pool:
         """Takes the frames of a recording and gives its vector."""

@@ -201,17 +201,20 @@ class Engine:
         self, deadlines: Deadlines, encoder: Encoder, clip: Clip, windowing: Windowing | None
     ) -> Embedded | Failure:
         try:
-            if windowing is None and len(clip.samples) <= encoder.tiling.tile_samples:
-                vector = await self.batcher.run(deadlines, encoder, "embedding", clip.samples)
-                return finish(clip, vector, None)
-            return await self._embed_tiles(deadlines, encoder, clip, windowing)
+            only = windowing.only(encoder, len(clip.samples)) if windowing else None
+            is_tile = len(clip.samples) <= encoder.tiling.tile_samples
+            if not (is_tile if windowing is None else only):
+                return await self._embed_tiles(deadlines, encoder, clip, windowing)
+            vector = await self.batcher.run(deadlines, encoder, "embedding", clip.samples)
+            windows = Windows.of([(*only, vector)], vector, clip.start_s) if only else None
+            return finish(clip, vector, windows)
         except ServiceError as error:
             return error
 
     async def _embed_tiles(
         self, deadlines: Deadlines, encoder: Encoder, clip: Clip, windowing: Windowing | None
     ) -> Embedded | Failure:
-        """A clip whose frames are pooled here: it is long, or windows are asked for."""
+        """A clip whose frames are pooled here: it is long, or has several windows."""
         timeline = windowing.timeline(encoder) if windowing else None
         n_windows = windowing.count(clip.duration_s) if windowing else 0
         whole, windows = encoder.pool(), _Collected(n_windows, encoder.card.embed_dim)
@@ -220,11 +223,10 @@ class Engine:
         async with aclosing(self.batcher.frames(deadlines, encoder, tiles)) as parts:
             async for frames in parts:
                 windows.add(await in_thread(pooled, frames, whole, timeline))
-        vector = whole.embedding()
-        if timeline is None:
-            return finish(clip, vector, None)
-        windows.add(timeline.rest())
-        return finish(clip, vector, windows.all(vector, clip.start_s))
+        vector, rest = await in_thread(ended, whole, timeline)
+        windows.add(rest)
+        timed = None if timeline is None else windows.all(vector, clip.start_s)
+        return finish(clip, vector, timed)
 
     def duration_error(self, duration_s: float, before_s: float) -> ServiceError | None:
         """The error of a recording so long, after `before_s` in the same request; or None."""
@@ -295,6 +297,11 @@ def pooled(frames: Floats, whole: Pool, timeline: Timeline | None) -> list[Timed
     """Add frames (T, D) to a recording's pool; returns the windows that they complete."""
     whole.add(frames)
     return [] if timeline is None else timeline.add(frames)
+
+
+def ended(whole: Pool, timeline: Timeline | None) -> tuple[Floats, list[Timed]]:
+    """The vector (D,) of a recording that has come to its end, and the window that ends there."""
+    return whole.embedding(), [] if timeline is None else timeline.rest()
 
 
 def too_short(duration_s: float) -> ServiceError | None:

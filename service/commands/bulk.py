@@ -103,19 +103,23 @@ def embed_files(
     """
     tally = tally or Tally()
     source = _Files(selection, tally, warn, decode)
+    only: Only
+    vectors: TimedVectors
     if frames:
-        results = _timed(files, source, partial(_frames, encoder))
+        only, vectors = (lambda n_samples: None), partial(_frames, encoder)
     elif window_s is not None:
-        windows = partial(encoder.stream_windows, window_s=window_s, hop_s=hop_s)
-        results = _timed(files, source, windows)
+        only = partial(encoder.only_window, window_s=window_s, hop_s=hop_s)
+        vectors = partial(encoder.stream_windows, window_s=window_s, hop_s=hop_s)
     else:
-        results = _whole(encoder, files, source)
-    for result, n_done in results:
+        only, vectors = (lambda n_samples: (0.0, n_samples / SAMPLE_RATE)), partial(_whole, encoder)
+    for result, n_done in _embedded(encoder, files, source, only, vectors):
         if result is not None:
             yield result
         tally.add(files=n_done)
 
 
+Only = Callable[[int], tuple[float, float] | None]
+"""Samples of a short file -> start and end of its row in seconds, if it has that one alone."""
 TimedVectors = Callable[
     [Iterable[NDArray[np.float32]]], Iterator[tuple[float, float, NDArray[np.float32]]]
 ]
@@ -144,45 +148,54 @@ class _Files:
             yield block
 
 
-def _whole(encoder: Encoder, files: Iterable[Given], source: _Files) -> Iterator[_Result]:
-    """One row a file."""
-    tally, start_s = source.tally, source.start_s
-    held: list[tuple[Given, NDArray[np.float32]]] = []
+def _embedded(
+    encoder: Encoder, files: Iterable[Given], source: _Files, only: Only, vectors: TimedVectors
+) -> Iterator[_Result]:
+    """Rows of files: of short ones with one row, many at a time; else as `vectors` makes them."""
+    held: list[tuple[Given, tuple[float, float], NDArray[np.float32]]] = []
+
+    def row(file: Given, start_s: float, end_s: float, embedding: NDArray[np.float32]) -> Row:
+        return Row(name_of(file), source.start_s + start_s, source.start_s + end_s, embedding)
 
     def flush() -> Iterator[_Result]:
-        embeddings = encoder.embed_batch([samples for _, samples in held])
-        for (file, samples), embedding in zip(held, embeddings, strict=True):
-            yield Row(name_of(file), start_s, start_s + len(samples) / SAMPLE_RATE, embedding), 1
+        embeddings = encoder.embed_batch([samples for *_, samples in held])
+        for (file, times, _), embedding in zip(held, embeddings, strict=True):
+            yield row(file, *times, embedding), 1
         held.clear()
 
     for file in files:
         try:
             samples, rest = _head(source.blocks(file))
-            if rest is None:
-                held.append((file, samples))
+            times = only(len(samples)) if rest is None else None
+            if times is not None:
+                held.append((file, times, samples))
             else:
                 yield from flush()
-                before = tally.audio_s - len(samples) / SAMPLE_RATE
-                embedding = encoder.embed(itertools.chain([samples], rest))
-                yield Row(name_of(file), start_s, start_s + tally.audio_s - before, embedding), 1
+                for timed in vectors(itertools.chain([samples], rest or ())):
+                    yield row(file, *timed), 0
+                yield None, 1
         except AudioError as error:
             yield from flush()
             yield Failure(name_of(file), str(error)), 1
-        if sum(len(samples) for _, samples in held) >= BATCH_S * SAMPLE_RATE:
+        if sum(len(samples) for *_, samples in held) >= BATCH_S * SAMPLE_RATE:
             yield from flush()
     yield from flush()
 
 
-def _timed(files: Iterable[Given], source: _Files, vectors: TimedVectors) -> Iterator[_Result]:
-    """A row for each vector that `vectors` makes of a file's blocks."""
-    for file in files:
-        try:
-            for start_s, end_s, embedding in vectors(source.blocks(file)):
-                times = source.start_s + start_s, source.start_s + end_s
-                yield Row(name_of(file), *times, embedding), 0
-        except AudioError as error:
-            yield Failure(name_of(file), str(error)), 0
-        yield None, 1
+def _whole(
+    encoder: Encoder, blocks: Iterable[NDArray[np.float32]]
+) -> Iterator[tuple[float, float, NDArray[np.float32]]]:
+    """One vector of a recording of any length."""
+    n_samples = 0
+
+    def counted() -> Iterator[NDArray[np.float32]]:
+        nonlocal n_samples
+        for block in blocks:
+            n_samples += len(block)
+            yield block
+
+    embedding = encoder.embed(counted())
+    yield 0.0, n_samples / SAMPLE_RATE, embedding
 
 
 def _frames(

@@ -55,6 +55,10 @@ class Windowing:
         """What turns the frames of a recording into these windows."""
         return encoder.timeline(self.window_s, self.hop_s)
 
+    def only(self, encoder: Encoder, n_samples: int) -> tuple[float, float] | None:
+        """Start and end of a clip's window where it has no other; see `Encoder.only_window`."""
+        return encoder.only_window(n_samples, self.window_s, self.hop_s)
+
     def count(self, duration_s: float) -> int:
         """How many windows a recording has at most, both lengths being rounded to whole frames."""
         window, hop = round(self.window_s / self.frame_s), round(self.hop_s / self.frame_s)

@@ -18,7 +18,7 @@ from models.classifier import Classifier
 from models.runtime import Encoder, Floats
 from models.tiles import Cutter, Tile
 from models.windows import Timed, shortened
-from service.engine import pooled, too_short
+from service.engine import ended, pooled, too_short
 from service.exceptions import ServiceError
 from service.formats.vectors import vector
 from service.inference.batcher import RECORDING_TILE_S, TILES_AHEAD, Batcher, Deadlines
@@ -89,10 +89,11 @@ async def answers(
             if timed:
                 yield await in_thread(_windows, plan, timed, n_windows)
             n_windows += len(timed)
-    if timeline is not None and (timed := timeline.rest()):
-        yield await in_thread(_windows, plan, timed, n_windows)
-        n_windows += len(timed)
-    (members,) = await in_thread(plan.describe, whole.embedding()[None])
+    embedding, rest = await in_thread(ended, whole, timeline)
+    if rest:
+        yield await in_thread(_windows, plan, rest, n_windows)
+        n_windows += len(rest)
+    (members,) = await in_thread(plan.describe, embedding[None])
     noticed = {"warnings": list(warnings)} if warnings else {}
     usage = {"audio_seconds": source.duration_s, "windows": n_windows}
     yield [

@@ -166,12 +166,26 @@ def test_windows_pool_their_own_frames_and_cover_the_recording(
     assert covered == len(frames)
 
 
+@pytest.mark.parametrize("seconds", [0.02, 0.5, 1.0, 1.04, 2.0, 10.24, 10.3])
+@pytest.mark.parametrize("window_s", [0.5, 1.04, 2.0, 20.0])
+def test_it_is_known_beforehand_whether_a_clip_has_one_window(
+    encoder: Encoder, seconds: float, window_s: float
+) -> None:
+    clip = noise(seconds)
+    windows = encoder.windows(clip, window_s, window_s / 2)
+    is_one = len(windows.start_s) == 1 and len(clip) <= encoder.tiling.tile_samples
+    expected = (windows.start_s[0], windows.end_s[0]) if is_one else None
+    assert encoder.only_window(len(clip), window_s, window_s / 2) == expected
+
+
 @pytest.mark.parametrize(
     ("window_s", "hop_s"), [(0, None), (-1, None), (1, 0), (1, 2), (np.nan, 1), (1e308, None)]
 )
 def test_an_impossible_window_is_refused(encoder: Encoder, window_s: float, hop_s: float) -> None:
     with pytest.raises(ValueError, match="expected 0 < hop_s <= window_s"):
         encoder.windows(noise(1.0), window_s, hop_s)
+    with pytest.raises(ValueError, match="expected 0 < hop_s <= window_s"):
+        encoder.only_window(16_000, window_s, hop_s)
 
 
 def test_no_samples_are_refused(encoder: Encoder) -> None:

@@ -189,7 +189,11 @@ def test_a_window_may_be_one_frame_and_longer_than_the_recording(client: httpx.C
         answer = client.post(
             URL, content=encoded(tone(0.2)), params={"window_s": window_s}, headers=WAV
         )
-        assert len(answer.json()["data"][0]["windows"]) == count
+        item = answer.json()["data"][0]
+        assert len(item["windows"]) == count
+        if count == 1:  # and has the recording's vector
+            assert item["windows"][0]["embedding"] == item["embedding"]
+            assert item["windows"][0]["end_s"] == pytest.approx(0.2)
 
 
 def test_half_precision_is_base64_of_float16(client: httpx.Client) -> None:

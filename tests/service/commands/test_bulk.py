@@ -1,6 +1,7 @@
 import csv
 import json
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 import viola
 from models.modelfile import DEFAULT_MODEL
-from models.runtime import Encoder
+from models.runtime import Encoder, Output
 from service.commands.bulk import Failure, Tally, audio_files, embed_files
 from service.commands.tables import Row, TableError, writing
 from tests.signals import noise
@@ -61,6 +62,28 @@ def test_timed_rows_are_those_of_the_encoder(encoder: Encoder, files: list[Path]
     windows = encoder.windows(files[2], 2.0, 1.0)
     np.testing.assert_array_equal([row.embedding for row in rows], windows.embedding)
     np.testing.assert_array_equal([row.start_s for row in rows], windows.start_s)
+
+
+def test_clips_of_one_window_are_embedded_together(
+    encoder: Encoder, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, sizes = encoder.run_batch, list[int]()
+
+    def counted(output: Output, clips: Sequence[np.ndarray], bucket: int) -> np.ndarray:
+        sizes.append(len(clips))
+        return run(output, clips, bucket)
+
+    monkeypatch.setattr(encoder, "run_batch", counted)
+    clips = [files[0], files[4], files[0], files[1], files[2], files[0]]
+    results = list(embed_files(encoder, clips, window_s=5.0, hop_s=2.5))
+    assert sizes[:2] == [2, 1]
+    assert isinstance(results[3], Failure)
+    for number in (0, 1, 2, -1):
+        row, windows = results[number], encoder.windows(clips[number], 5.0, 2.5)
+        assert isinstance(row, Row)
+        assert (row.file, row.start_s, row.end_s) == (str(clips[number]), 0.0, windows.end_s[0])
+        np.testing.assert_allclose(row.embedding, windows.embedding[0], atol=1e-5)
+    assert len(results) == 5 + len(encoder.windows(files[2], 5.0, 2.5).start_s)
 
 
 def test_frames_come_one_a_row(encoder: Encoder, files: list[Path]) -> None:

@@ -301,7 +301,8 @@ def _numbers(embeddings: ArrayLike) -> Floats:
         ValueError: it holds something else than finite numbers.
     """
     try:
-        found = np.asarray(embeddings, np.float32)
+        with np.errstate(over="ignore"):  # what is too large is refused by name
+            found = np.asarray(embeddings, np.float32)
     except (TypeError, ValueError):
         kind = type(embeddings).__name__
         raise ValueError(f"a {kind} is no table of embeddings; expected (N, D) numbers") from None

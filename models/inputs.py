@@ -62,7 +62,14 @@ def samples(source: Source) -> Floats | None:
         return None if source else np.zeros(0, np.float32)
     if not (isinstance(source, list | tuple) or hasattr(source, "__array__")):
         return None
-    array = np.asarray(source)
+    if np.ma.isMaskedArray(source) and np.ma.is_masked(source):
+        message = "the samples are masked in part; fill what is masked, or leave it out"
+        raise AudioError("unsupported", message)
+    try:
+        array = np.asarray(source)
+    except (TypeError, ValueError, RuntimeError) as error:  # a ragged list, a tensor in bfloat16
+        message = f"a {type(source).__name__} that NumPy cannot read as samples: {error}"
+        raise AudioError("unsupported", message) from error
     if array.ndim != 1:
         message = (
             f"samples of shape {array.shape}; expected (S,), one channel: choose one, or take the "

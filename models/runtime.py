@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal, Self
 
@@ -34,6 +34,7 @@ Output = Literal["embedding", "frames", "log_mel"]
 """What a batch gives: vectors (N, D), frames (N, T, F), or log-mel (N, bands, T), the frames beyond
 a row's end included."""
 
+MAX_THREADS = 1024  # ONNX Runtime starts them at once, and fails where there are too many
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -82,9 +83,14 @@ class Encoder:
 
         Raises:
             ModelFileError: the file is missing, broken or not an encoder.
+            ValueError: threads that are no number from 1 to `MAX_THREADS`.
         """
+        if threads is not None and not (
+            isinstance(threads, Integral) and 1 <= threads <= MAX_THREADS
+        ):
+            raise ValueError(f"threads is {threads!r}; expected 1 to {MAX_THREADS}")
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or available_cpus()
+        options.intra_op_num_threads = available_cpus() if threads is None else int(threads)
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # patterns are kept for each shape ever seen
         options.log_severity_level = 3

@@ -10,6 +10,8 @@ from rich.console import Console
 
 console = Console(stderr=True, soft_wrap=True)
 
+MAX_SEED = 2**32 - 1  # the largest that scikit-learn takes
+
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
 """The option of commands that write files."""
 

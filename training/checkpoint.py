@@ -99,8 +99,7 @@ class Saver:
 
     def _write(self, copied: "HostCopy", best: bool, candidate: bool) -> None:
         last, content = self.folder / LAST, copied.content()
-        with replacing(last) as temporary:
-            torch.save(content, temporary)
+        _save(content, last)
         for wanted, name in ((best, BEST), (candidate, CANDIDATE)):
             if wanted:
                 _duplicate(last, self.folder / name)
@@ -216,8 +215,22 @@ def _halved(tensor: torch.Tensor) -> torch.Tensor:
 
 def write(saved: Checkpoint, path: Path) -> None:
     """Write a checkpoint as `path`."""
+    _save(_content(saved), path)
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    """Put a file in its place once it is whole.
+
+    Raises:
+        CheckpointError: torch could not write it; what was there before is kept.
+    """
     with replacing(path) as temporary:
-        torch.save(_content(saved), temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's writer tells of a full disk by a position
+            raise CheckpointError(
+                f"{path} could not be written: {error}. Is the disk full? What was there is kept"
+            ) from error
 
 
 def encoder(saved: Checkpoint) -> WaveformEncoder:

@@ -222,7 +222,7 @@ class Run(Section):
     segments: int | None = Field(None, gt=0)
     """Length of the run in segments instead of either, whatever the batch."""
 
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, lt=2**63)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto`: bfloat16 where the processor computes in it, float16 on a GPU that does not.
 
@@ -356,6 +356,11 @@ def _read(name_or_path: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
         kind = "JSON" if is_json else "TOML"
         raise RecipeError(f"recipe {name_or_path} is not {kind}: {error}") from error
+    if not isinstance(document, dict):
+        raise RecipeError(
+            f"recipe {name_or_path} holds a {type(document).__name__}; expected sections, as "
+            "a run's recipe.json has them"
+        )
     return document
 
 

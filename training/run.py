@@ -261,9 +261,11 @@ class Run:
         else:
             return
         raise TrainingError(
-            f"{what}; the checkpoint before it is kept. Lower optimizer.lr (or give it "
-            "optimizer.warmup_steps), set optimizer.clip_norm to ten times the usual grad_norm of "
-            "the record, or rule out the precision with run.precision=float32; then --resume"
+            f"{what}; the checkpoint before it, if there is one, is kept. Lower optimizer.lr (or "
+            "give it optimizer.warmup_steps), set optimizer.clip_norm to ten times the usual "
+            "grad_norm of the record, or rule out the precision with run.precision=float32; with "
+            "that begin a run in another folder, from the checkpoint by --init. --resume takes no "
+            "other settings"
         )
 
     def encoder(self) -> WaveformEncoder:

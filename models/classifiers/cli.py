@@ -8,6 +8,7 @@ import typer
 from models import shipped
 from models.modelfile import DEFAULT_MODEL
 from models.terminal import (
+    MAX_SEED,
     AllowLeakage,
     Force,
     Root,
@@ -38,7 +39,9 @@ def fit(
     ] = False,
     root: Root = None,
     separator: Separator = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of splits, samples and first weights.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Of splits, samples and first weights.")
+    ] = 0,
     allow_leakage: AllowLeakage = False,
     skip_broken: SkipBroken = False,
     licence: Annotated[str, typer.Option(help="Of the classifier, for its card.")] = "unknown",

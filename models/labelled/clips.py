@@ -34,7 +34,7 @@ def locate(root: Path, names: Sequence[str]) -> list[Item | None]:
     folders: dict[Path, dict[str, str]] = {}
     found: list[Item | None] = []
     for name in names:
-        first = Path(name).parts[0] if name else ""
+        first, *_ = Path(name).parts or ("",)  # of "" and "." there are none
         tar = root / f"{first}.tar"
         if first not in members:
             in_tar = tar.is_file() and not (root / first).exists()

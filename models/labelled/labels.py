@@ -5,7 +5,9 @@ Letters: `N` clips, `K` classes.
 
 import csv
 import io
+import logging
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +20,11 @@ from models.sources import SourceError, items, normal
 SEPARATORS = re.compile(r"[,;|](?!\s)")
 """What joins several labels; with a space behind it, it is part of a name: "Violin, fiddle"."""
 
+TIMES = {"start_s", "end_s", "start", "end", "onset", "offset"}
+"""Columns of tables that label stretches of recordings."""
+
 N_NAMED = 3  # examples in a message
+log = logging.getLogger(__name__)
 
 
 class LabelError(ValueError):
@@ -42,20 +48,59 @@ def of_table(path: Path) -> list[Row]:
         LabelError: not such a CSV.
     """
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline=""))
-        columns = [column or "" for column in reader.fieldnames or []]
-        table = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise LabelError(f"{path} is not a CSV table in UTF-8: {error}") from error
-    if not {"file_name", "label"} <= set(columns):
-        raise LabelError(
-            f"{path} has the columns {some(columns) or 'none'}; file_name and label are needed, "
-            "split or fold, and group, may be there, with commas between"
-        )
+    columns, lines = _cells(path, text)
     fields = [field for field in Row._fields if field in columns]
-    rows = [Row(**{field: (line[field] or "").strip() for field in fields}) for line in table]
+    twice = [field for field in fields if columns.count(field) > 1]
+    if twice:
+        raise LabelError(f"{path} has more than one column {some(twice)}; rename all but one")
+    times = [column for column in columns if column in TIMES]
+    if times:
+        log.warning(
+            "%s: %s not read, each file is taken whole; viola teach learns from stretches",
+            path,
+            f"the columns {', '.join(times)} are" if len(times) > 1 else f"{times[0]} is",
+        )
+    rows = [Row(**{field: line[field].strip() for field in fields}) for line in lines]
     rows = [row._replace(label=normal(row.label)) for row in rows]
     return [row for row in rows if any(row)]  # spreadsheets leave rows of commas
+
+
+def _cells(path: Path, text: str) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns of a CSV, and its lines by column; a cell that is missing is empty.
+
+    Raises:
+        LabelError: columns that are missing, a quote without its end, cells beyond the last column.
+    """
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True)
+    lines: list[dict[str, str]] = []
+    begins = 1  # line of the file
+    try:
+        columns = [column or "" for column in reader.fieldnames or []]
+        if not {"file_name", "label"} <= set(columns):
+            raise LabelError(
+                f"{path} has the columns {some(columns) or 'none'}; file_name and label are "
+                "needed, split or fold, and group, may be there, with commas between"
+            )
+        begins = reader.line_num + 1
+        for line in reader:
+            beyond = [cell for cell in line.pop(None, []) if cell.strip()]
+            if beyond:
+                raise LabelError(
+                    f"{path}, line {begins}: {len(columns) + len(beyond)} cells for "
+                    f"{len(columns)} columns, {some(beyond)} beyond the last; put a cell that "
+                    'holds commas between quotes, "like, this"'
+                )
+            lines.append(line)
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise LabelError(
+            f"{path}, the row from line {begins} on is not CSV: {error}; a cell that begins with "
+            "a quote ends with one, and a quote inside it is doubled"
+        ) from error
+    return columns, lines
 
 
 def of_folder(folder: Path) -> list[Row]:
@@ -115,6 +160,14 @@ def one_hot(
     for has, labels in zip(table, lists, strict=True):
         has[[column[label] for label in labels]] = True
     return classes, table
+
+
+def spelt_alike(names: Iterable[str]) -> list[str]:
+    """Names that differ in capitals, spaces or dashes alone, in words: "'Dog' and 'dog'"."""
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        spellings["".join(c for c in name.casefold() if c not in " _-")].append(name)
+    return [" and ".join(map(repr, alike)) for alike in spellings.values() if len(alike) > 1]
 
 
 def some(names: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ Letters: `N` clips, `K` classes.
 
 import logging
 import math
+import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -203,6 +204,10 @@ def assemble(
         classes, one_hot = labels.one_hot(rows, separator)
     except LabelError as error:
         raise TaskError(f"{name}: {error}") from error
+    for alike in labels.spelt_alike(classes):
+        log.warning(
+            "%s: %s are different classes; if they mean one sound, write them alike", name, alike
+        )
     files = _files(name, rows, root)
     digests, lengths = clips.survey(files)
     if seconds is None:
@@ -229,8 +234,9 @@ def assemble(
 
 def _files(name: str, rows: Sequence[Row], root: Path) -> tuple[Item, ...]:
     names = [row.file_name for row in rows]
-    if len(set(names)) < len(names):
-        twice = [n for n, count in Counter(names).items() if count > 1]
+    counts = Counter(posixpath.normpath(n) for n in names)  # "./a.wav" is a.wav
+    twice = [n for n, count in counts.items() if count > 1]
+    if twice:
         raise TaskError(f"{name}: files that are listed twice: {some(twice)}")
     try:
         found = clips.locate(root, names)
@@ -260,9 +266,14 @@ def _rounds(name: str, rows: Sequence[Row], clues: Clues, grouped: bool) -> tupl
             raise TaskError(f"{name}: split is {some(unknown)}; expected train, valid or test")
         return tuple(splits.official(parts, clues))
     if any(row.fold for row in rows):
+        bare = [row.file_name for row in rows if not row.fold]
+        if bare:
+            raise TaskError(f"{name}: {len(bare)} clips have no fold: {some(bare)}; give each one")
         folds = np.array([row.fold for row in rows])
-        if len(np.unique(folds)) < 2 or "" in folds:
-            raise TaskError(f"{name}: every clip needs a fold, and at least 2 folds are needed")
+        if len(np.unique(folds)) < 2:
+            raise TaskError(
+                f"{name}: all clips are of fold {folds[0]}; at least 2 folds are needed"
+            )
         return tuple(splits.in_turn(folds, clues))
     return tuple(splits.by_group(clues) if grouped else splits.stratified(clues))
 

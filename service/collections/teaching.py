@@ -4,7 +4,7 @@ What nobody has said is never taken for a no, unless that is asked for. Letters:
 embedding dim, `K` labels.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.classifiers.table import Table
+from models.labelled.labels import spelt_alike
 from service.collections.leaks import Alike, alike, without_leaks
 from service.collections.records import Integers, Label, Vectors
 from service.collections.verdicts import (
@@ -290,10 +291,7 @@ def _left_out(verdicts: Verdicts) -> list[str]:
 
 def _about_names(labels: Sequence[str]) -> list[str]:
     """Labels that are written alike: most often one, to whoever wrote them."""
-    spellings: dict[str, list[str]] = defaultdict(list)
-    for label in labels:
-        spellings["".join(c for c in label.casefold() if c not in " _-")].append(label)
-    alike = [" and ".join(map(repr, some)) for some in spellings.values() if len(some) > 1]
+    alike = spelt_alike(labels)
     if not alike:
         return []
     return [

@@ -121,3 +121,8 @@ def test_whatever_holds_numbers_is_classified_and_nothing_else(head: Classifier)
     for wrong in (None, "a", [[1.0], [1.0, 2.0]], np.full((1, 4), np.nan), [1.0] * 4):
         with pytest.raises(ValueError, match="embeddings"):
             head.predict(wrong)  # type: ignore[arg-type]
+
+
+def test_a_number_too_large_for_float32_makes_no_noise(head: Classifier) -> None:
+    with pytest.raises(ValueError, match="not all finite"):
+        head.predict(np.full((1, head.card.embed_dim), 1e300))

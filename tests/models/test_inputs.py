@@ -143,6 +143,30 @@ def test_what_is_no_recording_is_refused_in_words(encoder: Encoder, given: objec
         encoder.embed(given)
 
 
+class Unreadable(Tensor):
+    """As a tensor of torch in bfloat16, or one that requires a gradient."""
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (Unreadable(SAMPLES), "NumPy cannot read as samples: .*BFloat16"),
+        ([0.5, [0.5]], "NumPy cannot read as samples"),
+        (np.ma.masked_greater(SAMPLES, 0), "masked in part"),
+    ],
+)
+def test_what_numpy_cannot_read_is_refused_in_words(
+    encoder: Encoder, given: object, message: str
+) -> None:
+    with pytest.raises(AudioError, match=message):
+        encoder.embed(given)
+    with pytest.raises(AudioError, match=message):
+        encoder.embed_batch([given])  # type: ignore[list-item]
+
+
 @pytest.mark.parametrize("clip", ["a.wav", b"RIFF", Path("a.wav"), None, 5, np.zeros((4, 2))])
 def test_a_batch_is_of_samples(encoder: Encoder, clip: object) -> None:
     with pytest.raises(AudioError):
@@ -164,6 +188,12 @@ def test_a_channel_is_a_number_or_mix(channel: object) -> None:
 def test_dimensions_are_a_number_that_the_model_has(encoder: Encoder, dimensions: object) -> None:
     with pytest.raises(ValueError, match="dimensions"):
         encoder.embed(SAMPLES, dimensions=dimensions)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threads", ["2", 1.5, 0, -1, 1025, 10**12])
+def test_threads_are_a_number_that_a_machine_can_start(threads: object) -> None:
+    with pytest.raises(ValueError, match="threads is .*expected 1 to 1024"):
+        Encoder.open(threads=threads)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("window_s", ["1", None, 0, float("nan")])

@@ -267,7 +267,7 @@ def test_a_rate_that_is_too_high_is_what_the_message_speaks_of(
     corpus: Corpus, tmp_path: Path, quiet: Console
 ) -> None:
     recipe = tiny("optimizer.lr=1e30", "run.steps=20")
-    with pytest.raises(TrainingError, match=r"not finite.*Lower optimizer\.lr"):
+    with pytest.raises(TrainingError, match=r"not finite.*Lower optimizer\.lr.*by --init\."):
         train(recipe, corpus, tmp_path, CPU, console=quiet)
 
 

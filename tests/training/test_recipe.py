@@ -55,6 +55,7 @@ def test_settings_lie_over_the_file() -> None:
         (["augment.crop_scale_frequency=[0, 1]"], "crop_scale_frequency is 0, 1"),
         (["run.epochs=inf"], "run.epochs"),
         (["run.steps"], "expected section.key=value"),
+        (["run.seed=9223372036854775808"], "run.seed"),
         (["name.x=1"], "name is a value"),
         (["encoder.norm=instance"], "encoder.norm"),
         (["encoder.norm=group", "encoder.n_channels=6"], "n_channels is 6; group norm needs"),
@@ -98,6 +99,10 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
     path.write_text("name = ")
     with pytest.raises(RecipeError, match="is not TOML"):
+        recipe.load(str(path))
+    path = tmp_path / "recipe.json"
+    path.write_text("[1, 2]")
+    with pytest.raises(RecipeError, match="holds a list; expected sections"):
         recipe.load(str(path))
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,21 @@ def test_a_checkpoint_of_an_older_recipe_has_the_defaults_of_new_settings(
     Run(tiny(), corpus, CPU).restore(saved)
     with pytest.raises(TrainingError, match=r"encoder\.norm was batch, is layer"):
         Run(tiny("encoder.norm=layer"), corpus, CPU).restore(saved)
+
+
+def test_a_checkpoint_that_does_not_fit_is_an_error_and_leaves_the_one_before(
+    run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.pt"
+    path.write_bytes(b"before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # as a full disk
+    try:
+        with pytest.raises(checkpoint.CheckpointError, match=r"mine\.pt could not be written"):
+            checkpoint.write(run.checkpoint(), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"before"]
 
 
 def test_a_gradient_is_cut_down_to_its_limit(corpus: Corpus) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from models.terminal import Force, busy, console, keep_existing, new_model_file
+from models.terminal import MAX_SEED, Force, busy, console, keep_existing, new_model_file
 from training.terminal import clear_errors
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def quantize_(
     clips: Annotated[
         int, typer.Option(min=2, help="Clips to draw; three of four calibrate, the others check.")
     ] = 512,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the draw.")] = 0,
     weight_bits: Annotated[
         int,
         typer.Option(

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from models import shipped
 from models.terminal import (
+    MAX_SEED,
     AllowLeakage,
     Force,
     Root,
@@ -51,7 +52,9 @@ def evaluate(
     log_mel: Annotated[
         bool, typer.Option("--log-mel", help="Also mean, deviation and maximum of the log-mels.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of splits, probes and examples.")] = 42,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Of splits, probes and examples.")
+    ] = 42,
     seeds: Annotated[
         int | None,
         typer.Option(min=1, help="Linear probes a round; 1 if not given, 3 if there is one round."),

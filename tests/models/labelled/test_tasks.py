@@ -147,7 +147,12 @@ def test_a_name_of_several_lines_stays_one_cell(tmp_path: Path, mark: str) -> No
         ),
         ("file_name,label", ["a.wav,low", "a.wav,high"], r"listed twice: a\.wav"),
         ("file_name,label", ["a.wav,", "b.wav,high"], r"1 clips have no label: a\.wav"),
-        ("file_name,label,fold", ["a.wav,low,1", "b.wav,high,1"], "at least 2 folds"),
+        ("file_name,label", ["a.wav,low", "./a.wav,low", "b.wav,high"], r"listed twice: a\.wav"),
+        ("file_name,label,fold", ["a.wav,low,1", "b.wav,high,1"], "all clips are of fold 1"),
+        ("file_name,label,fold", ["a.wav,low,1", "b.wav,high,"], r"1 clips have no fold: b\.wav"),
+        ("file_name,label", ["a.wav,low", "b.wav,high,two"], "line 3: 3 cells for 2 .*two beyond"),
+        ("file_name,label,label", ["a.wav,low,high"], "more than one column label"),
+        ("file_name,label", ['a.wav,"low', "b.wav,high"], "from line 2 on is not CSV"),
         ("file_name,label,split", ["a.wav,low,train", "b.wav,high,tset"], "split is 'tset'"),
         ("file_name,label,split", ["a.wav,low,train", "b.wav,high,train"], "no clips to test"),
     ],
@@ -157,6 +162,28 @@ def test_what_a_table_lacks_is_said(
 ) -> None:
     with pytest.raises(TaskError, match=message):
         tasks.load(write_table(tmp_path, columns, rows))
+
+
+def test_a_name_of_no_file_is_named(tmp_path: Path) -> None:
+    path = write_table(tmp_path, "file_name,label", ["a.wav,low", "b.wav,high"])
+    path.write_text(path.read_text() + ".,low\n")
+    with pytest.raises(TaskError, match=r"1 of 3 files are not below .*: \.;"):
+        tasks.load(path)
+
+
+def test_columns_that_spreadsheets_add_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "task.csv"
+    path.write_text("file_name,label\na.wav,low,,\n,,,\nb.wav\n")
+    assert of_table(path) == [Row("a.wav", "low"), Row("b.wav", "")]
+
+
+def test_times_that_are_not_read_and_labels_that_are_alike_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [f"{i}.wav,{'Low' if i % 2 else 'low'},0,0.1" for i in range(20)]
+    tasks.load(write_table(tmp_path, "file_name,label,start_s,end_s", rows))
+    assert "the columns start_s, end_s are not read, each file is taken whole" in caplog.text
+    assert "'Low' and 'low' are different classes" in caplog.text
 
 
 def test_what_is_no_task_is_said(tmp_path: Path) -> None:

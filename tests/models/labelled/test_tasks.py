@@ -148,7 +148,7 @@ def test_a_name_of_several_lines_stays_one_cell(tmp_path: Path, mark: str) -> No
         ("file_name,label", ["a.wav,low", "a.wav,high"], r"listed twice: a\.wav"),
         ("file_name,label", ["a.wav,", "b.wav,high"], r"1 clips have no label: a\.wav"),
         ("file_name,label", ["a.wav,low", "./a.wav,low", "b.wav,high"], r"listed twice: a\.wav"),
-        ("file_name,label,fold", ["a.wav,low,1", "b.wav,high,1"], "all clips are of fold 1"),
+        ("file_name,label,fold", ["a.wav,low,1", "b.wav,high,1"], "of fold 1; at least 2 folds"),
         ("file_name,label,fold", ["a.wav,low,1", "b.wav,high,"], r"1 clips have no fold: b\.wav"),
         ("file_name,label", ["a.wav,low", "b.wav,high,two"], "line 3: 3 cells for 2 .*two beyond"),
         ("file_name,label,label", ["a.wav,low,high"], "more than one column label"),

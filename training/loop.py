@@ -31,7 +31,7 @@ from training.objectives.objective import Outcome
 from training.plan import plan
 from training.probing import Prober
 from training.recipe import Recipe
-from training.record import Record, environment, read_metrics
+from training.record import RECIPE_NAME, Record, environment, read_metrics
 from training.run import Run, TrainingError, describe
 from training.signals import stop_on_signal
 from training.speed import Meter, flops_per_segment
@@ -40,7 +40,7 @@ from training.trackers import open_tracker
 from training.verdict import PROBE, untrained_score
 
 LOCK_NAME = "train.lock"
-RECIPE_NAME = "recipe.json"  # the first file of a run's record
+CACHES_NAME = "compiled"  # of torch, for when the run goes on
 N_PICTURED = 6  # segments in a picture of the views
 
 
@@ -121,8 +121,10 @@ def _sole_run(folder: Path) -> Iterator[None]:
         finally:
             if not (folder / RECIPE_NAME).exists():
                 (folder / LOCK_NAME).unlink(missing_ok=True)
-                with suppress(OSError):  # something of others is in it
-                    folder.rmdir()
+                caches = folder / CACHES_NAME
+                for empty in (*sorted(caches.rglob("*"), reverse=True), caches, folder):
+                    with suppress(OSError):  # something is in it
+                        empty.rmdir()
 
 
 def _steps(run: Run, stop: Event) -> Iterator[tuple[Result, Due]]:

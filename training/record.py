@@ -19,9 +19,14 @@ from models.commit import git_commit
 from training import pictures
 from training.trackers import Tracker
 
+RECIPE_NAME = "recipe.json"  # the first file of a record
 METRICS_NAME = "metrics.jsonl"
 VIEWS_NAME = "views"
 PACKAGES = ("torch", "numpy", "librosa", "soundfile", "soxr", "viola-audio")
+
+
+class RecordError(ValueError):
+    """A file of a run's record that holds something else."""
 
 
 class Record:
@@ -91,10 +96,35 @@ class Record:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics, without a last one that was cut off."""
+    """The lines of a run's metrics, without a last one that was cut off.
+
+    Raises:
+        RecordError: a line is no object in JSON.
+    """
     path = folder / METRICS_NAME
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    text = path.read_text("utf-8", "replace") if path.exists() else ""
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    return [_object(f"{path}, line {number}", line) for number, line in enumerate(lines, start=1)]
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """An object of a run's record; an empty one where it has not been written.
+
+    Raises:
+        RecordError: the file holds something else.
+    """
+    return _object(str(path), path.read_text("utf-8", "replace")) if path.exists() else {}
+
+
+def _object(where: str, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{where} is not JSON: {error}; restore it, or remove it") from error
+    if not isinstance(found, dict):
+        kind = type(found).__name__
+        raise RecordError(f"{where} holds a {kind}; expected an object, as viola train writes it")
+    return found
 
 
 def environment() -> dict[str, Any]:

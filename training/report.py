@@ -10,7 +10,7 @@ from models.atomic import replacing
 from training import pictures
 from training.collapse import MAX_COSINE, MAX_POSITIVE_SHARE, MIN_RANK, MIN_STD
 from training.pictures import Curve
-from training.record import VIEWS_NAME, read_metrics
+from training.record import VIEWS_NAME, read_facts, read_metrics
 from training.verdict import verdict
 
 NAME = "report.html"
@@ -54,10 +54,14 @@ Points = list[tuple[float, float]]
 
 
 def write(folder: Path) -> Path:
-    """Write the page of the run in `folder`, finished or not, and say where it is."""
+    """Write the page of the run in `folder`, finished or not, and say where it is.
+
+    Raises:
+        RecordError: the record holds something else than a run wrote.
+    """
     metrics = read_metrics(folder)
     recipe, state, data, environment = (
-        _read(folder / f"{name}.json") for name in ("recipe", "state", "data", "environment")
+        read_facts(folder / f"{name}.json") for name in ("recipe", "state", "data", "environment")
     )
     parts = [page.verdict(verdict(metrics, state))]
     parts += [page.facts(_summary(recipe, state or RUNNING, data, environment, metrics))]
@@ -74,11 +78,6 @@ def write(folder: Path) -> Path:
     with replacing(path) as temporary:
         temporary.write_text(page.page(f"{recipe.get('name', 'A run')}: a run", parts))
     return path
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return content
 
 
 def _summary(

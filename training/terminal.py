@@ -19,6 +19,7 @@ def clear_errors() -> Iterator[None]:
     from training.device import DeviceError
     from training.quantization.quantize import QuantizationError
     from training.recipe import RecipeError
+    from training.record import RecordError
     from training.run import TrainingError
     from training.trackers import TrackerError
 
@@ -31,6 +32,7 @@ def clear_errors() -> Iterator[None]:
         OfficialCheckpointError,
         QuantizationError,
         RecipeError,
+        RecordError,
         TaskError,
         TrackerError,
         TrainingError,

@@ -1,12 +1,11 @@
 """What a run's record says in sentences: did the encoder get better, and what to do next."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.record import read_metrics
+from training.record import read_facts, read_metrics
 
 PROBE = "probe/"
 CLOSE = 0.01  # a difference of accuracies that is none
@@ -19,15 +18,14 @@ def verdict(metrics: Sequence[Mapping[str, Any]], state: Mapping[str, Any]) -> l
 
 def of_folder(folder: Path) -> list[str]:
     """The verdict on the run in a folder."""
-    path = folder / "state.json"
-    state = json.loads(path.read_text()) if path.exists() else {}
-    return verdict(read_metrics(folder), state)
+    return verdict(read_metrics(folder), read_facts(folder / "state.json"))
 
 
 def _ending(state: Mapping[str, Any]) -> list[str]:
     name = state.get("state", "running")
     if name == "failed":
-        return [f"It failed: {state.get('message', '')}. --resume goes on from the checkpoint."]
+        message = state.get("message", "")
+        return [f"It failed: {message}. --resume goes on from the checkpoint, in the same way."]
     if name == "stopped":
         step, total = state["step"], state["total_steps"]
         return [f"It was stopped at step {step:,} of {total:,}; --resume goes on exactly."]

@@ -137,5 +137,20 @@ def test_without_a_recipe_the_hardware_chooses_and_a_run_that_goes_on_keeps_its_
     assert "resumed at step 8 of 8" in resumed.output
 
 
+def test_a_report_is_of_a_run(tmp_path: Path) -> None:
+    nothing = run("report", tmp_path)
+    assert nothing.exit_code == 2
+    assert "holds no run" in nothing.output
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "recipe.json").write_text("[1]")
+    other = run("report", tmp_path)
+    assert other.exit_code == 1
+    assert "recipe.json holds a list" in " ".join(other.output.split())
+    (tmp_path / "recipe.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nlost\n')
+    broken = run("report", tmp_path)
+    assert "metrics.jsonl, line 2 is not JSON" in " ".join(broken.output.split())
+
+
 def test_preparing_nothing_is_a_usage_error(tmp_path: Path) -> None:
     assert run("prepare", tmp_path / "store").exit_code == 2

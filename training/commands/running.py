@@ -172,6 +172,11 @@ def report_(
 ) -> None:
     """Write the report of a run, also of one that is under way or was killed."""
     from training import report
+    from training.record import RECIPE_NAME
 
+    if not (folder / RECIPE_NAME).is_file():
+        raise typer.BadParameter(
+            f"{folder} holds no run: it has no {RECIPE_NAME}. Name a folder of viola train --out"
+        )
     with clear_errors():
         console.print(f"report: {report.write(folder)}", highlight=False)

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from models.audio import AudioError
 from models.progress import TITLE, Bar
 from models.runtime import available_cpus
-from training.data.corpus import CorpusError, encode, read_index, refuse_merging
+from training.data.corpus import REMEDY, CorpusError, encode, read_index, refuse_merging
 from training.data.decoders import Clip, Result, decode_all
 from training.data.notices import ERRORS_NAME, WARNINGS_NAME, FileError, Notices
 from training.data.parts import Part, refuse_parts
@@ -82,6 +82,10 @@ def prepare(
     """
     if store.is_file():
         raise CorpusError(f"{store} is a file; the last argument names the store's folder")
+    if any(source.resolve() == store.resolve() for source in sources):
+        raise CorpusError(
+            f"{store} is a source, too; the last argument names a folder for the store"
+        )
     n_workers = available_cpus() if workers is None else workers
     if part is None:
         refuse_parts(store)
@@ -136,9 +140,17 @@ def _fill(
 
 
 def without_held(listed: Sequence[Source], store: Path) -> list[Source]:
-    """The sources less the files that `store` holds, or knows to be duplicates."""
+    """The sources less the files that `store` holds, or knows to be duplicates.
+
+    Raises:
+        CorpusError: a shard is there in part.
+    """
     columns = ("source", "name")
-    tables = [read_index(path, columns) for path in sorted(store.glob("shard-*.parquet"))]
+    indexes = sorted(store.glob("shard-*.parquet"))
+    for path in indexes:
+        if not path.with_suffix(".pcm").exists():
+            raise CorpusError(f"{path.with_suffix('.pcm')} is missing; {REMEDY}")
+    tables = [read_index(path, columns) for path in indexes]
     tables.append(read_duplicates(store))
     codes: dict[str, int] = {}
     source_of = np.concatenate([encode(table["source"], codes) for table in tables])

@@ -221,6 +221,14 @@ def test_a_shard_that_was_removed_is_prepared_again(folder, tmp_path, number):
     assert files(store) == before
 
 
+def test_a_shard_whose_samples_are_gone_is_not_taken_for_there(folder, tmp_path):
+    store = tmp_path / "store"
+    run([folder], store)
+    (store / "shard-00000.pcm").unlink()
+    with pytest.raises(CorpusError, match=r"shard-00000\.pcm is missing; restore"):
+        run([folder], store)
+
+
 def test_one_run_at_a_time_writes_to_a_store(folder, tmp_path):
     store = tmp_path / "store"
     with sole_writer(store), pytest.raises(CorpusError, match=f"another.*writing to {store}"):
@@ -351,3 +359,6 @@ def test_sources_that_cannot_be_used_are_refused(folder, tmp_path):
         run([tmp_path / "missing"], tmp_path / "store")
     with pytest.raises(CorpusError, match="two sources"):
         run([folder, folder], tmp_path / "store")
+    with pytest.raises(CorpusError, match="is a source, too"):
+        run([folder], folder / ".")
+    assert not list(folder.glob("shard-*"))

@@ -171,7 +171,16 @@ def test_windows_pool_their_own_frames_and_cover_the_recording(
 def test_it_is_known_beforehand_whether_a_clip_has_one_window(
     encoder: Encoder, seconds: float, window_s: float
 ) -> None:
-    clip = noise(seconds)
+    check_only_window(encoder, noise(seconds), window_s)
+
+
+@pytest.mark.parametrize("n_more", [-2, -1, 0, 1, 2])
+def test_and_so_it_is_for_a_frame_more_or_less(encoder: Encoder, n_more: int) -> None:
+    frame_s = encoder.card.frame_hop / 16_000
+    check_only_window(encoder, noise((20 + n_more) * frame_s), 20 * frame_s)
+
+
+def check_only_window(encoder: Encoder, clip: np.ndarray, window_s: float) -> None:
     windows = encoder.windows(clip, window_s, window_s / 2)
     is_one = len(windows.start_s) == 1 and len(clip) <= encoder.tiling.tile_samples
     expected = (windows.start_s[0], windows.end_s[0]) if is_one else None

@@ -96,6 +96,19 @@ def floats(array: NDArray[Any]) -> Floats:
     raise AudioError("unsupported", f"samples are {name}; expected {_EXPECTED}: scale them")
 
 
+class Counted:
+    """Passes blocks (S,) on, and counts their samples."""
+
+    def __init__(self, blocks: Iterable[Floats]) -> None:
+        self._blocks = blocks
+        self.n_samples = 0
+
+    def __iter__(self) -> Iterator[Floats]:
+        for block in self._blocks:
+            self.n_samples += len(block)
+            yield block
+
+
 def selected(found: Floats, selection: Selection) -> Floats:
     """The part of samples (S,) that is meant.
 

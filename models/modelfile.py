@@ -284,6 +284,11 @@ class Card(Part):
         products = [part.first for part in self.statistics if part.kind == "signed-root"]
         return min([*products, self.frame_dim or self.embed_dim])
 
+    def n_frames(self, n_samples: int) -> int:
+        """Frames of features of so many samples."""
+        first = self.receptive_field + 2 * self.frame_offset  # samples that frame 0 needs
+        return (max(n_samples, self.min_samples) - first) // self.frame_hop + 1
+
 
 C = TypeVar("C", bound=BaseModel)
 

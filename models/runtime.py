@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import Literal, Self
 
@@ -23,11 +23,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models import inputs, modelfile, shipped
-from models.audio import MAX_TIME_S, SAMPLE_RATE, WHOLE, Limits, Selection
+from models.audio import SAMPLE_RATE, WHOLE, Limits, Selection
 from models.inputs import Source
 from models.modelfile import DEFAULT_MODEL, PROJECTION, Card
 from models.tiles import Tile, Tiling, checked, groups
-from models.windows import Pool, Pooling, Timed, Timeline, shortened
+from models.windows import Grid, Pool, Pooling, Timed, Timeline, shortened
 
 Floats = NDArray[np.float32]
 Output = Literal["embedding", "frames", "log_mel"]
@@ -181,11 +181,11 @@ class Encoder:
     ) -> Windows:
         """Timed vectors and the vector of the whole, pooled from the frames of one pass.
 
-        `window_s` and `hop_s` are rounded to whole frames; the times that come back are those used.
-        A window sees its surroundings as far as a frame does, and one that spans the recording has
-        the recording's vector. A last, shorter window holds what is left where the windows do not
-        end with the recording. `hop_s` None: no overlap. Times count from the beginning of the
-        recording, of which a part may be selected.
+        Windows start every `hop_s`, None: `window_s`, and none is shorter than a frame. A window
+        is pooled from the frames whose middle lies in it; it sees its surroundings as far as a
+        frame does. The last one ends with the recording: it is shorter than the others, or longer
+        by less than two frames. One that spans the recording has the recording's vector. Times
+        count from the beginning of the recording, of which a part may be selected.
 
         Raises:
             ValueError: a window or hop that is not above 0, or a hop longer than the window.
@@ -206,10 +206,11 @@ class Encoder:
     ) -> Iterator[Timed]:
         """`windows` one by one, as they are complete: start and end in seconds, vector (D,)."""
         timeline, begin_s = self.timeline(window_s, hop_s), selection.start_s
-        for frames in self.stream_frames(source, limits, selection):
+        counted = inputs.Counted(inputs.blocks(source, limits, selection))
+        for frames in map(self._frames, self.tiling.cut(counted)):
             if whole is not None:
                 whole.add(frames)
-            yield from _later(timeline.add(frames), begin_s)
+            yield from _later(timeline.add(frames, counted.n_samples), begin_s)
         yield from _later(timeline.rest(), begin_s)
 
     def timeline(self, window_s: float, hop_s: float | None = None) -> Timeline:
@@ -218,8 +219,7 @@ class Encoder:
         Raises:
             ValueError: a window or hop that is not above 0, or a hop longer than the window.
         """
-        window, hop = self._in_frames(window_s, hop_s)
-        return Timeline(window, hop, self._frame_s, self.pooling)
+        return Timeline(Grid.of(window_s, hop_s, self.card), self.pooling)
 
     def only_window(
         self, n_samples: int, window_s: float, hop_s: float | None = None
@@ -231,25 +231,10 @@ class Encoder:
         Raises:
             ValueError: as `timeline`.
         """
-        window, _ = self._in_frames(window_s, hop_s)
-        n_frames = self.tiling.n_frames(n_samples)
-        if n_samples > self.tiling.tile_samples or n_frames > window:
+        is_one = Grid.of(window_s, hop_s, self.card).count(n_samples) == 1
+        if not is_one or n_samples > self.tiling.tile_samples:
             return None
-        return 0.0, n_frames * self._frame_s
-
-    @property
-    def _frame_s(self) -> float:
-        return self.card.frame_hop / SAMPLE_RATE
-
-    def _in_frames(self, window_s: float, hop_s: float | None) -> tuple[int, int]:
-        hop_s = window_s if hop_s is None else hop_s
-        are_numbers = isinstance(window_s, Real) and isinstance(hop_s, Real)
-        if not (are_numbers and 0 < hop_s <= window_s <= MAX_TIME_S):
-            raise ValueError(
-                f"window_s={window_s!r}, hop_s={hop_s!r}: expected 0 < hop_s <= window_s <= "
-                f"{MAX_TIME_S:g}"
-            )
-        return max(1, round(window_s / self._frame_s)), max(1, round(hop_s / self._frame_s))
+        return 0.0, n_samples / SAMPLE_RATE
 
     def pool(self) -> Pool:
         """Takes the frames of a recording and gives its vector."""

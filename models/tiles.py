@@ -80,15 +80,8 @@ class Tiling:
 
     def own_frames(self, tile: Tile, frames: Floats) -> Floats:
         """The frames that a tile adds to its recording, of all those of its row: (T, D)."""
-        stop = self.n_frames(len(tile.samples)) if tile.stop is None else tile.stop
+        stop = self.card.n_frames(len(tile.samples)) if tile.stop is None else tile.stop
         return frames[tile.start : stop]
-
-    def n_frames(self, n_samples: int) -> int:
-        """Frames of features of a clip that is a tile or the end of one."""
-        card = self.card
-        # samples that frame 0 needs at the least
-        first = card.receptive_field + 2 * card.frame_offset
-        return (max(n_samples, card.min_samples) - first) // card.frame_hop + 1
 
 
 class Cutter:

@@ -4,15 +4,20 @@ The graph pools what fits into one tile; this is the same pooling for what does 
 frames of features, `P` pooled values, `D` embedding dim.
 """
 
+import heapq
 import itertools
+import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.modelfile import Statistic
+from models.audio import MAX_TIME_S, SAMPLE_RATE
+from models.modelfile import Card, Statistic
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -138,83 +143,138 @@ class Pool:
         return [s for s in self._pooling.statistics if s.kind == "deviation"]
 
 
-class WindowPools:
-    """Pools a stream of frames over overlapping windows.
+@dataclass(frozen=True)
+class Grid:
+    """The windows of a recording, and the frames of an encoder that lie in them; all in samples.
 
-    Frames are pooled once, in chunks that end where a window starts or ends: two a hop at the most,
-    whatever the lengths. A window merges its chunks.
+    A window holds the frames whose middle lies in it. The last one ends with the recording: it is
+    shorter than the others, or longer by less than two frames.
+
+    Attributes:
+        window: how long a window is, no less than a frame.
+        hop: from the start of one window to the next, no less than a frame.
+        card: of the encoder.
     """
 
-    def __init__(self, window: int, hop: int, pooling: Pooling) -> None:
-        self.window, self.hop, self.pooling = window, hop, pooling
-        whole_hops, rest = divmod(window, hop)
-        self.sizes = [rest, hop - rest] if rest else [hop]
-        self.chunks_per_window = whole_hops * len(self.sizes) + bool(rest)
-        self.chunks: deque[Pool] = deque()  # from the start of the next window on
-        self.filling = itertools.cycle(self.sizes)
-        self.room = 0  # frames that the last chunk still takes
-        self.next_start = 0
-        self.n_frames = 0
+    window: int
+    hop: int
+    card: Card
 
-    def add(self, frames: Floats) -> None:
-        """Take in the next frames (T, F)."""
-        self.n_frames += len(frames)
-        while len(frames):
-            if self.room == 0:
-                self.chunks.append(Pool(self.pooling))
-                self.room = next(self.filling)
-            part = frames[: self.room]
-            self.chunks[-1].add(part)
-            self.room -= len(part)
-            frames = frames[len(part) :]
+    @classmethod
+    def of(cls, window_s: float, hop_s: float | None, card: Card) -> Self:
+        """The same in seconds; `hop_s` None: no overlap.
 
-    def finished(self) -> Iterator[tuple[int, int, Pool]]:
-        """First frame, frame after the last, and pool of each window that has all of its frames."""
-        while self.next_start + self.window <= self.n_frames:
-            window = list(itertools.islice(self.chunks, self.chunks_per_window))
-            yield self.next_start, self.next_start + self.window, self._merged(window)
-            for _ in self.sizes:
-                self.chunks.popleft()
-            self.next_start += self.hop
+        Raises:
+            ValueError: a window or hop that is not above 0, or a hop longer than the window.
+        """
+        hop_s = window_s if hop_s is None else hop_s
+        are_numbers = isinstance(window_s, Real) and isinstance(hop_s, Real)
+        if not (are_numbers and 0 < hop_s <= window_s <= MAX_TIME_S):
+            raise ValueError(
+                f"window_s={window_s!r}, hop_s={hop_s!r}: expected 0 < hop_s <= window_s <= "
+                f"{MAX_TIME_S:g}"
+            )
+        window, hop = round(window_s * SAMPLE_RATE), round(hop_s * SAMPLE_RATE)
+        return cls(max(window, card.frame_hop), max(hop, card.frame_hop), card)
 
-    def rest(self) -> Iterator[tuple[int, int, Pool]]:
-        """The shorter window at the end, if the recording goes on after the last whole one."""
-        covered = self.next_start - self.hop + self.window if self.next_start else 0
-        if covered < self.n_frames:
-            yield self.next_start, self.n_frames, self._merged(self.chunks)
+    def span(self, index: int) -> tuple[int, int]:
+        """Start and end of a window that is not the last."""
+        return index * self.hop, index * self.hop + self.window
 
-    def _merged(self, chunks: Iterable[Pool]) -> Pool:
-        merged = Pool(self.pooling)
-        for chunk in chunks:
-            merged.merge(chunk)
-        return merged
+    def frames(self, index: int) -> tuple[int, int]:
+        """The first frame of a window that is not the last, and the one after its last."""
+        start, end = self.span(index)
+        return self._frames_before(start), self._frames_before(end)
+
+    def reach(self, n_samples: int) -> float:
+        """Where windows must end, to be whole in so many samples.
+
+        After them come a frame's length and the middle of a frame.
+        """
+        last_middle = (self.card.n_frames(n_samples) - 1) * self.card.frame_hop + self._middle
+        return min(n_samples - self.card.frame_hop, last_middle)
+
+    def count(self, n_samples: int) -> int:
+        """How many windows a recording has."""
+        return 1 + max(0, math.floor((self.reach(n_samples) - self.window) / self.hop) + 1)
+
+    def _frames_before(self, sample: int) -> int:
+        return max(0, math.ceil((sample - self._middle) / self.card.frame_hop))
+
+    @property
+    def _middle(self) -> float:
+        """Of what frame 0 sees."""
+        return self.card.frame_offset + self.card.receptive_field / 2
 
 
 class Timeline:
     """Frames of a recording, as they come -> its windows, as they are complete.
 
-    `window` and `hop` are in frames of `frame_s` seconds.
+    Frames are pooled once, in chunks that end where a window starts or ends: two a hop at the most,
+    whatever the lengths. A window merges its chunks.
     """
 
-    def __init__(self, window: int, hop: int, frame_s: float, pooling: Pooling) -> None:
-        self._pools, self._frame_s = WindowPools(window, hop, pooling), frame_s
+    def __init__(self, grid: Grid, pooling: Pooling) -> None:
+        self._grid, self._pooling = grid, pooling
+        starts = (grid.frames(index)[0] for index in itertools.count())
+        ends = (grid.frames(index)[1] for index in itertools.count())
+        self._cuts = heapq.merge(starts, ends)
+        self._cut = next(self._cuts)
+        self.chunks: deque[tuple[int, Pool]] = deque()
+        """First frame and pool of each, from the start of the next window on."""
+        self._next = 0  # window
+        self._n_frames = 0
+        self._n_samples = 0
 
-    def add(self, frames: Floats) -> list[Timed]:
-        """The windows that are complete with the next frames (T, F)."""
-        self._pools.add(frames)
-        return self._timed(self._pools.finished())
+    def add(self, frames: Floats, n_samples: int) -> list[Timed]:
+        """The windows that are complete with the next frames (T, F).
+
+        `n_samples` is how many of the recording's there have been, with those that no frame has
+        been made of yet.
+        """
+        self._n_samples = n_samples
+        while len(frames):
+            if self._n_frames == self._cut:
+                self.chunks.append((self._cut, Pool(self._pooling)))
+                self._cut = next(cut for cut in self._cuts if cut > self._n_frames)
+            part = frames[: self._cut - self._n_frames]
+            self.chunks[-1][1].add(part)
+            self._n_frames += len(part)
+            frames = frames[len(part) :]
+        return self._timed(list(self._complete()))
 
     def rest(self) -> list[Timed]:
-        """The shorter window at the end, if there is one."""
-        return self._timed(self._pools.rest())
+        """The last window."""
+        start, _ = self._grid.span(self._next)
+        return self._timed([(start, self._n_samples, self._merged(self._n_frames))])
 
-    def _timed(self, windows: Iterable[tuple[int, int, Pool]]) -> list[Timed]:
+    def _complete(self) -> Iterator[tuple[int, int, Pool]]:
+        """Start, end and pool of each window that has its frames and is not the last."""
+        reach = self._grid.reach(self._n_samples)
+        while True:
+            start, end = self._grid.span(self._next)
+            _, end_frame = self._grid.frames(self._next)
+            if end > reach or end_frame > self._n_frames:
+                return
+            yield start, end, self._merged(end_frame)
+            self._next += 1
+            first_frame, _ = self._grid.frames(self._next)
+            while self.chunks and self.chunks[0][0] < first_frame:
+                self.chunks.popleft()
+
+    def _merged(self, end_frame: int) -> Pool:
+        merged = Pool(self._pooling)
+        for first, chunk in self.chunks:
+            if first < end_frame:
+                merged.merge(chunk)
+        return merged
+
+    def _timed(self, windows: list[tuple[int, int, Pool]]) -> list[Timed]:
         """Windows that are complete together are projected together, which is far cheaper."""
-        spans, pools = [], []
-        for first, end, pool in windows:
-            spans.append((first * self._frame_s, end * self._frame_s))
-            pools.append(pool.pooled())
-        if not pools:
+        if not windows:
             return []
-        vectors = self._pools.pooling.embedding(np.stack(pools))
-        return [(start, end, vector) for (start, end), vector in zip(spans, vectors, strict=True)]
+        vectors = self._pooling.embedding(np.stack([pool.pooled() for *_, pool in windows]))
+        return [
+            (start / SAMPLE_RATE, end / SAMPLE_RATE, vector)
+            for (start, end, _), vector in zip(windows, vectors, strict=True)
+        ]

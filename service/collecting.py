@@ -128,17 +128,14 @@ def windows_of(embedded: Embedded) -> tuple[Doubles, Doubles, Floats]:
 
     A rest at its end is none if it adds less than a fifth of the step from one window to the next:
     without overlap it is too short to sound like anything, and would be found for that; with
-    overlap it is a part of the window before it. A recording as long as a window is one window, for
-    all that its last frame reaches beyond its end.
+    overlap it is a part of the window before it.
     """
     windows = embedded.windows
     if windows is None:
         whole = embedded.embedding[None]
         return np.zeros(1), np.array([embedded.duration_s]), whole
     n = without_rest(windows.start_s, windows.end_s)
-    # Frames reach beyond the end of the recording
-    end_s = np.minimum(windows.end_s[:n], embedded.duration_s)
-    return windows.start_s[:n], end_s, windows.embedding[:n]
+    return windows.start_s[:n], windows.end_s[:n], windows.embedding[:n]
 
 
 def without_rest(start_s: Doubles, end_s: Doubles) -> int:

@@ -146,7 +146,7 @@ class Engine:
         """
         clips = [clip for clip in prepared if isinstance(clip, Clip)]
         if windowing:
-            n_windows = sum(windowing.count(clip.duration_s) for clip in clips)
+            n_windows = sum(windowing.count(len(clip.samples)) for clip in clips)
             if error := self.windows_error(n_windows):
                 raise error
             if share:
@@ -216,13 +216,14 @@ class Engine:
     ) -> Embedded | Failure:
         """A clip whose frames are pooled here: it is long, or has several windows."""
         timeline = windowing.timeline(encoder) if windowing else None
-        n_windows = windowing.count(clip.duration_s) if windowing else 0
+        n_samples = len(clip.samples)
+        n_windows = windowing.count(n_samples) if windowing else 0
         whole, windows = encoder.pool(), _Collected(n_windows, encoder.card.embed_dim)
         new_frames = encoder.tiling.new_frames(RECORDING_TILE_S)
         tiles = _each(encoder.tiling.cut(cut(clip.samples), new_frames))
         async with aclosing(self.batcher.frames(deadlines, encoder, tiles)) as parts:
             async for frames in parts:
-                windows.add(await in_thread(pooled, frames, whole, timeline))
+                windows.add(await in_thread(pooled, frames, n_samples, whole, timeline))
         vector, rest = await in_thread(ended, whole, timeline)
         windows.add(rest)
         timed = None if timeline is None else windows.all(vector, clip.start_s)
@@ -263,7 +264,7 @@ class _Collected:
 
     def __init__(self, most: int, embed_dim: int) -> None:
         self._times: list[tuple[float, float]] = []
-        self._vectors = np.empty((most + 1, embed_dim), np.float32)  # one more by rounding
+        self._vectors = np.empty((most, embed_dim), np.float32)
 
     def add(self, timed: Sequence[Timed]) -> None:
         for start_s, end_s, vector in timed:
@@ -293,10 +294,13 @@ async def _each(tiles: Iterable[Tile]) -> AsyncIterator[Tile]:
         yield tile
 
 
-def pooled(frames: Floats, whole: Pool, timeline: Timeline | None) -> list[Timed]:
-    """Add frames (T, D) to a recording's pool; returns the windows that they complete."""
+def pooled(frames: Floats, n_samples: int, whole: Pool, timeline: Timeline | None) -> list[Timed]:
+    """Add frames (T, D) to a recording's pool; returns the windows that they complete.
+
+    There have been `n_samples` of the recording.
+    """
     whole.add(frames)
-    return [] if timeline is None else timeline.add(frames)
+    return [] if timeline is None else timeline.add(frames, n_samples)
 
 
 def ended(whole: Pool, timeline: Timeline | None) -> tuple[Floats, list[Timed]]:

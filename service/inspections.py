@@ -50,7 +50,7 @@ async def inspect(
         upload.forget()
         duration_s = found.duration_s
         if duration_s is not None and found.failure is None:
-            n = windowing.count(duration_s) if windowing else 0
+            n = windowing.count(round(duration_s * SAMPLE_RATE)) if windowing else 0
             failure = engine.duration_error(duration_s, total_s)
             failure = failure or engine.windows_error(n_windows + n)
             found = replace(found, failure=failure, windows=n if windowing else None)

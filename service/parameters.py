@@ -170,7 +170,7 @@ class ModelParameters(LogMelParameters):
 
     window_s: Seconds | None = Field(
         default=None,
-        description="Also the vectors of windows of so many seconds, in whole frames of the model.",
+        description="Also the vectors of windows of so many seconds, a frame at the least.",
     )
     hop_s: Seconds | None = Field(
         default=None,
@@ -207,7 +207,7 @@ class InspectionParameters(ModelParameters):
 
     window_s: Seconds | None = Field(
         default=None,
-        description="Count windows of so many seconds, in whole frames of the model.",
+        description="Count windows of so many seconds, a frame at the least.",
     )
     decode: bool = Field(
         default=False,
@@ -278,8 +278,8 @@ class ClassificationParameters(PredictionParameters):
     )
     window_s: Seconds | None = Field(
         default=None,
-        description="With `granularity=window`, seconds of a window, in whole frames of the "
-        "model; else the length of the clips that the classifier was trained on.",
+        description="With `granularity=window`, seconds of a window, a frame at the least; "
+        "else the length of the clips that the classifier was trained on.",
     )
 
 

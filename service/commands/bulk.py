@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from models import audio
 from models.audio import SAMPLE_RATE, WHOLE, AudioError, Selection
 from models.audio import Warn as WarnOfOne
+from models.inputs import Counted
 from models.runtime import Encoder
 from models.sources import Item, items
 from models.tiles import TILE_S
@@ -186,16 +187,9 @@ def _whole(
     encoder: Encoder, blocks: Iterable[NDArray[np.float32]]
 ) -> Iterator[tuple[float, float, NDArray[np.float32]]]:
     """One vector of a recording of any length."""
-    n_samples = 0
-
-    def counted() -> Iterator[NDArray[np.float32]]:
-        nonlocal n_samples
-        for block in blocks:
-            n_samples += len(block)
-            yield block
-
-    embedding = encoder.embed(counted())
-    yield 0.0, n_samples / SAMPLE_RATE, embedding
+    counted = Counted(blocks)
+    embedding = encoder.embed(counted)
+    yield 0.0, counted.n_samples / SAMPLE_RATE, embedding
 
 
 def _frames(

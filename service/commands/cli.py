@@ -158,11 +158,11 @@ def embed(
         Path, typer.Option(help="A model file.", show_default="the default encoder")
     ] = (DEFAULT_MODEL),
     window_s: Annotated[
-        float | None, typer.Option(help="Seconds a vector spans, in whole frames; else one a file.")
+        float | None, typer.Option(help="Seconds a vector spans; else one a file.")
     ] = None,
     hop_s: Annotated[
         float | None,
-        typer.Option(help="Seconds from one vector to the next, in whole frames; else window-s."),
+        typer.Option(help="Seconds from one vector to the next; else window-s."),
     ] = None,
     frames: Annotated[
         bool, typer.Option("--frames", help="Frame features before pooling.")

@@ -52,7 +52,7 @@ def index(
     owner: Owner = "",
     model: Model = DEFAULT_MODEL,
     window_s: Annotated[
-        float, typer.Option(help="Seconds of a window, in whole frames; 0: one vector a file.")
+        float, typer.Option(help="Seconds of a window; 0: one vector a file.")
     ] = 5.0,
     hop_s: Annotated[
         float | None, typer.Option(help="Seconds from one window to the next; else window-s.")

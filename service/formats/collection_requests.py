@@ -140,7 +140,7 @@ class CollectionTerms(JsonParameters):
         description="`window`: the vectors of windows. `clip`: one vector for each recording.",
     )
     window_s: Seconds = Field(
-        default=WINDOW_S, description="Seconds of a window, in whole frames of the model."
+        default=WINDOW_S, description="Seconds of a window, a frame at the least."
     )
     hop_s: Seconds | None = Field(
         default=None, description="Seconds from one window to the next; else `window_s`."

@@ -1,12 +1,11 @@
 """The windows that a request asks for, on the grid of a model's frames."""
 
-import math
 from dataclasses import dataclass
 
 from models.audio import SAMPLE_RATE
 from models.modelfile import Card
 from models.runtime import Encoder
-from models.windows import Timeline
+from models.windows import Grid, Timeline
 from service.exceptions import ServiceError
 
 MAX_OVERLAP = 16  # windows that may cover one instant: it multiplies the work of a request
@@ -14,11 +13,11 @@ MAX_OVERLAP = 16  # windows that may cover one instant: it multiplies the work o
 
 @dataclass(frozen=True)
 class Windowing:
-    """Windows of `window_s` that start every `hop_s`, on a model's grid of `frame_s`."""
+    """Windows of `window_s` that start every `hop_s`, of the frames of a model."""
 
     window_s: float
     hop_s: float
-    frame_s: float
+    grid: Grid
 
     @classmethod
     def of(cls, window_s: float | None, hop_s: float | None, card: Card) -> "Windowing | None":
@@ -49,20 +48,27 @@ class Windowing:
                 f"hop_s = {hop_s:g} is too short: at least window_s / {MAX_OVERLAP} = {shortest:g}."
             )
             raise _invalid("hop_s", reason, hop_s, shortest)
-        return cls(window_s, hop_s, frame_s)
+        return cls(window_s, hop_s, Grid.of(window_s, hop_s, card))
+
+    def in_frames(self) -> "Windowing":
+        """The nearest of whole frames: tiles of as many frames end where these windows do."""
+        card = self.grid.card
+        frame_s = card.frame_hop / SAMPLE_RATE
+        frames = (round(self.window_s / frame_s), round(self.hop_s / frame_s))
+        window_s, hop_s = (n * frame_s for n in frames)
+        return Windowing(window_s, hop_s, Grid.of(window_s, hop_s, card))
 
     def timeline(self, encoder: Encoder) -> Timeline:
         """What turns the frames of a recording into these windows."""
-        return encoder.timeline(self.window_s, self.hop_s)
+        return Timeline(self.grid, encoder.pooling)
 
     def only(self, encoder: Encoder, n_samples: int) -> tuple[float, float] | None:
         """Start and end of a clip's window where it has no other; see `Encoder.only_window`."""
         return encoder.only_window(n_samples, self.window_s, self.hop_s)
 
-    def count(self, duration_s: float) -> int:
-        """How many windows a recording has at most, both lengths being rounded to whole frames."""
-        window, hop = round(self.window_s / self.frame_s), round(self.hop_s / self.frame_s)
-        return 1 + math.ceil(max(0.0, duration_s / self.frame_s - window) / hop)
+    def count(self, n_samples: int) -> int:
+        """How many windows a recording has."""
+        return self.grid.count(n_samples)
 
 
 def _invalid(name: str, reason: str, value: float, limit: float | None = None) -> ServiceError:

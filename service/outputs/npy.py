@@ -26,7 +26,7 @@ def _array(card: Card, names: Sequence[str | None], embedded: Sequence[Embedded]
 
 
 def _timing_headers(windows: Windows) -> dict[str, str]:
-    """Length of a window and step to the next, as they came out on the model's grid of frames."""
+    """Length of a window and step to the next."""
     window_s = windows.end_s[0] - windows.start_s[0]
     hop_s = next((after - before for before, after in pairwise(windows.start_s)), window_s)
     return {"Viola-Window-S": f"{window_s:.6f}", "Viola-Hop-S": f"{hop_s:.6f}"}

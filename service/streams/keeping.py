@@ -75,12 +75,12 @@ class Windows:
 
     def kept(self) -> tuple[Doubles, Doubles, Floats]:
         """Starts, ends and vectors of the windows that are kept of the whole recording."""
-        duration_s = self.whole["duration_s"]
         if not self.vectors:
-            self._add({"start_s": 0.0, "end_s": duration_s, "vector": self.whole["vector"]})
+            end_s = self.whole["duration_s"]
+            self._add({"start_s": 0.0, "end_s": end_s, "vector": self.whole["vector"]})
         start_s, end_s = np.array(self.start_s), np.array(self.end_s)
         n = without_rest(start_s, end_s)
-        return start_s[:n], np.minimum(end_s[:n], duration_s), np.stack(self.vectors[:n])
+        return start_s[:n], end_s[:n], np.stack(self.vectors[:n])
 
     def _add(self, members: Members) -> None:
         self.start_s.append(members["start_s"])

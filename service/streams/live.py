@@ -128,7 +128,8 @@ def _plan(catalogue: Catalogue, config: LiveConfig) -> Plan:
     check_dimensions(config.dimensions, model.network.card)
     windowing = Windowing.of(config.window_s, config.hop_s, model.network.card)
     assert windowing is not None
-    hop_frames = max(1, round(windowing.hop_s / windowing.frame_s))
+    windowing = windowing.in_frames()
+    hop_frames = windowing.grid.hop // model.network.card.frame_hop
     return Plan(model, "embedding", windowing, _described(catalogue, config), hop_frames)
 
 

@@ -85,7 +85,7 @@ async def answers(
         aclosing(batcher.frames(Deadlines(), encoder, tiles, ahead)) as parts,
     ):
         async for frames in parts:
-            timed = await in_thread(pooled, frames, whole, timeline)
+            timed = await in_thread(pooled, frames, source.n_samples, whole, timeline)
             if timed:
                 yield await in_thread(_windows, plan, timed, n_windows)
             n_windows += len(timed)
@@ -143,15 +143,15 @@ class _Counted:
 
     def __init__(self, blocks: AsyncIterator[Floats], spend: Callable[[float], None]) -> None:
         self._blocks, self._spend = blocks, spend
-        self._n_samples = 0
+        self.n_samples = 0
 
     @property
     def duration_s(self) -> float:
-        return self._n_samples / SAMPLE_RATE
+        return self.n_samples / SAMPLE_RATE
 
     async def __aiter__(self) -> AsyncIterator[Floats]:
         async for block in self._blocks:
-            self._n_samples += len(block)
+            self.n_samples += len(block)
             self._spend(len(block) / SAMPLE_RATE)
             yield block
 

@@ -15,7 +15,7 @@ from models.audio import AudioError
 from models.modelfile import QUANTIZED_GOLDEN_TOLERANCE, Statistic
 from models.nn.model import WaveformEncoder, one_pass
 from models.runtime import Encoder
-from models.windows import Pooling, WindowPools, shortened
+from models.windows import Grid, Pooling, Timeline, shortened
 from tests.signals import noise
 
 SECONDS = (0.025, 0.05, 0.32, 0.95, 2.37, 10.24, 10.25, 25.3)
@@ -146,24 +146,46 @@ def test_a_window_over_all_is_the_vector_of_the_recording(encoder: Encoder) -> N
 def test_windows_pool_their_own_frames_and_cover_the_recording(
     encoder: Encoder, window_s: float, hop_s: float | None
 ) -> None:
-    samples = noise(11.3)
+    samples, card = noise(11.3), encoder.card
     frames = encoder.frames(samples)
     windows = encoder.windows(samples, window_s, hop_s)
-    frame_s = encoder.card.frame_hop / 16_000
-    covered = 0
-    for start_s, end_s, vector in zip(
-        windows.start_s, windows.end_s, windows.embedding, strict=True
-    ):
-        start, stop = round(start_s / frame_s), round(end_s / frame_s)
-        assert start <= covered < stop
-        covered = stop
-        own = frames[start:stop]
+    frame_s = card.frame_hop / 16_000
+    middle = np.arange(len(frames)) * card.frame_hop + card.frame_offset + card.receptive_field / 2
+    hop_s, window_s = max(hop_s or window_s, frame_s), max(window_s, frame_s)
+    assert windows.start_s == pytest.approx(hop_s * np.arange(len(windows.start_s)))
+    assert windows.end_s[:-1] == pytest.approx(windows.start_s[:-1] + window_s)
+    assert windows.end_s[-1] == 11.3
+    assert windows.end_s[-1] - windows.start_s[-1] < window_s + 2 * frame_s
+    ends = np.append(windows.end_s[:-1], np.inf)
+    for start_s, end_s, vector in zip(windows.start_s, ends, windows.embedding, strict=True):
+        own = frames[(middle >= np.rint(start_s * 16_000)) & (middle < np.rint(end_s * 16_000))]
         pool = encoder.pool()
         pool.add(own)
         np.testing.assert_allclose(vector, pool.embedding(), atol=1e-5)
         if encoder.card.pooling == "max+mean":
             np.testing.assert_allclose(vector, own.max(axis=0) + own.mean(axis=0), atol=1e-5)
-    assert covered == len(frames)
+
+
+@pytest.mark.parametrize("window_s", [0.48, 0.5, 1.0, 2.5, 5.0, 10.0])
+def test_a_recording_of_so_many_windows_has_no_other(encoder: Encoder, window_s: float) -> None:
+    for n in (1, 2, 3):
+        windows = encoder.windows(noise(n * window_s), window_s)
+        assert windows.start_s.tolist() == [index * window_s for index in range(n)]
+        assert windows.end_s.tolist() == [index * window_s for index in range(1, n + 1)]
+    windows = encoder.windows(noise(3 * window_s - 0.2), window_s)
+    assert windows.end_s.tolist() == [window_s, 2 * window_s, pytest.approx(3 * window_s - 0.2)]
+
+
+@pytest.mark.parametrize("seconds", [0.3, 3.04, 3.05, 3.12, 3.2, 12.0, 31.7])
+@pytest.mark.parametrize(("window_s", "hop_s"), [(1.0, 1.0), (3.0, 1.1), (0.5, 0.08), (12.0, 3.0)])
+def test_the_number_of_windows_is_known_beforehand(
+    encoder: Encoder, seconds: float, window_s: float, hop_s: float
+) -> None:
+    samples = noise(seconds)
+    windows = encoder.windows(samples, window_s, hop_s)
+    assert Grid.of(window_s, hop_s, encoder.card).count(len(samples)) == len(windows.start_s)
+    assert windows.end_s[-1] == len(samples) / 16_000
+    assert (windows.end_s > windows.start_s).all()
 
 
 @pytest.mark.parametrize("seconds", [0.02, 0.5, 1.0, 1.04, 2.0, 10.24, 10.3])
@@ -299,7 +321,9 @@ def test_blocks_are_checked_like_samples(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize(("window", "hop"), [(6001, 377), (10, 10), (7, 3), (8, 4), (1, 1)])
-def test_windows_of_any_lengths_hold_two_chunks_a_hop_at_most(window: int, hop: int) -> None:
+def test_windows_of_any_lengths_hold_two_chunks_a_hop_at_most(
+    encoder: Encoder, window: int, hop: int
+) -> None:
     frames = np.random.default_rng(0).normal(size=(window + 3 * hop + 1, 3)).astype(np.float32)
     columns = {"layer": "any", "first": 0, "n": 2}
     statistics = (
@@ -309,19 +333,24 @@ def test_windows_of_any_lengths_hold_two_chunks_a_hop_at_most(window: int, hop: 
         Statistic(kind="deviation", layer="any", first=1, n=1, within=2),
     )
     frames[:, 2] = np.square(frames[:, 2])  # variances
-    pools, seen = WindowPools(window, hop, Pooling(statistics)), []
+    frame = encoder.card.frame_hop
+    grid = Grid(window * frame, hop * frame, encoder.card)
+    timeline, seen, n_frames = Timeline(grid, Pooling(statistics)), [], 0
     for part in np.array_split(frames, 11):
-        pools.add(part)
-        seen += list(pools.finished())
-        assert len(pools.chunks) <= 2 * (window // hop + 2)
-    seen += list(pools.rest())
-    assert len(seen) == 5
-    for start, stop, pool in seen:
+        n_frames += len(part)
+        seen += timeline.add(part, n_frames * frame)
+        assert len(timeline.chunks) <= 2 * (window // hop + 2)
+    seen += timeline.rest()
+    starts = [hop * index for index in range(5)]
+    stops = [*(start + window for start in starts[:-1]), len(frames)]
+    assert [round(start * 16_000 / frame) for start, _, _ in seen] == starts
+    assert [round(stop * 16_000 / frame) for _, stop, _ in seen] == stops
+    for start, stop, (_, _, vector) in zip(starts, stops, seen, strict=True):
         own = frames[start:stop]
         maximum, mean = own.max(axis=0), own.mean(axis=0)
         deviation = np.sqrt(own[:, 1].var() + mean[2])
         expected = np.concatenate([maximum + mean, mean[:2], maximum[:2], [deviation]])
-        np.testing.assert_allclose(pool.embedding(), expected, atol=1e-5)
+        np.testing.assert_allclose(vector, expected, atol=1e-5)
 
 
 def test_a_shorter_vector_is_the_first_values_at_length_one() -> None:

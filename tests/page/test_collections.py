@@ -99,12 +99,12 @@ def test_a_hit_is_an_example_by_the_window_that_was_found(page: Page, tmp_path: 
     expect(page.get_by_text("3 recordings, 5 vectors")).to_be_visible()
     page.locator("#like-file").set_input_files(files[2])
     hits = page.locator("[aria-label=Hits] li")
-    day, times = hits.filter(has_text="day.wav"), "4.96 s to 9.92 s"  # in whole frames
+    day, times = hits.filter(has_text="day.wav"), "5.00 s to 10.00 s"
     expect(day).to_contain_text(times)
     with page.expect_request("**/search") as asked:
         day.get_by_role("button", name="Like it").click()
     (example,) = asked.value.post_data_json["positive"]
-    assert (example["start_s"], example["end_s"]) == (4.96, 9.92)
+    assert (example["start_s"], example["end_s"]) == (5, 10)
     expect(page.get_by_role("heading", name=f"Like day.wav, {times}")).to_be_visible()
     expect(hits.filter(has_text="night.wav")).to_contain_text(times)
     with page.expect_request("**/search") as asked:

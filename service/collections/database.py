@@ -268,6 +268,7 @@ def _set_up_sqlite(connection: Any, record: object) -> None:
         "synchronous = FULL",
         "foreign_keys = ON",
         "secure_delete = ON",  # what is deleted is written over
+        "temp_store = MEMORY",  # no folder but the store's need be there, or have room
     ):
         connection.execute(f"PRAGMA {pragma}")
 

@@ -14,10 +14,12 @@ from service.collections.records import StoreError
 from service.collections.uploads import PART_BYTES, Uploads
 from service.context import Context
 from service.queueing import Queueing
+from service.settings import Settings
 from service.threads import in_thread
 from service.traffic.budget import Share
 from service.untrusted import printable
-from service.uploads.body import fields_of, parsed_form, refuse_encoding
+from service.uploads.body import counted, fields_of, parsed_form, refuse_encoding
+from service.uploads.spool import is_disk_there
 
 HELD_BYTES = 64 << 10  # of a file in memory, before it goes to a temporary one
 
@@ -46,13 +48,9 @@ async def received_files(
         StoreError: there is no room for its files.
     """
     refuse_encoding(request)
-    settings = shared.settings
-    request.state.max_body_bytes = settings.max_stream_body_bytes
-    share: Share = request.state.share
     owner, uploads, made = signature_of(request.state.caller), queueing.store.uploads, Made()
     with shared.receiving.slot(), shared.receivers.slot(request.state.caller):
-        await share.take(settings.max_files * HELD_BYTES, is_upload=True)
-        form = await parsed_form(request, request.stream(), settings.max_files, HELD_BYTES)
+        form = await _received(request, shared.settings)
     try:
         await _keep(form, owner, queueing, made)
         yield fields_of(form)[1], made
@@ -62,6 +60,17 @@ async def received_files(
                 with suppress(StoreError):
                     await in_thread(uploads.delete, owner, name)
         await form.close()
+
+
+async def _received(request: Request, settings: Settings) -> FormData:
+    """The form, its files on the disk; in memory where no folder can be written."""
+    share: Share = request.state.share
+    if await in_thread(is_disk_there):
+        request.state.max_body_bytes = settings.max_stream_body_bytes
+        await share.take(settings.max_files * HELD_BYTES, is_upload=True)
+        return await parsed_form(request, request.stream(), settings.max_files, HELD_BYTES)
+    most = request.state.max_body_bytes = settings.max_body_bytes
+    return await parsed_form(request, counted(request), settings.max_files, most)
 
 
 async def _keep(form: FormData, owner: str, queueing: Queueing, made: Made) -> None:

@@ -70,6 +70,13 @@ def nameless() -> tuple[BinaryIO, bool]:
         return os.fdopen(os.memfd_create("recording"), "w+b", buffering=0), False
 
 
+def is_disk_there() -> bool:
+    """Whether a form's files can go to a disk."""
+    file, on_disk = nameless()
+    file.close()
+    return on_disk
+
+
 async def _receive(chunks: AsyncIterator[bytes], file: BinaryIO) -> None:
     held = bytearray()
     async for chunk in chunks:

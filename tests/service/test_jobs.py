@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from service.collections.store import open_store
+from service.jobs.receiving import HELD_BYTES
 from service.traffic.auth import digest_of, new_key
 from tests.heads import write_head
 from tests.service.conftest import Serve, encoded, tone, until
@@ -114,6 +116,20 @@ def test_a_job_that_finds_no_room_is_put_off_and_says_why(
         assert ended(working, job)["state"] == "done"
     (told,) = [line for line in logs if line["event"] == "job put off"]
     assert (told["job"], told["problem"], told["again_in_s"]) == (job["id"], "storage-full", 5.0)
+
+
+def test_a_job_is_done_where_no_folder_takes_temporary_files(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = encoded(tone(4.0))
+    assert len(content) > HELD_BYTES
+    with serve(data=tmp_path, max_body_bytes=3 * len(content)) as client:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+        job = submit(client, {"a": content, "b": content}, embed={})
+        done = ended(client, job)
+        assert (done["state"], done["files_failed"]) == ("done", 0)
+        many = parts({name: content for name in "abc"})
+        refused(client.post("/v1/jobs", files=many, data={"embed": "{}"}), "body-too-large")
 
 
 def test_a_result_goes_on_behind_a_file_whose_lines_fill_their_last_part(

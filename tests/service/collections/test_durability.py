@@ -1,5 +1,6 @@
 """Kills, full disks, and many at once."""
 
+import os
 import random
 import resource
 import shutil
@@ -118,6 +119,17 @@ def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
     assert collection.n_items == n_added == len(store.items.page(collection))
     store.items.add(collection, [new_item(1000)], QUOTA)
     assert len(store.windows.all(collection)) == 3 * (n_added + 1)
+    store.close()
+
+
+def test_what_a_statement_needs_beside_the_database_is_in_no_folder(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with store.database.write() as connection:
+        connection.exec_driver_sql("CREATE TEMP TABLE much (content)")
+        for _ in range(16):  # more than is held in memory before it goes to a temporary file
+            connection.exec_driver_sql("INSERT INTO much VALUES (zeroblob(1048576))")
+        files = [os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.exists()]
+        assert not [file for file in files if "etilqs" in file]
     store.close()
 
 

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 def work(settings: Settings) -> None:
-    """Do jobs until SIGTERM or SIGINT; what is in hand then another worker takes.
+    """Do jobs until SIGTERM, SIGINT or SIGHUP; what is in hand then another worker takes.
 
     Raises:
         SettingsError: the settings name no store, or one that cannot be used, or the port is taken.
@@ -47,11 +47,12 @@ def work(settings: Settings) -> None:
 
 async def _until_told(app: FastAPI, settings: Settings, listening: socket.socket | None) -> None:
     told = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
     application = AsyncExitStack()
     with starting():
         await application.enter_async_context(app.router.lifespan_context(app))
+    # Until now there was nothing to put down, and a start that hangs can be ended as well
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
     async with application, _answering(app, settings, listening):
         log.info(
             "working",

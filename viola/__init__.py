@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from viola.client.errors import ServiceError, Unreachable
     from viola.client.retries import Retries
     from viola.client.sync import Client
-    from viola.commands import build, main
+    from viola.commands import build
+    from viola.entry import main
 
 __all__ = [
     "AsyncClient",
@@ -61,7 +62,7 @@ _HOMES = {
     "Unreachable": "viola.client.errors",
     "Windows": "models.runtime",
     "build": "viola.commands",
-    "main": "viola.commands",
+    "main": "viola.entry",
 }
 
 _OF_THE_CLIENT = ("httpx", "websockets")  # what the extra `client` brings

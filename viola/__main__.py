@@ -1,5 +1,5 @@
 """`python -m viola`, and `torchrun -m viola`."""
 
-from viola.commands import main
+from viola.entry import main
 
 main()

@@ -71,8 +71,3 @@ def _options(
         ),
     ] = False,
 ) -> None: ...
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    build()()

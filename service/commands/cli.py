@@ -101,7 +101,7 @@ def worker(
     """Do the jobs of a service that keeps them in VIOLA_DATA or VIOLA_DATABASE_URL; serve nothing.
 
     The settings are those of viola serve. Any number may work on one store, on PostgreSQL also on
-    other machines. SIGTERM puts down what is in hand, which another worker takes at once.
+    other machines. SIGTERM or SIGHUP puts down what is in hand, which another worker takes at once.
     """
     from service.inference.fetching import models_path
     from service.settings import SettingsError, load_settings

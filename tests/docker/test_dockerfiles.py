@@ -127,7 +127,7 @@ def test_what_is_left_of_our_packages_has_every_command(tmp_path: Path) -> None:
     asked = (
         "import sys\n"
         "sys.meta_path[:] = [one for one in sys.meta_path if 'editable' not in one.__module__]\n"
-        "import viola.commands; print(viola.commands.__file__); viola.commands.main()"
+        "import viola.commands; print(viola.commands.__file__); viola.main()"
     )
     shown = subprocess.run(
         [sys.executable, "-c", asked, "--help"],

@@ -16,6 +16,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 import viola
+from service.collections.database import _LOCK
 from service.collections.job_records import Job, NewJob
 from service.collections.store import Store, open_shared_store, open_store
 from service.queues.local import LocalQueue
@@ -109,6 +110,34 @@ def test_a_worker_killed_in_mid_job_loses_nothing_and_doubles_nothing(place: Pla
     assert [line["index"] for line in lines if line["object"] == "file"] == list(range(12))
     assert sum(line["object"] == "embedding" for line in lines) == 12
     assert done.audio_s == pytest.approx(12.0, abs=0.1)
+
+
+def test_a_worker_that_is_hung_up_puts_its_job_down(place: Place) -> None:
+    name = place.submit(*[encoded(tone(1.0))] * 100)
+    with place.worker() as worker:
+        until(lambda: place.job(name).n_done >= 1, 60)
+        worker.send_signal(signal.SIGHUP)
+        assert worker.wait(30) == 0
+    job = place.job(name)
+    assert job.state == "queued"
+    assert 1 <= job.n_done < 100
+
+
+def test_a_worker_whose_start_hangs_can_be_ended(postgres: str, model_file: Path) -> None:
+    store = open_shared_store(postgres)
+    environment = {"VIOLA_DATABASE_URL": postgres, "VIOLA_MODELS": str(model_file)}
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    with store.database.write() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        command = [sys.executable, "-c", WORKER]
+        with subprocess.Popen(command, env=os.environ | environment) as worker:
+            try:
+                until(lambda: connection.execute(waiting).scalar_one() == 1, 60)
+                worker.send_signal(signal.SIGTERM)
+                assert worker.wait(30) == -signal.SIGTERM
+            finally:
+                worker.kill()
+    store.close()
 
 
 WRONG_CLOCK = """

@@ -7,6 +7,8 @@ from typing import Any
 import orjson
 import structlog
 
+from service.telemetry.log_stream import stream_of
+
 
 def configure(level: str) -> None:
     """Send this process's logs to stderr, ours and those of the libraries alike."""
@@ -21,7 +23,7 @@ def configure(level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream_of(sys.stderr))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

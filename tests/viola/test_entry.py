@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from models.modelfile import DEFAULT_MODEL
 from tests.service.conftest import until
 
 # Process 1 has no default actions; for others the same is to begin with signals ignored
@@ -24,6 +25,13 @@ def catches(process: "subprocess.Popen[bytes]", number: int) -> bool:
         if name == "SigCgt":
             return bool(int(value, 16) >> (number - 1) & 1)
     return False
+
+
+def test_a_command_needs_no_standard_file_to_be_open() -> None:
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    command = [sys.executable, "-c", "import viola; viola.main()", "serve", "--check"]
+    ended = subprocess.run([*closed, *command, "--models", str(DEFAULT_MODEL)], timeout=60)
+    assert ended.returncode == 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")

@@ -331,9 +331,16 @@ def open_as(
     """
     if not Path(path).is_file():
         raise ModelFileError(f"no model file at {path}")
+    if _is_no_text(str(path)):
+        raise ModelFileError(f"the name {str(path)!r} is not UTF-8, as it has to be: rename it")
     opened = _opened(card_type, kind, inputs, outputs, str(path), str(path), options, providers)
     session, card = opened
     return session, card.model_copy(update={"name": Path(path).stem})  # a file renamed is too
+
+
+def _is_no_text(path: str) -> bool:
+    """Whether a path has bytes that are no letters; ONNX Runtime takes UTF-8 only."""
+    return any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
 def open_bytes(

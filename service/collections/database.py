@@ -170,7 +170,9 @@ def open_sqlite(folder: Path) -> Database:
     )
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
-    return _brought_up_to_date(engine, str(folder / FILE))
+    database = _brought_up_to_date(engine, str(folder / FILE))
+    _stay_with(engine, folder / FILE)
+    return database
 
 
 def open_postgres(address: str) -> Database:
@@ -271,6 +273,33 @@ def _set_up_sqlite(connection: Any, record: object) -> None:
         "temp_store = MEMORY",  # no folder but the store's need be there, or have room
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _stay_with(engine: Engine, file: Path) -> None:
+    """Refuse what follows while another file, or none, is where this one was opened.
+
+    SQLite would go on with the one that it has open, though nobody finds it again.
+    """
+    opened = _identity(file)
+
+    def check(*_: Any) -> None:
+        if _identity(file) != opened:
+            log.error("the database of the collections was moved, deleted or replaced", file=file)
+            raise StoreUnavailable(
+                "The database of the collections is not where it was opened: put it back, or "
+                "start the service again."
+            )
+
+    event.listen(engine, "do_connect", check)
+    event.listen(engine, "begin", check, insert=True)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -14,6 +14,7 @@ from service.inference.catalogue import KINDS, Catalogue, Refused, Served
 from service.inference.kind import Kind
 from service.inference.kinds.classifier import KIND as CLASSIFIER
 from service.inference.kinds.encoder import KIND as ENCODER
+from service.untrusted import printable
 
 _BY_CARD = {kind.card_kind: kind for kind in KINDS}
 
@@ -86,7 +87,7 @@ class _Loader:
             reason=str(cause or refusal),
             exc_info=None if expected else cause,
         )
-        self.refused.append(Refused(kind, file.name, str(refusal)))
+        self.refused.append(Refused(kind, printable(file.name), str(refusal)))
 
     def _opened(self, kind: Kind, file: Path) -> Served[Any]:
         with _refusing("it cannot be opened; the log says why"):

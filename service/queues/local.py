@@ -61,6 +61,9 @@ class LocalQueue:
                 )
                 for kind, name in LINES.items()
             }
+        except UnicodeError:
+            reason = f"the name of its folder, {str(folder)!r}, is not UTF-8: choose another"
+            raise StoreUnavailable(f"The queue of jobs cannot be opened: {reason}.") from None
         except (LocalQueueError, OSError) as error:
             raise StoreUnavailable(f"The queue of jobs cannot be opened: {error}.") from error
 

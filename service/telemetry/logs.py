@@ -1,5 +1,6 @@
 """Logs: one JSON object a line, or readable lines where a person watches."""
 
+import json
 import logging
 import sys
 from typing import Any
@@ -46,4 +47,8 @@ def _renderers(*, is_watched: bool) -> list[Any]:
 
 
 def _dumps(event: Any, **_: Any) -> str:
-    return orjson.dumps(event, default=str).decode()
+    try:
+        return orjson.dumps(event, default=str).decode()
+    except TypeError:  # a file's name that is not UTF-8
+        line = json.dumps(event, default=str, ensure_ascii=False)
+        return line.encode(errors="replace").decode()

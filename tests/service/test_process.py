@@ -149,6 +149,30 @@ def test_a_queue_that_cannot_be_opened_ends_the_start_with_the_reason(
     assert "Traceback" not in ended.stderr
 
 
+def test_a_model_whose_name_is_no_text_is_refused_in_words(
+    model_file: Path, tmp_path: Path, port: int
+) -> None:
+    for name in (b"good.onnx", b"m\xff.onnx"):
+        shutil.copy(model_file, tmp_path / os.fsdecode(name))
+    answer, lines = asked_once(tmp_path, port)  # each line is JSON
+    assert answer.status_code == 200
+    assert "m\ufffd.onnx" in [one.get("file") for one in answer.json()["models"]]
+    (refused,) = [line for line in lines if line["event"] == "model refused"]
+    assert str(refused["reason"]).endswith("is not UTF-8, as it has to be: rename it")
+    assert "model ready" in [line["event"] for line in lines]
+
+
+def test_a_folder_of_jobs_whose_name_is_no_text_is_refused_in_words(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIOLA_DATA", str(tmp_path / os.fsdecode(b"d\xff")))
+    ended = serve("--models", model_file)
+    assert ended.returncode == 3
+    last = json.loads(ended.stderr.splitlines()[-1])
+    assert last["reason"].endswith("is not UTF-8: choose another.")
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_busy_port_is_one_clear_line_before_anything_is_loaded(model_file: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

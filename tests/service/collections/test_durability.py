@@ -198,6 +198,27 @@ def test_a_database_that_fails_is_told_apart_from_a_wrong_request(
     store.close()
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_database_that_is_not_where_it_was_is_refused_until_it_is_back(
+    tmp_path: Path, is_replaced: bool
+) -> None:
+    folder, aside = tmp_path / "data", tmp_path / "aside"
+    store = open_store(folder)
+    store.collections.put("", "c", TERMS, QUOTA)
+    shutil.copytree(folder, tmp_path / "other")
+    folder.rename(aside)
+    if is_replaced:
+        (tmp_path / "other").rename(folder)
+    for use in (store.database.read, store.database.write):
+        with pytest.raises(StoreUnavailable, match="is not where it was opened"), use() as one:
+            one.exec_driver_sql("SELECT 1")
+    if is_replaced:
+        shutil.rmtree(folder)
+    aside.rename(folder)
+    assert len(store.collections.page("")) == 1
+    store.close()
+
+
 def test_a_server_that_is_gone_is_told_apart_without_its_address(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ def refusal(saved: Checkpoint, recipe: Recipe, epoch_segments: float) -> str:
     falls_at = before.run.n_steps(epoch_segments) - decay_steps(before)
     if saved.step <= falls_at and not (_has_fixed_end(before) or _has_fixed_end(recipe)):
         free |= MOVES_END
-    changed = _changes(before.model_dump(mode="json"), recipe.model_dump(mode="json"), free)
+    changed = changes(before, recipe, free)
     if not changed:
         return ""
     told = f"the checkpoint was made with other settings: {'; '.join(changed)}. "
@@ -52,10 +52,15 @@ def _has_fixed_end(recipe: Recipe) -> bool:
     return recipe.optimizer.schedule == "cosine" or recipe.objective.depends_on_length
 
 
+def changes(before: Recipe, recipe: Recipe, free: set[str]) -> list[str]:
+    """Settings that differ between two recipes, save those that are `free` to, with both values."""
+    return _changes(before.model_dump(mode="json"), recipe.model_dump(mode="json"), free)
+
+
 def _changes(
     saved: dict[str, Any], mine: dict[str, Any], free: set[str], prefix: str = ""
 ) -> list[str]:
-    """Settings that differ between two recipes, save those that are `free` to."""
+    """`changes` of two recipes, or of a section of them."""
     changed = []
     for key, value in mine.items():
         name = prefix + key

@@ -15,16 +15,17 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from models.atomic import replacing
-from training import checkpoint, loop
+from training import checkpoint, loop, resuming
 from training import recipe as recipes
 from training.data.corpus import Corpus
-from training.recipe import RecipeError
-from training.record import read_metrics
+from training.recipe import Recipe, RecipeError
+from training.record import RECIPE_NAME, read_facts, read_metrics
 from training.run import TrainingError
 from training.verdict import PROBE, untrained_score
 
 TABLE = "sweep"
 FIRST_SEED = 42
+SEED = "run.seed"  # which a sweep sets itself
 
 
 @dataclass(frozen=True)
@@ -61,21 +62,50 @@ def variants(vary: Sequence[str]) -> list[Variant]:
     """All combinations of `section.key=[value, ...]`.
 
     Raises:
-        RecipeError: not of that form.
+        RecipeError: not of that form, or two variants that would share a folder.
     """
     axes = [_axis(text) for text in vary]
-    return [Variant(tuple(chosen)) for chosen in itertools.product(*axes)]
+    varied = [setting_name(text) for text in vary]
+    for name in varied:
+        if varied.count(name) > 1:
+            raise RecipeError(f"--vary {name} is given twice; give all of its values in one list")
+    found = [Variant(tuple(chosen)) for chosen in itertools.product(*axes)]
+    names = [variant.name for variant in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError(
+                f"two variants are called {name}; give each value once, and values that differ in "
+                "more than blanks and signs, which the name of a folder leaves out"
+            )
+    return found
+
+
+def setting_name(text: str) -> str:
+    """The `section.key` of `section.key=value`."""
+    return text.partition("=")[0].strip()
 
 
 def _axis(text: str) -> list[str]:
-    name, _, values = text.partition("=")
+    name, values = setting_name(text), text.partition("=")[2]
     try:
         found = tomllib.loads(f"values = {values}")["values"]
     except tomllib.TOMLDecodeError:
         found = None
     if not isinstance(found, list) or not found:
         raise RecipeError(f"--vary {text}: expected section.key=[value, value], in TOML")
-    return [f"{name}={json.dumps(value)}" for value in found]
+    return [f"{name}={_toml(value)}" for value in found]
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML has it."""
+    if isinstance(value, dict):
+        inside = (f"{_toml(key)} = {_toml(each)}" for key, each in value.items())
+        return f"{{{', '.join(inside)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str | bool):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
 
 
 def sweep(
@@ -88,18 +118,30 @@ def sweep(
     device: torch.device,
     console: Console,
 ) -> list[Row]:
-    """Train every variant with every seed, one after the other; table.md is written after each.
+    """Train every variant with every seed, one after the other; sweep.md is written after each.
 
     A run that is done is not trained again, one that was stopped goes on. A run that diverges is
     counted, and the others go on.
+
+    Raises:
+        RecipeError: a slip in a setting, or a seed among them.
+        TrainingError: the folder holds a run of other settings or on another store.
     """
-    loaded = [  # so that a slip is told before hours have passed
-        (variant, [recipes.load(recipe, _of(settings, variant, seed)) for seed in _seeds(seeds)])
-        for variant in chosen
-    ]
+    for name in map(setting_name, (*settings, *chosen[0].settings)):
+        if name == SEED:
+            raise RecipeError(
+                f"a sweep sets {SEED} itself, from {FIRST_SEED} on: leave it out, and say with "
+                "--seeds how many runs each variant has"
+            )
+    loaded = []  # all of it first, so that a slip is told before hours have passed
+    for variant in chosen:
+        each = [recipes.load(recipe, _of(settings, variant, seed)) for seed in _seeds(seeds)]
+        places = [folder / variant.name / f"seed-{one.run.seed}" for one in each]
+        for one, place in zip(each, places, strict=True):
+            _refuse_another(one, corpus, place)
+        loaded.append((variant, each, places))
     rows: list[Row] = []
-    for variant, each in loaded:
-        places = [folder / variant.name / f"seed-{r.run.seed}" for r in each]
+    for variant, each, places in loaded:
         for one, place in zip(each, places, strict=True):
             if _state(place).get("state") == "finished":
                 continue
@@ -122,13 +164,31 @@ def _seeds(n: int) -> Iterator[int]:
 
 
 def _of(settings: Sequence[str], variant: Variant, seed: int) -> list[str]:
-    return [*settings, *variant.settings, f"run.seed={seed}"]
+    return [*settings, *variant.settings, f"{SEED}={seed}"]
+
+
+def _refuse_another(recipe: Recipe, corpus: Corpus, place: Path) -> None:
+    """Refuse a place whose run is not this one: its result would stand in the table as this one's.
+
+    Raises:
+        TrainingError: naming what differs.
+    """
+    recorded = place / RECIPE_NAME
+    if not recorded.is_file():
+        return
+    free = {name for name in resuming.FREE if not name.startswith("probe.")}
+    changed = resuming.changes(recipes.load(str(recorded)), recipe.for_processes(1), free)
+    if read_facts(place / "data.json").get("fingerprint", corpus.fingerprint) != corpus.fingerprint:
+        changed.append("the store is another one")
+    if changed:
+        raise TrainingError(
+            f"{place} holds a run of other settings: {'; '.join(changed)}. Go on with those, or "
+            "name another folder with --out"
+        )
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    path = folder / "state.json"
-    state: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return state
+    return read_facts(folder / "state.json")
 
 
 def summary(name: str, folders: Sequence[Path]) -> Row:

@@ -156,6 +156,12 @@ class ClassifierCard(Part):
             raise ValueError("a multi-label classifier has a threshold a label, another has none")
         return self
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of an embedding and of its scores, one a label."""
+        n_labels = len(self.labels)
+        return {"embedding": self.embed_dim, "probabilities": n_labels, "logits": n_labels}
+
     def is_present(self, label: int, probability: float) -> bool | None:
         """Whether a label of a multi-label classifier holds; None where exactly one label does."""
         return probability >= self.thresholds[label] if self.multi_label else None

@@ -74,7 +74,12 @@ class WrongKindError(ModelFileError):
 class Part(BaseModel):
     """A card or a part of one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Values of a row of each tensor whose size a card states."""
+        return {}
 
 
 class TrainingSource(Part):
@@ -269,6 +274,11 @@ class Card(Part):
     golden: Golden
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Of a vector, and of a row of `frames`."""
+        return {"embedding": self.embed_dim, "frames": self.frame_dim or self.embed_dim}
+
+    @property
     def pooled(self) -> tuple[Statistic, ...]:
         """Parts of the pooled vector, whatever the pooling."""
         n = self.frame_dim or self.embed_dim
@@ -290,7 +300,7 @@ class Card(Part):
         return (max(n_samples, self.min_samples) - first) // self.frame_hop + 1
 
 
-C = TypeVar("C", bound=BaseModel)
+C = TypeVar("C", bound=Part)
 
 
 def open_session(
@@ -379,8 +389,8 @@ def _opened(
     try:
         card = card_type.model_validate(content)
     except ValidationError as error:
-        fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
-        raise ModelFileError(f"the card of {where} is not valid: {fields}") from error
+        told = "; ".join(": ".join([*map(str, e["loc"]), e["msg"]]) for e in error.errors())
+        raise ModelFileError(f"the card of {where} is not valid: {told}") from error
     found_in = {tensor.name for tensor in session.get_inputs()}
     found_out = {tensor.name for tensor in session.get_outputs()}
     if found_in != set(inputs) or not set(outputs) <= found_out:
@@ -388,6 +398,12 @@ def _opened(
             f"{where} has inputs {sorted(found_in)} and outputs {sorted(found_out)}; "
             f"of kind {kind}, it has inputs {sorted(inputs)} and outputs {sorted(outputs)}"
         )
+    for tensor in (*session.get_inputs(), *session.get_outputs()):
+        size, stated = tensor.shape[-1] if tensor.shape else None, card.sizes.get(tensor.name)
+        if stated is not None and isinstance(size, int) and size != stated:  # a name: any size
+            raise ModelFileError(
+                f"{where} has {size} values in its tensor {tensor.name}, its card says {stated}"
+            )
     return session, card
 
 
@@ -461,7 +477,7 @@ def _read_card(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:
         raise ModelFileError(f"{path} has no card ({CARD_KEY}); was it written by viola export?")
     try:
         content = json.loads(metadata[CARD_KEY])
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also digits or brackets in thousands
         raise ModelFileError(f"the card of {path} is not JSON") from error
     schema = content.get("card_schema") if isinstance(content, dict) else None
     if schema != CARD_SCHEMA:

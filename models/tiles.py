@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.audio import MAX_AMPLITUDE, SAMPLE_RATE, AudioError
-from models.modelfile import Card
+from models.modelfile import Card, ModelFileError
 
 Floats = NDArray[np.float32]
 C = TypeVar("C")
@@ -44,6 +44,7 @@ class Tiling:
     """
 
     def __init__(self, card: Card) -> None:
+        """Raises ModelFileError: no frame of this encoder fits into a tile."""
         self.card = card
         hop = card.frame_hop
         # frames at either end of a tile that see beyond the cut
@@ -51,6 +52,13 @@ class Tiling:
         self.halo_right = math.ceil((card.receptive_field + card.frame_offset - hop) / hop)
         self.tile_frames = round(TILE_S * SAMPLE_RATE / hop)
         shortest = max(card.min_samples, round(SHORTEST_TILE_S * SAMPLE_RATE))
+        halo = self.halo_left + max(0, self.halo_right)
+        if self.tile_frames <= halo or self.tile_frames * hop < shortest:
+            raise ModelFileError(
+                f"{card.name} cannot be cut into tiles of {TILE_S} s: its card says min_samples "
+                f"{card.min_samples}, frame_hop {hop}, receptive_field {card.receptive_field}, "
+                f"frame_offset {card.frame_offset}, context_frames {card.context_frames}"
+            )
         self.buckets = _bucket_lengths(shortest, self.tile_frames * hop)
 
     @property

@@ -9,7 +9,9 @@ from models import classifier, modelfile
 from models.classifier import Classifier, ClassifierCard, reference_embedding
 from models.modelfile import ModelFileError, WrongKindError
 from models.runtime import Encoder
-from tests.heads import LABELS, write_head
+from tests.heads import GRAPH, LABELS, write_head
+
+FIXED = GRAPH.replace("dim]", "4]").replace("classes]", "3]")
 
 
 @pytest.fixture
@@ -96,6 +98,18 @@ def test_a_graph_without_novelty_is_refused(tmp_path: Path) -> None:
         Classifier.open(path)
 
 
+def test_a_graph_with_other_sizes_than_its_card_says_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "fixed.onnx"
+    card = Classifier.open(write_head(path, graph=FIXED)).card
+    for change, told in (
+        ({"labels": ["a", "b"]}, "3 values in its tensor probabilities, its card says 2"),
+        ({"embed_dim": 7}, "4 values in its tensor embedding, its card says 7"),
+    ):
+        modelfile.write(onnx.load(path), card.model_copy(update=change), path)
+        with pytest.raises(ModelFileError, match=told):
+            Classifier.open(path)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -103,6 +117,7 @@ def test_a_graph_without_novelty_is_refused(tmp_path: Path) -> None:
         {"thresholds": [0.5, 0.5, 0.5]},
         {"multi_label": True},
         {"labels": []},
+        {"novelty": {"method": "distance", "threshold": np.nan, "passing": 0.95}},
     ],
 )
 def test_a_card_that_contradicts_itself_is_refused(head: Classifier, change: dict) -> None:

@@ -1,4 +1,5 @@
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,11 @@ def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path) -> None:
         modelfile.open_session(path)
 
 
+def stating(card: str, **fields: object) -> str:
+    """The JSON of a card with other fields."""
+    return json.dumps(json.loads(card) | fields)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -97,6 +103,15 @@ def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path) -> None:
         (lambda card: "[]", "card schema None"),
         (lambda card: card.replace('"card_schema":1', '"card_schema":7'), "card schema 7"),
         (lambda card: card.replace('"std":5.0', '"std":-5.0'), "not valid: std"),
+        (lambda card: card.replace('"std":5.0', '"std":NaN'), "std: Input should be a finite"),
+        (lambda card: card.replace('"mean":-5.5', '"mean":-Infinity'), "mean: Input should be"),
+        (lambda card: '{"std":' + "1" * 5000 + "}", "not JSON"),  # more digits than Python reads
+        (lambda card: "[" * 100_000, "not JSON"),  # deeper than it reads
+        (
+            lambda card: stating(card, embed_dim=7),
+            "values in its tensor embedding, its card says 7",
+        ),
+        (lambda card: stating(card, frame_dim=9), "values in its tensor frames, its card says 9"),
     ],
 )
 def test_a_wrong_card_is_refused(model_path: Path, tmp_path: Path, change, message: str) -> None:
@@ -110,6 +125,28 @@ def test_a_wrong_card_is_refused(model_path: Path, tmp_path: Path, change, messa
     onnx.save(proto, path)
     with pytest.raises(ModelFileError, match=message):
         modelfile.open_session(path)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"frame_hop": 10**18},
+        {"min_samples": 10**12},
+        {"receptive_field": 10**12},
+        {"frame_offset": -(10**12)},
+        {"context_frames": 10**6},
+    ],
+)
+def test_an_encoder_of_which_no_frame_fits_into_a_tile_is_refused(
+    model_path: Path, field: dict
+) -> None:
+    session, card = modelfile.open_session(model_path)
+    changed = Card.model_validate(card.model_dump() | field)
+    ((name, value),) = field.items()
+    with pytest.raises(
+        ModelFileError, match=f"cannot be cut into tiles of 10.24 s.*{name} {value}"
+    ):
+        Encoder(session, changed)
 
 
 def test_a_graph_with_other_outputs_is_refused(model_path: Path, tmp_path: Path) -> None:

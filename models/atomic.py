@@ -1,18 +1,30 @@
 """Files appear whole or not at all: written under a temporary name, then renamed."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, what one may use of it, one file
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of `path` when the block ends well, else vanishes."""
+    """A temporary path that takes the place of `path` when the block ends well, else vanishes.
+
+    Raises:
+        OSError: naming `path`, where a full disk names no file, or the temporary one is named.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         publish(temporary, path)
+    except OSError as error:
+        nameless = error.filename is None and error.errno in FULL
+        if nameless or str(error.filename) == str(temporary):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -23,3 +25,17 @@ def test_a_failure_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> No
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'$"), replacing(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as writing raises it
+    missing = tmp_path / "missing" / "file"
+    with (
+        pytest.raises(FileNotFoundError, match=f"'{missing}'$"),
+        replacing(missing) as temporary,
+    ):
+        temporary.write_text("new")
+    with pytest.raises(ConnectionResetError, match=r"reset$"), replacing(path):
+        raise ConnectionResetError(errno.ECONNRESET, "reset")  # which is not the file's

@@ -27,18 +27,16 @@ Follow = Callable[[Iterable[int], str], Iterable[int]]
 
 def compute(corpus: Corpus, follow: Follow) -> None:
     """Write the log-mels of a store into its folder, if it has none."""
-    path, shape = _file(corpus)
+    path, _ = _file(corpus)
     if path.is_file():
         return
-    frontend, first = LogMel(), 0
+    frontend = LogMel()
     first_samples = np.cumsum(corpus.lengths) - corpus.lengths
-    with replacing(path) as temporary:
-        frames = np.memmap(temporary, np.float16, "w+", shape=shape)
+    # Written, not mapped: a disk that runs full under a map kills the process without a word
+    with replacing(path) as temporary, temporary.open("wb") as file:
         for clip in follow(range(corpus.n_clips), "log-mels of the store"):
             for part in _of_clip(_samples(corpus, clip, first_samples[clip]), frontend):
-                frames[first : first + len(part)] = part
-                first += len(part)
-        frames.flush()
+                file.write(part.astype(np.float16).tobytes())
 
 
 class LogMels:

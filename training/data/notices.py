@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from models.atomic import replacing
+from training.data.corpus import CorpusError
 
 ERRORS_NAME = "errors.jsonl"
 WARNINGS_NAME = "warnings.jsonl"
@@ -55,6 +56,14 @@ class Notices:
 
 
 def read_notices(path: Path) -> list[FileError]:
-    """The list at `path`, which is empty where there is none."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [FileError(**json.loads(line)) for line in lines]
+    """The list at `path`, which is empty where there is none.
+
+    Raises:
+        CorpusError: it holds something else.
+    """
+    lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
+    try:
+        return [FileError(**json.loads(line)) for line in lines]
+    except (ValueError, TypeError) as error:
+        message = f"{path} cannot be read; remove it and run `viola prepare` again"
+        raise CorpusError(message) from error

@@ -49,6 +49,23 @@ def test_the_file_is_computed_once(corpus: Corpus) -> None:
     assert path.is_file()
 
 
+def test_the_file_takes_its_place_on_the_disk_as_it_is_written(corpus: Corpus) -> None:
+    for path in corpus.folder.glob("log-mels-*"):
+        path.unlink()
+    sizes: list[int] = []
+
+    def follow(clips, title):
+        for clip in clips:
+            (path,) = corpus.folder.glob("log-mels-*.tmp")
+            sizes.append(path.stat().st_size)
+            yield clip
+
+    compute(corpus, follow)
+    (path,) = corpus.folder.glob("log-mels-*")
+    assert sizes[0] == 0  # a place that was only promised may lack: a bus error, and no message
+    assert path.stat().st_size == 2 * N_MELS * len(LogMels(corpus)._frames)
+
+
 @pytest.mark.parametrize("pad", ["end", "both"])
 def test_segments_are_those_of_the_samples_on_a_grid_of_hops(corpus: Corpus, pad: str) -> None:
     data = Data(segment_s=0.95, pad=pad, log_mels=True)

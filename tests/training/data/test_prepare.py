@@ -182,6 +182,17 @@ def test_a_duplicate_is_not_decoded_again(folder, tmp_path):
     assert (report.skipped, report.clips, report.duplicates, report.errors) == (7, 0, 0, ())
 
 
+@pytest.mark.parametrize("name", ["errors.jsonl", "warnings.jsonl"])
+def test_a_list_that_holds_something_else_is_refused_by_name(folder, tmp_path, name):
+    run([folder], tmp_path / "store")
+    path = tmp_path / "store" / name
+    for other in ("{\n", "[1]\n", '{"source": "a"}\n'):
+        path.write_text(other)
+        with pytest.raises(CorpusError, match=f"{name} cannot be read; remove it"):
+            run([folder], tmp_path / "store")
+        assert path.read_text() == other
+
+
 def test_half_a_line_in_the_list_of_duplicates_is_forgotten(folder, tmp_path):
     store = tmp_path / "store"
     for number in (1, 2):

@@ -1,5 +1,6 @@
 """What commands say on a terminal, and how they fail."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,12 +68,16 @@ def keep_existing(path: Path, *, force: bool) -> None:
     """Refuse to replace a file that is there, before there is anything to write.
 
     Raises:
-        typer.BadParameter: it is a folder, or a file and nothing was said of replacing it.
+        typer.BadParameter: it is a folder, or a file and nothing was said of replacing it; nothing
+            can be written where it is to be.
     """
     if path.is_dir():
         raise typer.BadParameter(f"{path} is a folder; name the file that is to be written")
     if path.is_file() and not force:
         raise typer.BadParameter(f"{path} is there already; --force replaces it")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise typer.BadParameter(f"{path} cannot be written: {above} is no folder to write to")
 
 
 def new_model_file(path: Path, *, force: bool, option: str = "-o") -> None:

@@ -196,7 +196,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
         raise
     except Exception as error:  # torch raises a dozen kinds on a broken file
         raise CheckpointError(
-            f"{path} is not a readable checkpoint: {type(error).__name__}"
+            f"{path} is not a readable checkpoint ({type(error).__name__}): damaged, or no run's. "
+            "Name the checkpoint.pt or best.pt of a run's folder; viola import takes weights in "
+            "the BYOL-A authors' layout"
         ) from error
 
 

@@ -1,4 +1,5 @@
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,11 @@ def test_a_folder_of_sound_becomes_vectors_by_the_four_commands(tmp_path: Path) 
     card = open_session(model)[1]
     assert card.probes == {"a": 0.5}
     assert (card.training.steps, card.training.segments, card.training.hardware) == (2, 4, "a test")
+
+    for kind in ("pt", "safetensors"):
+        kept = run("weights", folder / "checkpoint.pt", "-o", tmp_path / "made" / f"w.{kind}")
+        assert kept.exit_code == 0, kept.output
+        shutil.rmtree(tmp_path / "made")
 
     table = tmp_path / "vectors.npz"
     embedded = run("embed", *sorted(clips.glob("*.wav")), "-o", table, "--model", model)
@@ -105,10 +111,64 @@ def test_a_model_file_that_cannot_be_written_is_refused_before_the_work(
     command: tuple, tmp_path: Path
 ) -> None:
     (tmp_path / "folder.onnx").mkdir()
-    for name, message in (("model.bin", "NAME.onnx"), ("folder.onnx", "is a folder")):
+    (tmp_path / "file").touch()
+    for name, message in (
+        ("model.bin", "NAME.onnx"),
+        ("folder.onnx", "is a folder"),
+        ("file/model.onnx", "is no folder to write to"),
+    ):
         result = run(*command, "-o", tmp_path / name)
         assert result.exit_code == 2, result.output
         assert message in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--readout", "whole"), "--readout whole: expected projected, layers or byol-a"),
+        (("--readout", "projected"), "name one with --store"),
+        (("--embed-dim", 64), "--embed-dim 64 is for --readout projected"),
+        (("--embed-dim", 64, "--readout", "byol-a", "--store", "gone"), "leave --embed-dim out"),
+        (("--probe", "birds=50"), "expected TASK=ACCURACY"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "gone.pt"),
+        ("import", "gone.onnx"),
+        ("import", "gone.pth", "--mean", 0, "--std", 1),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused_before_the_work(
+    command: tuple, options: tuple, message: str, tmp_path: Path
+) -> None:
+    result = run(*command, *options, "-o", tmp_path / "model.onnx")
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("gone.pth", "--mean", "nan", "--std", 1), "--mean nan: expected a finite number"),
+        (("gone.pth", "--mean", 0, "--std", "inf"), "--std inf: expected a finite number above 0"),
+        (("gone.onnx", "--readout", "layers", "--store", "gone"), "leave --store out"),
+    ],
+)
+def test_an_import_takes_numbers_and_a_store_that_it_uses(
+    options: tuple, message: str, tmp_path: Path
+) -> None:
+    result = run("import", *options, "-o", tmp_path / "model.onnx")
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_file_that_is_no_checkpoint_is_told_where_it_belongs(tmp_path: Path) -> None:
+    torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "others.pt")
+    others = run("weights", tmp_path / "others.pt", "-o", tmp_path / "w.pt")
+    assert others.exit_code == 1
+    assert "viola import takes weights in the BYOL-A" in " ".join(others.output.split())
 
 
 @pytest.mark.parametrize("probe", ["a", "a=", "=0.5", "a=50", "a=nan"])

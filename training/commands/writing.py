@@ -1,5 +1,6 @@
 """`viola export`, `import`, `weights` and `quantize`: networks -> files."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,7 +30,12 @@ ReadoutOption = Annotated[
 StoreOption = Annotated[
     Path | None, typer.Option(help="Store made by viola prepare, to measure the readout on.")
 ]
-EmbedDim = Annotated[int, typer.Option(min=8, help=f"Values of a vector, for {PROJECTED}.")]
+EmbedDim = Annotated[
+    int | None,
+    typer.Option(
+        min=8, help=f"Values of a vector, for {PROJECTED} alone; {EMBED_DIM} if not given."
+    ),
+]
 Probes = Annotated[
     list[str] | None,
     typer.Option("--probe", help="TASK=ACCURACY in [0, 1], for the card; may be repeated."),
@@ -56,7 +62,7 @@ def export_(
     probes: Probes = None,
     readout: ReadoutOption = None,
     store: StoreOption = None,
-    embed_dim: EmbedDim = EMBED_DIM,
+    embed_dim: EmbedDim = None,
     force: Force = False,
 ) -> None:
     """Write a checkpoint's encoder as one ONNX file and check that it computes the same vectors.
@@ -67,13 +73,15 @@ def export_(
     from training import checkpoint
 
     new_model_file(out, force=force)
+    readout = _readout(readout, store, embed_dim)
+    scores = dict(map(_probe, probes or []))
     with clear_errors():
         saved = checkpoint.load(path)
         model = _with_readout(
             checkpoint.encoder(saved), readout, store, embed_dim, recalibrate=True
         )
         training = checkpoint.provenance(saved, hardware, manifests or ())
-        _write(model, out, training, description, licence, probes or [])
+        _write(model, out, training, description, licence, scores)
 
 
 def import_(
@@ -95,13 +103,14 @@ def import_(
     probes: Probes = None,
     readout: ReadoutOption = None,
     store: StoreOption = None,
-    embed_dim: EmbedDim = EMBED_DIM,
+    embed_dim: EmbedDim = None,
     force: Force = False,
 ) -> None:
     """Write weights that exist as one ONNX file: those of the BYOL-A authors' code, or a model's.
 
-    Weights in the authors' layout have their own vector unless --readout says otherwise. Of a
-    model file the network stays as it is, and its readout is made anew, as by viola export.
+    Weights in the authors' layout have their own vector unless --readout or --store asks for
+    another. Of a model file the network stays as it is, and its readout is made anew, as by viola
+    export.
     """
     from models.modelfile import Training
     from models.nn.model import WaveformEncoder
@@ -111,6 +120,10 @@ def import_(
     new_model_file(out, force=force)
     is_model = path.suffix == ".onnx"
     _check_normalisation(mean, std, is_model=is_model)
+    readout = _readout(readout, store, embed_dim, without=LAYERS if is_model else BYOL_A)
+    if store and readout != PROJECTED:
+        raise typer.BadParameter(f"--readout {readout} measures nothing: leave --store out")
+    scores = dict(map(_probe, probes or []))
     with clear_errors():
         if is_model:
             model, training = warm_start.of_model_file(path)
@@ -119,9 +132,8 @@ def import_(
             assert std is not None
             model = WaveformEncoder(load_official(path), mean, std)
             training = Training(method=f"imported from {path.name}")
-            readout = readout or BYOL_A
         model = _with_readout(model, readout, store, embed_dim, recalibrate=False)
-        _write(model, out, training, description, licence, probes or [])
+        _write(model, out, training, description, licence, scores)
 
 
 def _check_normalisation(mean: float | None, std: float | None, *, is_model: bool) -> None:
@@ -130,8 +142,29 @@ def _check_normalisation(mean: float | None, std: float | None, *, is_model: boo
         raise typer.BadParameter("a model file has its own --mean and --std: leave them out")
     if not is_model and (mean is None or std is None):
         raise typer.BadParameter("name --mean and --std of the log-mels that the weights expect")
-    if std is not None and not std > 0:
-        raise typer.BadParameter(f"--std {std:g}: expected a number above 0")
+    if mean is not None and not math.isfinite(mean):
+        raise typer.BadParameter(f"--mean {mean:g}: expected a finite number")
+    if std is not None and not 0 < std < math.inf:
+        raise typer.BadParameter(f"--std {std:g}: expected a finite number above 0")
+
+
+def _readout(
+    readout: str | None, store: Path | None, embed_dim: int | None, without: str = LAYERS
+) -> str:
+    """The readout that options ask for; `without` a store and a word, that one."""
+    chosen = readout or (PROJECTED if store else without)
+    if chosen not in (BYOL_A, LAYERS, PROJECTED):
+        raise typer.BadParameter(f"--readout {chosen}: expected {PROJECTED}, {LAYERS} or {BYOL_A}")
+    if chosen == PROJECTED and store is None:
+        raise typer.BadParameter(
+            f"--readout {PROJECTED} is measured on a store: name one with --store"
+        )
+    if chosen != PROJECTED and embed_dim is not None:
+        raise typer.BadParameter(
+            f"--embed-dim {embed_dim} is for --readout {PROJECTED}, which --store asks for; "
+            f"{chosen} has as many values as its layers: leave --embed-dim out"
+        )
+    return chosen
 
 
 def weights(
@@ -158,6 +191,7 @@ def weights(
     keep_existing(out, force=force)
     with clear_errors():
         saved = checkpoint.load(path)
+        out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix == ".pt":
             checkpoint.write(checkpoint.weights_alone(saved), out)
         else:
@@ -201,7 +235,7 @@ def quantize_(
     from training.quantization.quantize import quantize
 
     new_model_file(out, force=force)
-    scores = dict(_probe(text) for text in probes or [])
+    scores = dict(map(_probe, probes or []))
     with clear_errors():
         card = quantize(
             path,
@@ -226,20 +260,17 @@ def quantize_(
 
 def _with_readout(
     model: "WaveformEncoder",
-    readout: str | None,
+    readout: str,
     store: Path | None,
-    embed_dim: int,
+    embed_dim: int | None,
     *,
     recalibrate: bool,
 ) -> "WaveformEncoder":
     """The encoder with the vector that is asked for, measured on a store where that is needed."""
     from models.progress import tracked
     from training import readout as readouts
-    from training.data.corpus import Corpus, CorpusError
+    from training.data.corpus import Corpus
 
-    readout = readout or (PROJECTED if store else LAYERS)
-    if readout not in (BYOL_A, LAYERS, PROJECTED):
-        raise typer.BadParameter(f"--readout {readout}: expected {PROJECTED}, {LAYERS} or {BYOL_A}")
     corpus = Corpus(store) if store else None
 
     def follow(batches: Iterable[int], title: str) -> Iterable[int]:
@@ -251,9 +282,9 @@ def _with_readout(
         return model
     if readout == LAYERS:
         return readouts.with_layers(model)
-    if corpus is None:
-        raise CorpusError(f"--readout {PROJECTED} is measured on a store: name one with --store")
-    return readouts.measured(model, corpus, readouts.Form(embed_dim=embed_dim), follow)
+    assert corpus is not None
+    form = readouts.Form(embed_dim=embed_dim or EMBED_DIM)
+    return readouts.measured(model, corpus, form, follow)
 
 
 def _write(
@@ -262,7 +293,7 @@ def _write(
     training: "Training",
     description: str,
     licence: str,
-    probes: Iterable[str],
+    probes: dict[str, float],
 ) -> None:
     """Export a network, and say what was written."""
     from models.nn.export import export
@@ -274,7 +305,7 @@ def _write(
             training=training,
             description=description,
             licence=licence,
-            probes=dict(_probe(text) for text in probes),
+            probes=probes,
         )
     _report(out, card, difference)
 

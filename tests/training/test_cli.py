@@ -152,7 +152,10 @@ def test_an_option_that_would_do_nothing_is_refused_before_the_work(
     ("options", "message"),
     [
         (("gone.pth", "--mean", "nan", "--std", 1), "--mean nan: expected a finite number"),
-        (("gone.pth", "--mean", 0, "--std", "inf"), "--std inf: expected a finite number above 0"),
+        (
+            ("gone.pth", "--mean", 0, "--std", "inf"),
+            "--std inf: expected a number above 0, and a finite",
+        ),
         (("gone.onnx", "--readout", "layers", "--store", "gone"), "leave --store out"),
     ],
 )

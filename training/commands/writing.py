@@ -145,7 +145,7 @@ def _check_normalisation(mean: float | None, std: float | None, *, is_model: boo
     if mean is not None and not math.isfinite(mean):
         raise typer.BadParameter(f"--mean {mean:g}: expected a finite number")
     if std is not None and not 0 < std < math.inf:
-        raise typer.BadParameter(f"--std {std:g}: expected a finite number above 0")
+        raise typer.BadParameter(f"--std {std:g}: expected a number above 0, and a finite one")
 
 
 def _readout(

@@ -103,9 +103,9 @@ def test_padding_and_neighbours_change_no_vector_of_any_norm(
 @pytest.mark.parametrize(
     ("name", "norm", "standardize", "n_channels"),
     [
-        ("AudioNTT2022", "group", False, 16),
-        ("AudioNTT2020", "none", True, 16),
         ("StridedConv", "layer", True, 32),
+        pytest.param("AudioNTT2022", "group", False, 16, marks=pytest.mark.slow),
+        pytest.param("AudioNTT2020", "none", True, 16, marks=pytest.mark.slow),
         pytest.param("AudioNTT2020", "group", True, 64, marks=pytest.mark.slow),
         pytest.param("AudioNTT2022", "layer", True, 64, marks=pytest.mark.slow),
     ],

@@ -16,6 +16,8 @@ from models.runtime import Encoder
 from tests.signals import noise
 from training.commands.writing import _probe
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(viola.build(), [str(argument) for argument in arguments])

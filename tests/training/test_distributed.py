@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.ports import free_port
 from tests.training.methods import EVERY
 from tests.training.methods import settings as options_of
 from tests.training.stores import write_noise
@@ -41,6 +42,17 @@ encoder.DROPOUT = 0.0  # each process drops for itself: equality needs none
 from viola import main
 main()
 """
+ONE_AFTER_THE_OTHER = """
+import os, runpy
+os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
+for name, port in PROGRAMS:
+    os.environ["MASTER_PORT"] = str(port)  # where they meet for this one
+    os.chdir(name)
+    runpy.run_path("program.py", run_name="__main__")
+    os.chdir("..")
+"""
+METHOD_NAMES = ["tribyol A", "tribyol B", "stiefel", "neumann", "direct_pred", "ccsl", "cssl"]
+METHOD_NAMES += ["vicreg", "barlow twins", "byol, multi-crop"]
 METHODS = """
 import json
 from pathlib import Path
@@ -118,7 +130,7 @@ weights = torch.randn(8, 48)[world.rows(8)]
 (network(x) * weights).sum().backward()
 state = {k: v for k, v in network.state_dict().items()}
 gathered = world.gather(x.detach())
-torch.save((x.grad, network[0].weight.grad, state, gathered), f"OUT-{world.rank}.pt")
+torch.save((x.grad, network[0].weight.grad, state, gathered), f"out-{world.rank}.pt")
 dist.barrier()
 dist.destroy_process_group()
 """
@@ -133,6 +145,29 @@ def launch(program: str, arguments: list[str], folder: Path) -> subprocess.Compl
     return subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=folder, timeout=240
     )
+
+
+@pytest.fixture(scope="module")
+def together(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one for each program, where two processes have run them one after the other.
+
+    It is the launch that takes the time.
+    """
+    folder = tmp_path_factory.mktemp("together")
+    others = [str(write_noise(folder / str(n), n)) for n in (4, 3)]
+    programs = {
+        "methods": METHODS.replace("NAMES", repr(METHOD_NAMES)).replace("STORE", str(store)),
+        "bfloat16": BFLOAT16.replace("STORE", str(write_noise(folder / "10"))),
+        "other-stores": OTHER_STORES.replace("STORES", repr(others)),
+        "layers": LAYERS,
+    }
+    ports = [(name, free_port()) for name in programs]
+    for name, program in programs.items():
+        (folder / name).mkdir()
+        (folder / name / "program.py").write_text(program)
+    done = launch(ONE_AFTER_THE_OTHER.replace("PROGRAMS", repr(ports)), [], folder)
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 def values(folder: Path, name: str) -> list[float]:
@@ -178,29 +213,24 @@ def recorded(name: str, store: Path, world: World) -> list[dict[str, float]]:
 
 
 def test_every_method_trains_in_two_processes_as_in_one(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Path, together: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Covariances and pairs are those of all rows; one launch, which is what takes the time."""
-    names = ["tribyol A", "tribyol B", "stiefel", "neumann", "direct_pred", "ccsl", "cssl"]
-    names += ["vicreg", "barlow twins", "byol, multi-crop"]
-    program = METHODS.replace("NAMES", repr(names)).replace("STORE", str(store))
-    done = launch(program, [], tmp_path)
-    assert done.returncode == 0, done.stderr
+    """Covariances and pairs are those of all rows."""
     monkeypatch.setattr("models.nn.encoder.DROPOUT", 0.0)
-    for name, found in json.loads((tmp_path / "found.json").read_text()).items():
+    in_two = json.loads((together / "methods" / "found.json").read_text())
+    assert list(in_two) == METHOD_NAMES
+    for name, found in in_two.items():
         steps = enumerate(zip(found, recorded(name, store, World()), strict=True), start=1)
         for step, (two, one) in steps:  # rounding grows from step to step
             assert two == pytest.approx(one, rel=step * 1e-3), name
 
 
 def test_two_processes_in_bfloat16_equal_one_and_the_first_one_alone_reads_and_computes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    together: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Batch norm over both; log-mels once; a checkpoint or an error is sent to all."""
-    store = write_noise(tmp_path)
-    done = launch(BFLOAT16.replace("STORE", str(store)), [], tmp_path)
-    assert done.returncode == 0, done.stderr
-    first, second = (json.loads((tmp_path / f"answer-{n}.json").read_text()) for n in (0, 1))
+    store, folder = write_noise(tmp_path), together / "bfloat16"
+    first, second = (json.loads((folder / f"answer-{n}.json").read_text()) for n in (0, 1))
     monkeypatch.setattr("models.nn.encoder.DROPOUT", 0.0)
     recipe = load("tiny", [*SETTINGS, "run.precision=bfloat16", "data.log_mels=true"])
     run = Run(recipe, Corpus(store), CPU)
@@ -213,14 +243,12 @@ def test_two_processes_in_bfloat16_equal_one_and_the_first_one_alone_reads_and_c
     assert first[5] == second[5] == "no checkpoint at gone.pt"
 
 
-def test_processes_of_different_stores_are_refused_and_none_of_them_waits(tmp_path: Path) -> None:
+def test_processes_of_different_stores_are_refused_and_none_of_them_waits(together: Path) -> None:
     """Uneven stores, such as a copy that has not come to its end, would be trained on silently."""
-    stores = [str(write_noise(tmp_path / str(n), n)) for n in (4, 3)]
-    done = launch(OTHER_STORES.replace("STORES", repr(stores)), [], tmp_path)
-    assert done.returncode == 0, done.stderr
-    first, second = ((tmp_path / f"refused-{n}").read_text() for n in (0, 1))
+    folder = together / "other-stores"
+    first, second = ((folder / f"refused-{n}").read_text() for n in (0, 1))
     assert "the store of another process is not that of the first process, 4 clips" in first
-    assert f"{stores[1]}: that of process 1, 3 clips" in second
+    assert f"{together / '3' / 'store'}: that of process 1, 3 clips" in second
 
 
 def test_rows_that_no_process_would_have_are_refused() -> None:
@@ -228,10 +256,8 @@ def test_rows_that_no_process_would_have_are_refused() -> None:
         World(0, 2).rows(7)
 
 
-def test_synchronised_batch_norm_equals_one_batch_norm_over_all_rows(tmp_path: Path) -> None:
-    done = launch(LAYERS.replace("OUT", str(tmp_path / "out")), [], tmp_path)
-    assert done.returncode == 0, done.stderr
-    parts = [torch.load(tmp_path / f"out-{rank}.pt") for rank in range(2)]
+def test_synchronised_batch_norm_equals_one_batch_norm_over_all_rows(together: Path) -> None:
+    parts = [torch.load(together / "layers" / f"out-{rank}.pt") for rank in range(2)]
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.BatchNorm1d(48))
     x = torch.randn(8, 1, 6, 6, requires_grad=True)

@@ -90,22 +90,39 @@ def test_the_file_tells_of_its_readout_and_any_length_agrees(
         np.testing.assert_allclose(encoder.embed(noise(seconds)), expected, atol=1e-4)
 
 
-def test_weights_that_exist_can_have_the_layers_too(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(readout, "SECONDS", {0.5: 64})  # the authors' has 64 channels
+@pytest.fixture
+def importing(tmp_path: Path) -> list[object]:
+    """The command that imports weights in the authors' layout, up to the file that it writes."""
     weights = tmp_path / "weights.pth"
     torch.save(AudioNTT2020(16).state_dict(), weights)
-    common = ["import", weights, "--mean", -5, "--std", 5, "-o"]
-    for name, options, dim in (
-        ("layers", ["--readout", "layers"], 16 + 2 * 512 + 3 * 64),
-        ("projected", ["--readout", "projected", "--store", store, "--embed-dim", 8], 8),
-    ):
-        result = run(*common, tmp_path / f"{name}.onnx", *options)
-        assert result.exit_code == 0, result.output
-        assert open_session(tmp_path / f"{name}.onnx")[1].embed_dim == dim
-    missing = run(*common, tmp_path / "x.onnx", "--readout", "projected")
+    return ["import", weights, "--mean", -5, "--std", 5, "-o"]
+
+
+@pytest.mark.parametrize(
+    ("options", "dim"),
+    [
+        pytest.param(["layers"], 16 + 2 * 512 + 3 * 64, marks=pytest.mark.slow),
+        (["projected", "--store", "STORE", "--embed-dim", 8], 8),
+    ],
+)
+def test_weights_that_exist_can_have_the_layers_too(
+    importing: list[object],
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[object],
+    dim: int,
+) -> None:
+    monkeypatch.setattr(readout, "SECONDS", {0.5: 64})  # the authors' has 64 channels
+    given = [store if option == "STORE" else option for option in options]
+    result = run(*importing, tmp_path / "mine.onnx", "--readout", *given)
+    assert result.exit_code == 0, result.output
+    assert open_session(tmp_path / "mine.onnx")[1].embed_dim == dim
+
+
+def test_a_readout_that_cannot_be_made_is_refused(importing: list[object], tmp_path: Path) -> None:
+    missing = run(*importing, tmp_path / "x.onnx", "--readout", "projected")
     assert "name one with --store" in missing.output
-    unknown = run(*common, tmp_path / "x.onnx", "--readout", "best")
+    unknown = run(*importing, tmp_path / "x.onnx", "--readout", "best")
     assert "expected projected, layers or byol-a" in " ".join(unknown.output.split())
     assert not (tmp_path / "x.onnx").exists()

@@ -14,6 +14,8 @@ from training.record import RecordError
 from training.run import TrainingError
 from training.sweep import Row, Variant, cells, sweep, table, variants
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CPU = torch.device("cpu")
 TINY = ["encoder.embed_dim=16", "objective.hidden_dim=16", "run.steps=2", "run.log_every=1"]
 

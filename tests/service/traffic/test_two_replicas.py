@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ import httpx
 import pytest
 
 from service.traffic.auth import digest_of, new_key
+from tests.ports import free_port
 from tests.service.conftest import encoded, tone, until
 from tests.service.traffic.balancer import balancing
 from tests.service.traffic.redis_server import RedisServer, started_server
@@ -55,13 +55,6 @@ class Replica:
         if self.process is not None:
             self.process.send_signal(how)
             self.process.wait(60)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-    return port
 
 
 @pytest.fixture(scope="module")

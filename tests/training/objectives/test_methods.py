@@ -17,6 +17,8 @@ from training.recipe import RecipeError
 from training.record import read_metrics
 from training.run import Run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CPU = torch.device("cpu")
 TINY = ["encoder.embed_dim=16", "objective.hidden_dim=16", "augment.mixup_bank=12"]
 

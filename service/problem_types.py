@@ -77,10 +77,17 @@ _REQUEST = (
         "body-too-large",
         413,
         "Request body too large",
-        "Send fewer files in one request, or compress them: FLAC halves WAV without loss.",
+        "Send fewer files in one request, one long recording with `stream=true` or as a job, or "
+        "compress them: FLAC halves WAV without loss.",
     ),
     ("too-many-files", 413, "Too many files", "Spread the files over several requests."),
-    ("too-long", 413, "Recording too long", "Cut the recording, or raise the limit."),
+    (
+        "too-long",
+        413,
+        "Recording too long",
+        "Send it alone with `stream=true`, which takes recordings of hours, send it as a job, or "
+        "cut it.",
+    ),
     (
         "request-too-long",
         413,

@@ -129,7 +129,7 @@ class Task:
         """
         gone = np.array(sorted(broken), np.int64)
         rounds = tuple(round_.without(gone) for round_ in self.rounds)
-        _check_parts(self.name, rounds)
+        _check_parts(self.name, rounds, "more clips are needed")
         return replace(self, rounds=rounds)
 
 
@@ -163,7 +163,8 @@ def load(
     """
     if not path.exists():
         raise TaskError(
-            f"no task at {path}: give a CSV of file_name,label, or a folder of class folders"
+            f"no task at {path}: there is no such file or folder; give a CSV of file_name,label, "
+            "or a folder of class folders"
         )
     try:
         rows = labels.of_folder(path) if path.is_dir() else labels.of_table(path)
@@ -216,7 +217,7 @@ def assemble(
     groups = _groups(rows)
     clues = Clues(one_hot, np.array(digests) if groups is None else groups, seed)
     rounds = _rounds(name, rows, clues, groups is not None)
-    _check_parts(name, rounds)
+    _check_parts(name, rounds, _remedy(rows))
     names = [row.file_name for row in rows]
     _check_leaks(name, rounds, names, digests, groups, allow_leakage)
     several = labels.are_joined(rows, separator)
@@ -278,14 +279,21 @@ def _rounds(name: str, rows: Sequence[Row], clues: Clues, grouped: bool) -> tupl
     return tuple(splits.by_group(clues) if grouped else splits.stratified(clues))
 
 
-def _check_parts(name: str, rounds: Sequence[Round]) -> None:
+def _remedy(rows: Sequence[Row]) -> str:
+    """What to do where the clips cannot be split into parts to train with and to test on."""
+    if any(row.split for row in rows):
+        return "mark some in the column split"
+    if any(row.group for row in rows):
+        return "clips of one group are never split: more groups are needed"
+    return f"{len(rows)} clips are too few: give at least five of each class"
+
+
+def _check_parts(name: str, rounds: Sequence[Round], remedy: str) -> None:
     for round_ in rounds:
         parts = {"train": round_.train, "validate": round_.valid, "test": round_.test}
         missing = [what for what, indices in parts.items() if not len(indices)]
         if missing:
-            raise TaskError(
-                f"{name}: no clips to {missing[0]} in round {round_.name}; more clips are needed"
-            )
+            raise TaskError(f"{name}: no clips to {missing[0]} in round {round_.name}; {remedy}")
 
 
 def _check_leaks(

@@ -45,15 +45,22 @@ AddEvent = Callable[[Event], None]
 
 
 class Merging:
-    """Takes labelled windows, recording by recording, and gives events as they end."""
+    """Takes labelled windows, recording by recording, and gives events as they end.
+
+    Attributes:
+        events, windows, novel: how many there were until now; the last are windows as well.
+    """
 
     def __init__(self, add: AddEvent, least_score: float = LEAST_SCORE) -> None:
         self._add, self._least_score = add, least_score
+        self.events = self.windows = self.novel = 0
         self._open: dict[str, Event] = {}
 
     def take(self, window: Labelled) -> None:
         """Go on with the events of the window's labels, begin new ones, end all others."""
         before, self._open = self._open, {}
+        self.windows += 1
+        self.novel += window.is_novel
         for label, score in holding(window, self._least_score):
             event = before.get(label)
             if event is None or event.file != window.file or event.end_s < window.start_s - 1e-6:
@@ -75,7 +82,18 @@ class Merging:
 
     def _end(self, events: dict[str, Event]) -> None:
         for event in sorted(events.values(), key=lambda event: event.start_s):
+            self.events += 1
             self._add(event)
+
+    def tell(self) -> None:
+        """Say on stderr how many events there were, and of how many windows that could count."""
+        from rich.console import Console
+
+        Console(stderr=True, soft_wrap=True).print(
+            f"{self.events} events in {self.windows} windows; {self.novel} windows are novel and "
+            f"count for nothing, the others count from a score of {self._least_score:g}",
+            highlight=False,
+        )
 
 
 def holding(window: Labelled, least_score: float) -> list[tuple[str, float]]:
@@ -97,6 +115,8 @@ def holding(window: Labelled, least_score: float) -> list[tuple[str, float]]:
 def writing(path: Path, least_score: float, n_files: int) -> Iterator[Add]:
     """Takes labelled windows and writes their events; the file appears when the block ends well.
 
+    How many they are is said on stderr.
+
     Raises:
         TableError: the file cannot be written so.
     """
@@ -105,6 +125,7 @@ def writing(path: Path, least_score: float, n_files: int) -> Iterator[Add]:
         merging = Merging(event_writer(path, out), least_score)
         yield merging.take
         merging.finish()
+    merging.tell()
 
 
 def check_name(path: Path, n_files: int) -> None:
@@ -127,7 +148,7 @@ def check_name(path: Path, n_files: int) -> None:
 
 @contextmanager
 def printing(least_score: float) -> Iterator[Add]:
-    """Takes labelled windows and prints their events as they end."""
+    """Takes labelled windows and prints their events as they end; on stderr, how many."""
     from rich.console import Console
 
     console = Console(soft_wrap=True)
@@ -140,6 +161,7 @@ def printing(least_score: float) -> Iterator[Add]:
     merging = Merging(show, least_score)
     yield merging.take
     merging.finish()
+    merging.tell()
 
 
 def event_writer(path: Path, out: TextIO) -> AddEvent:

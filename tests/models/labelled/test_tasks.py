@@ -155,6 +155,9 @@ def test_a_name_of_several_lines_stays_one_cell(tmp_path: Path, mark: str) -> No
         ("file_name,label", ['a.wav,"low', "b.wav,high"], "from line 2 on is not CSV"),
         ("file_name,label,split", ["a.wav,low,train", "b.wav,high,tset"], "split is 'tset'"),
         ("file_name,label,split", ["a.wav,low,train", "b.wav,high,train"], "no clips to test"),
+        ("file_name,label,split", ["a.wav,low,train", "b.wav,high,train"], "in the column split"),
+        ("file_name,label,group", ["a.wav,low,x", "b.wav,high,x"], "more groups are needed"),
+        ("file_name,label", ["a.wav,low", "b.wav,high"], "2 clips are too few: .* five of each"),
     ],
 )
 def test_what_a_table_lacks_is_said(

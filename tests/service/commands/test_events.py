@@ -108,6 +108,15 @@ def test_events_on_the_screen_have_a_line_each(asked: list[object]) -> None:
     ]
 
 
+def test_how_many_events_there_were_is_said_and_what_could_not_count(
+    asked: list[object], tmp_path: Path
+) -> None:
+    said = classify(*asked, "--least-score", "1", "-o", tmp_path / "none.csv").stderr
+    assert "0 events in 4 windows; " in said
+    assert "from a score of 1" in said
+    assert "2 events in " in classify(*asked).stderr
+
+
 def test_formats_without_a_files_name_take_one_recording(
     asked: list[object], tmp_path: Path
 ) -> None:

@@ -276,6 +276,15 @@ def test_every_problem_has_a_page_at_its_type(client: httpx.Client) -> None:
     refused(client.get("/problems/other"), "not-found")
 
 
+@pytest.mark.parametrize("slug", ["too-long", "body-too-large"])
+def test_the_remedy_for_a_long_recording_is_a_stream_or_a_job(
+    client: httpx.Client, slug: str
+) -> None:
+    remedy = client.get(f"/problems/{slug}").json()["remedy"]
+    assert "`stream=true`" in remedy
+    assert "job" in remedy
+
+
 def test_every_reason_of_the_decoder_is_a_problem_of_its_own() -> None:
     problems = {as_problem(AudioError(reason, "no")).kind.slug for reason in get_args(Reason)}
     assert len(problems) == len(get_args(Reason)) - 1  # unreadable is for paths: none here

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
 from service.audio.files import File, Upload
-from service.formats.json_body import COPIES, parse_object, take_values
+from service.formats.json_body import COPIES, parse_object, refuse_query, take_values
 from service.parameters import Count, JsonParameters
 from service.problems import Problem
 from service.settings import Settings
@@ -80,8 +80,9 @@ async def read_inference(request: Request, settings: Settings) -> Parse[InferBod
     """Receive a request; its files, or its samples, are still to be parsed.
 
     Raises:
-        Problem: for a body that is malformed, too large or too slow.
+        Problem: for a body that is malformed, too large or too slow, or a parameter in the query.
     """
+    refuse_query(request)
     refuse_encoding(request)
     header, share = request.headers.get(HEADER_LENGTH), request.state.share
     async with in_time(settings):

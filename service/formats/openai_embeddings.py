@@ -14,7 +14,14 @@ from models.audio import SAMPLE_RATE
 from models.modelfile import Card
 from service.audio.files import Upload
 from service.clips import Embedded
-from service.formats.json_body import kind_of, member, parse_object, receive_json, take_values
+from service.formats.json_body import (
+    kind_of,
+    member,
+    parse_object,
+    receive_json,
+    refuse_query,
+    take_values,
+)
 from service.parameters import Dimensions, JsonParameters
 from service.problems import Problem, invalid_parameter
 from service.schemas import Vector
@@ -99,8 +106,9 @@ async def read_openai(request: Request, settings: Settings) -> Parse[Body]:
     """Receive a request; its files and the members beside them are still to be parsed.
 
     Raises:
-        Problem: for a body that is malformed, too large or too slow.
+        Problem: for a body that is malformed, too large or too slow, or a parameter in the query.
     """
+    refuse_query(request)
     share: Share = request.state.share
     document = await receive_json(request, settings)
 

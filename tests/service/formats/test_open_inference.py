@@ -103,6 +103,12 @@ def test_other_models_versions_and_paths_are_not_found(client: httpx.Client) -> 
     refused(client.get(INFER), 405)
 
 
+def test_a_parameter_in_the_query_is_refused_not_dropped(client: httpx.Client) -> None:
+    asked = {"inputs": [audio_input(encoded(tone()))]}
+    answer = client.post(f"{INFER}?dimensions=4", json=asked)
+    assert "dimensions stands in the query" in refused(answer, 400)
+
+
 def test_files_in_base64_get_their_vectors(client: httpx.Client, encoder: Encoder) -> None:
     clips = [tone(0.5), tone(1.0, hz=900)]
     files = [encoded(clip) for clip in clips]

@@ -50,6 +50,12 @@ def test_the_official_client_gets_the_encoders_vectors(
     assert answer.usage.model_extra == {"audio_seconds": 1.5}
 
 
+def test_a_parameter_in_the_query_is_refused_not_dropped(client: httpx.Client) -> None:
+    asked = {"input": packed(encoded(tone()))}
+    document = refused(client.post(f"{URL}?dimensions=4", json=asked), "invalid-parameter")
+    assert document["param"] == "dimensions"
+
+
 @pytest.mark.parametrize("wrap", ["alone", "uri", "part", "parts"])
 def test_a_file_may_come_in_each_of_the_shapes(client: httpx.Client, wrap: str) -> None:
     data = packed(encoded(tone(), kind="FLAC"))

@@ -40,11 +40,13 @@ def fit(
     root: Root = None,
     separator: Separator = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=MAX_SEED, help="Of splits, samples and first weights.")
+        int, typer.Option(min=0, max=MAX_SEED, help="The seed of splits, samples and weights.")
     ] = 0,
     allow_leakage: AllowLeakage = False,
     skip_broken: SkipBroken = False,
-    licence: Annotated[str, typer.Option(help="Of the classifier, for its card.")] = "unknown",
+    licence: Annotated[
+        str, typer.Option(help="The classifier's licence, for its card.")
+    ] = "unknown",
     description: Annotated[str, typer.Option(help="A sentence for the card.")] = "",
     sources: Annotated[
         list[str] | None,

@@ -165,13 +165,11 @@ def embed(
         typer.Option(help="Seconds from one vector to the next; else window-s."),
     ] = None,
     frames: Annotated[
-        bool, typer.Option("--frames", help="Frame features before pooling.")
+        bool, typer.Option("--frames", help="Write the features of each frame, before pooling.")
     ] = False,
     dimensions: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="So many values of each vector, the first, at length 1; else all."
-        ),
+        typer.Option(min=1, help="Keep the first N values of each vector, at length 1; else all."),
     ] = None,
     threads: Threads = None,
     channel: Channel = "mix",
@@ -185,11 +183,10 @@ def embed(
     The file "-" is stdin, and pipes are read to their end. With --ray the table has one row a file,
     with all its windows, and files that failed are rows with the reason.
 
-    Exits with 1 if a file failed; those that worked are in the table all the same, and where none
-    did nothing is written. Timed vectors
-    are written as they come to .parquet and .jsonl, and are held in memory for .npz and .npy. Of a
-    file that breaks part way, those before the break are kept. Beside NAME.npy, NAME.npy.csv tells
-    the rows apart.
+    Exits with 1 if a file failed; the table has the others. If all failed, nothing is written.
+    Timed vectors are written as they come to .parquet and .jsonl, and are held in memory for .npz
+    and .npy. Of a file that is damaged part way, the vectors before the damage are kept. A .npy
+    file holds vectors only; NAME.npy.csv beside it has the file and the times of each row.
     """
     from rich.console import Console
 
@@ -287,7 +284,7 @@ def classify(
         typer.Option("--events", help="Labels over time, windows of one label in a row merged."),
     ] = False,
     least_score: Annotated[
-        float, typer.Option(min=0, max=1, help="Of a window that counts for --events.")
+        float, typer.Option(min=0, max=1, help="The least score of a window for --events.")
     ] = 0.5,
     threads: Threads = None,
     channel: Channel = "mix",

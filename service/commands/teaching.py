@@ -36,36 +36,38 @@ def teach(
     collection: Name = "sounds",
     labels: Annotated[
         list[Path] | None,
-        typer.Option("--labels", help="Add these first: .csv, .txt, .selections.txt; repeatable."),
+        typer.Option(
+            "--labels", help="First add labels from a .csv, .txt or .selections.txt; repeatable."
+        ),
     ] = None,
     export: Annotated[
         Path | None, typer.Option(help="Write the collection's labels to a file instead.")
     ] = None,
     recording: Annotated[
         str | None,
-        typer.Option(help="Which recording a track or a table is of; else that of its name."),
+        typer.Option(help="The recording of a label track or table; else that of its name."),
     ] = None,
-    by: Annotated[
-        str, typer.Option(help="Who says what --labels hold, where a file does not tell.")
-    ] = BY,
+    by: Annotated[str, typer.Option(help="The author of labels from files that name none.")] = BY,
     only: Annotated[
-        list[str] | None, typer.Option("--label", help="Learn this one; repeatable. Else all.")
+        list[str] | None, typer.Option("--label", help="Use only this label; repeatable. Else all.")
     ] = None,
     task: Annotated[
         Literal["multi-class", "multi-label"],
-        typer.Option(help="Whether one label holds for a window, or each by itself."),
+        typer.Option(help="One label for each window, or any number of them."),
     ] = "multi-class",
     unlabelled: Annotated[
         Literal["leave", "negative"],
-        typer.Option(help="Whether what nobody has said counts as a no."),
+        typer.Option(help="Ignore labels that nobody gave, or count them as absent."),
     ] = "leave",
     onnx: Annotated[
         Path | None, typer.Option(help="Write the classifier file too, as NAME.onnx.")
     ] = None,
     owner: Owner = "",
-    licence: Annotated[str, typer.Option(help="Of the classifier, for its card.")] = "unknown",
+    licence: Annotated[
+        str, typer.Option(help="The classifier's licence, for its card.")
+    ] = "unknown",
     description: Annotated[str, typer.Option(help="A sentence for the card.")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Of splits and samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of splits and samples.")] = 0,
     timeout_s: Annotated[float, typer.Option(min=1, help="Seconds that learning may take.")] = 600,
     force: Force = False,
 ) -> None:

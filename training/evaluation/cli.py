@@ -53,7 +53,7 @@ def evaluate(
         bool, typer.Option("--log-mel", help="Also mean, deviation and maximum of the log-mels.")
     ] = False,
     seed: Annotated[
-        int, typer.Option(min=0, max=MAX_SEED, help="Of splits, probes and examples.")
+        int, typer.Option(min=0, max=MAX_SEED, help="The seed of splits, probes and examples.")
     ] = 42,
     seeds: Annotated[
         int | None,

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Self
 
 import structlog
 
 from service.collecting import Collecting
-from service.collections.job_records import Backlog, Charge, Job, NewJob
+from service.collections.job_records import Backlog, Charge, Job, NewJob, Step
 from service.collections.store import Store
 from service.queues.queue import Queue
 from service.settings import Settings, SettingsError
@@ -66,15 +67,19 @@ class Queueing:
         """
         if collecting is None:
             return None
-        return cls(
+        queue = _queue(settings)
+        queueing = cls(
             collecting.store,
-            _queue(settings, collecting.store),
+            queue,
             settings.max_jobs,
             settings.max_job_bytes,
             settings.job_kept_hours * HOUR_S,
             settings.upload_kept_hours * HOUR_S,
             settings.job_lapse_s,
         )
+        if queue.is_lost():
+            queueing.fill()
+        return queueing
 
     async def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Keep a job, and have it done; whether it is new.
@@ -106,14 +111,38 @@ class Queueing:
         """
         for name in self.store.attempts.silent(SILENT * self.lapse_s):
             log.warning("job put into the queue again", job=name)
-            with self.store.database.write() as connection:
-                self.queue.put(connection, "run", name)
+            self._put("run", name)
+
+    def fill(self) -> None:
+        """Put what is to be done into the queue; what is there already does no harm."""
+        for name in self.store.jobs.waiting():
+            self._put("run", name)
+        for name in self.store.jobs.untold():
+            self._put("tell", name)
+
+    def _put(self, step: Step, name: str) -> None:
+        with self.store.database.write() as connection:
+            self.queue.put(connection, step, name)
+
+    def _clock(self) -> float:
+        """How far the store's time is ahead of the one that nobody sets."""
+        return self.store.now() - monotonic()
+
+    def _keep_up(self, clock: float) -> float:
+        """Fill the queue if the clock was set back: its steps are for times that come again."""
+        now = self._clock()
+        if now < clock - self.lapse_s:
+            log.warning("the clock was set back, jobs are put into the queue again", s=clock - now)
+            self.fill()
+        return now
 
     async def watch(self) -> None:
         """Look at the time and at how many jobs there are, every few seconds."""
+        clock = self._clock()
         while True:
             try:
                 await in_thread(self.store.ask_the_time)
+                clock = await in_thread(self._keep_up, clock)
                 self.seen.n_silent = len(await in_thread(self.store.attempts.silent, self.lapse_s))
                 self.seen.backlog = await in_thread(self.store.jobs.backlog)
             except Exception as error:  # of a database that may come back
@@ -133,7 +162,7 @@ class Queueing:
             await asyncio.sleep(CHARGE_S)
 
 
-def _queue(settings: Settings, store: Store) -> Queue:
+def _queue(settings: Settings) -> Queue:
     try:
         if settings.database_url is not None:
             from service.queues.postgres import PostgresQueue
@@ -147,11 +176,4 @@ def _queue(settings: Settings, store: Store) -> Queue:
             f"jobs need {error.name}, which is not installed: pip install 'viola-audio[{extra}]'"
         ) from None
     assert settings.data is not None
-    queue = LocalQueue(settings.data, settings.job_lapse_s)
-    if queue.is_empty():  # it was lost, or comes from an older backup than the store
-        with store.database.read() as connection:
-            for name in store.jobs.waiting():
-                queue.put(connection, "run", name)
-            for name in store.jobs.untold():
-                queue.put(connection, "tell", name)
-    return queue
+    return LocalQueue(settings.data, settings.job_lapse_s)

@@ -39,11 +39,13 @@ class Attempts:
             The job, whose `attempt` is now the caller's; or seconds after which to come again, as
             another worker is at it; or None: there is nothing to do.
         """
-        now = self._now()
         with self._database.write() as connection:
-            row = by_name(connection, name, for_update=True)
+            row, now = by_name(connection, name, for_update=True), self._now()
             if row is None or row.state in ENDED:
                 return None
+            if row.state == "running" and row.beat_at > now:  # the clock was set back
+                change(connection, row.id, beat_at=now)
+                return lapse_s
             if row.state == "running" and (left_s := row.beat_at + lapse_s - now) > 0:
                 return float(left_s)
             if row.is_stopping:
@@ -150,10 +152,13 @@ class Attempts:
             )
 
     def silent(self, lapse_s: float) -> list[str]:
-        """Names of those that run, and whose worker has not been heard of for so long."""
-        query = select(jobs.c.name).where(
-            jobs.c.state == "running", jobs.c.beat_at < self._now() - lapse_s
-        )
+        """Names of those that run, and whose worker has not been heard of for so long.
+
+        So are those that it was last heard of at a time to come: the clock was set back since.
+        """
+        now = self._now()
+        is_heard = jobs.c.beat_at.between(now - lapse_s, now + lapse_s)
+        query = select(jobs.c.name).where(jobs.c.state == "running", ~is_heard)
         with self._database.read() as connection:
             return list(connection.execute(query).scalars())
 

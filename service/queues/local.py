@@ -4,6 +4,7 @@ A step is leased: the worker renews the lease while it works, and after kill -9 
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -51,6 +52,8 @@ class LocalQueue:
 
     def __init__(self, folder: Path, lapse_s: float) -> None:
         self._lapse_s = lapse_s
+        # Then the clock was set back, and a step is given when its time comes once more
+        self._is_ahead = _written_at(folder / FOLDER) > time.time() + lapse_s
         try:
             self._lines: dict[Step, SimpleQueue[Message]] = {
                 kind: SimpleQueue(
@@ -79,10 +82,10 @@ class LocalQueue:
             log.error("the queue takes nothing", reason=str(error))
             raise StoreBusy("The queue of jobs cannot take more now.") from error
 
-    def is_empty(self) -> bool:
-        """Whether nothing waits and nothing is in hand."""
+    def is_lost(self) -> bool:
+        """Whether nothing waits and nothing is in hand, or it does so for a time to come."""
         stats = [line.stats() for line in self._lines.values()]
-        return not any(one["ready"] or one["processing"] for one in stats)
+        return self._is_ahead or not any(one["ready"] or one["processing"] for one in stats)
 
     async def work(self, kind: Step, handle: Handle, n_at_once: int) -> None:
         """Do steps of a kind, so many at once, until cancelled."""
@@ -151,3 +154,11 @@ class _Line:
             await asyncio.sleep(self._lapse_s / 3)
             with suppress(LocalQueueError):
                 await in_thread(self._queue.extend_lease, taken, self._lapse_s)
+
+
+def _written_at(folder: Path) -> float:
+    """When one of its files was last written; 0 where there are none."""
+    try:
+        return max((file.stat().st_mtime for file in folder.iterdir()), default=0.0)
+    except OSError:
+        return 0.0

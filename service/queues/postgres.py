@@ -109,6 +109,10 @@ class PostgresQueue:
             finally:
                 rescuing.cancel()
 
+    def is_lost(self) -> bool:
+        """Never: it is in the database that the jobs are in."""
+        return False
+
     def close(self) -> None:
         """Nothing is open."""
 

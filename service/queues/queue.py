@@ -34,5 +34,8 @@ class Queue(Protocol):
     async def work(self, kind: Step, handle: Handle, n_at_once: int) -> None:
         """Do steps of a kind, so many at once, until cancelled; what is in hand is done again."""
 
+    def is_lost(self) -> bool:
+        """Whether it lacks steps of jobs that wait, and is to be filled again."""
+
     def close(self) -> None:
         """Let go of the disk."""

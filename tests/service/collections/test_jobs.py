@@ -100,6 +100,23 @@ def test_a_job_is_taken_by_one_worker_at_a_time(timed: Store, puts: Puts, clock:
     assert (first.attempt, second.attempt) == (1, 2)
 
 
+def test_a_worker_that_died_before_the_clock_was_set_back_is_waited_for_as_long_as_ever(
+    timed: Store, puts: Puts, clock: Clock
+) -> None:
+    name = submitted(timed, puts).id
+    first = begun(timed, puts, name)
+    clock.now -= 3 * 3600
+    assert timed.attempts.silent(LAPSE_S) == [name]
+    assert timed.attempts.begin(name, LAPSE_S, KEPT_S, puts) == LAPSE_S
+    clock.now += 20
+    timed.attempts.beat(first)  # it is alive, after all
+    clock.now += 20
+    assert timed.attempts.silent(LAPSE_S) == []
+    assert timed.attempts.begin(name, LAPSE_S, KEPT_S, puts) == 10.0
+    clock.now += 10
+    assert begun(timed, puts, name).attempt == 2
+
+
 def test_a_worker_that_was_thought_dead_writes_nothing_more(
     timed: Store, puts: Puts, clock: Clock
 ) -> None:

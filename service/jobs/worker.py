@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from service.collections.attempts import Attempts
 from service.collections.job_records import FileDone, Job, JobGone, JobsFull, State, Step
+from service.collections.records import StoreError
 from service.collections.uploads import PART_BYTES
 from service.context import Context
 from service.formats.job_requests import WITHOUT_FILES
@@ -78,6 +79,11 @@ class Worker:
             doing.cancel()
             await asyncio.wait([doing])
             raise
+        except StoreError as error:
+            if error.retry_after_s is None:
+                raise
+            log.warning("step put off", step=step, job=name, reason=error.message)
+            raise Again(error.retry_after_s) from error
 
     async def _do(self, step: Step, name: str) -> None:
         if step == "tell":

@@ -51,7 +51,7 @@ class LocalQueue:
     """
 
     def __init__(self, folder: Path, lapse_s: float) -> None:
-        self._lapse_s = lapse_s
+        self._folder, self._lapse_s = folder, lapse_s
         # Then the clock was set back, and a step is given when its time comes once more
         self._is_ahead = _written_at(folder / FOLDER) > time.time() + lapse_s
         try:
@@ -68,7 +68,7 @@ class LocalQueue:
             reason = f"the name of its folder, {str(folder)!r}, is not UTF-8: choose another"
             raise StoreUnavailable(f"The queue of jobs cannot be opened: {reason}.") from None
         except (LocalQueueError, OSError) as error:
-            raise StoreUnavailable(f"The queue of jobs cannot be opened: {error}.") from error
+            raise _not_opened(folder, error) from error
 
     def put(self, connection: Connection, step: Step, job: str) -> None:
         """Add a step at the end.
@@ -84,7 +84,10 @@ class LocalQueue:
 
     def is_lost(self) -> bool:
         """Whether nothing waits and nothing is in hand, or it does so for a time to come."""
-        stats = [line.stats() for line in self._lines.values()]
+        try:
+            stats = [line.stats() for line in self._lines.values()]
+        except LocalQueueError as error:
+            raise _not_opened(self._folder, error) from error
         return self._is_ahead or not any(one["ready"] or one["processing"] for one in stats)
 
     async def work(self, kind: Step, handle: Handle, n_at_once: int) -> None:
@@ -154,6 +157,13 @@ class _Line:
             await asyncio.sleep(self._lapse_s / 3)
             with suppress(LocalQueueError):
                 await in_thread(self._queue.extend_lease, taken, self._lapse_s)
+
+
+def _not_opened(folder: Path, error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"The queue of jobs cannot be opened: {error}. If {folder / FOLDER} is damaged, remove it "
+        "while nothing runs: the next start fills it again from the jobs."
+    )
 
 
 def _written_at(folder: Path) -> float:

@@ -87,7 +87,7 @@ def _value(schema: dict[str, Any]) -> str:
     kind = {"integer": "integer", "number": "number", "boolean": "`true`, `false`"}.get(
         schema.get("type", ""), "list" if schema.get("type") == "array" else "text"
     )
-    if "pattern" in schema:
+    if "mix" in schema.get("pattern", ""):
         return "`mix` or a number"
     low, above = schema.get("minimum"), schema.get("exclusiveMinimum")
     bounds = [

@@ -14,6 +14,8 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from service.collections.attempts import Attempts
+from service.collections.records import StoreUnavailable
 from service.collections.store import open_store
 from service.jobs.receiving import HELD_BYTES
 from service.traffic.auth import digest_of, new_key
@@ -116,6 +118,24 @@ def test_a_job_that_finds_no_room_is_put_off_and_says_why(
         assert ended(working, job)["state"] == "done"
     (told,) = [line for line in logs if line["event"] == "job put off"]
     assert (told["job"], told["problem"], told["again_in_s"]) == (job["id"], "storage-full", 5.0)
+
+
+@pytest.mark.parametrize("method", ["begin", "end"])
+def test_a_step_whose_database_fails_is_put_off_and_is_no_error(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def fails(*_: Any) -> None:
+        monkeypatch.undo()
+        raise StoreUnavailable("The database fails.")
+
+    with serve(data=tmp_path, job_lapse_s=1) as client:
+        monkeypatch.setattr(Attempts, method, fails)
+        with capture_logs() as logs:
+            job = submit(client, TONES, embed={})
+            assert ended(client, job)["state"] == "done"
+    (told,) = [line for line in logs if line["event"] == "step put off"]
+    assert (told["job"], told["reason"]) == (job["id"], "The database fails.")
+    assert not [line for line in logs if line["log_level"] == "error"]
 
 
 def test_a_job_is_done_where_no_folder_takes_temporary_files(

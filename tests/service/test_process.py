@@ -146,6 +146,7 @@ def test_a_queue_that_cannot_be_opened_ends_the_start_with_the_reason(
     last = json.loads(ended.stderr.splitlines()[-1])
     assert last["event"] == "not started"
     assert last["reason"].startswith("The queue of jobs cannot be opened: ")
+    assert f"If {tmp_path / 'queue'} is damaged, remove it" in last["reason"]
     assert "Traceback" not in ended.stderr
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 from service import queueing as queueing_module
 from service.collecting import Collecting
 from service.collections.job_records import NewJob
+from service.collections.records import StoreUnavailable
 from service.queueing import Queueing
 from service.queues.local import FOLDER
 from service.settings import Settings
@@ -80,6 +82,27 @@ def test_a_start_after_the_clock_was_set_back_gives_what_waits(tmp_path: Path) -
     set_back(tmp_path)
     with opened(tmp_path) as queueing:
         assert asyncio.run(first_step(queueing)) == name
+
+
+def test_a_queue_that_is_damaged_within_is_refused_with_the_way_on(tmp_path: Path) -> None:
+    with opened(tmp_path) as queueing:
+        for _ in range(50):
+            name = submitted(queueing)
+    (file,) = (tmp_path / FOLDER).glob("*.db")
+    content, page, refusals = file.read_bytes(), 4096, []
+    for start in range(page, len(content), page):
+        file.write_bytes(content[:start] + b"\xff" * page + content[start + page :])
+        try:
+            with opened(tmp_path):
+                pass  # it is not looked at before its steps are
+        except StoreUnavailable as refused:
+            refusals.append(refused.message)
+    assert refusals
+    assert all("damaged, remove it" in message for message in refusals)
+    shutil.rmtree(tmp_path / FOLDER)
+    with opened(tmp_path) as queueing:
+        assert asyncio.run(first_step(queueing)) in queueing.store.jobs.waiting()
+        assert name in queueing.store.jobs.waiting()
 
 
 def test_a_clock_that_is_set_back_is_seen_and_what_waits_is_given(

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import structlog
 
@@ -70,13 +71,11 @@ class RedisLink:
                 await self.client.aclose()
 
     async def _try(self, call: Callable[[], Awaitable[T]]) -> T | None:
-        from redis import RedisError
-
         answer, failure, n_cancelled = None, None, _cancelled()
         try:
             async with asyncio.timeout(self.timeout_s):
                 answer = await call()
-        except (TimeoutError, RedisError, OSError) as error:
+        except Exception as error:  # of redis, or of an answer that no Redis gives
             failure = error
         if _cancelled() > n_cancelled:  # while it connects redis takes that for an error
             raise asyncio.CancelledError from failure
@@ -118,6 +117,7 @@ def _client(url: str, timeout_s: float) -> "Redis":
             "VIOLA_REDIS_URL needs the package redis: pip install 'viola-audio[redis]'"
         ) from None
     try:
+        _check_database(url)
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=MAX_CONNECTIONS,
@@ -126,7 +126,21 @@ def _client(url: str, timeout_s: float) -> "Redis":
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),  # who waits for an answer to a request has no time for it
         )
+        # It connects nowhere yet, and refuses parameters that are unknown
+        pool.make_connection()  # type: ignore[no-untyped-call]
         return Redis.from_pool(pool)
-    except ValueError as error:
+    except Exception as error:  # of several kinds: a URL may say anything
         reason = str(error).replace(url, "the URL")
         raise SettingsError(f"VIOLA_REDIS_URL cannot be used: {reason}") from None
+
+
+def _check_database(url: str) -> None:
+    """Refuse a database that is no number: redis takes it for 0, where others may count.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = urlsplit(url)
+    database = unquote(parts.path).strip("/")
+    if parts.scheme != "unix" and database and not database.isdecimal():
+        raise ValueError(f"its database is {database!r}; expected a number, as redis://host:6379/0")

@@ -110,8 +110,11 @@ class SharedAccounts:
 
     async def left(self, account: Account, quota: float) -> float | None:
         """Seconds in the bucket of an account, below 0 where there is debt; None: Redis is down."""
-        answer = await self.link.ask(lambda: self._left([_bucket(account)], [quota]))
-        return None if answer is None else float(answer)
+
+        async def left() -> float:
+            return float(await self._left([_bucket(account)], [quota]))
+
+        return await self.link.ask(left)
 
     def charge(self, account: Account, quota: float, audio_s: float) -> None:
         """Take seconds from a bucket, with the next batch."""
@@ -138,8 +141,7 @@ class SharedAccounts:
         """The sums of all replicas, this one's until now included; None: Redis is down."""
         if not await self.settle():
             return None
-        fields = await self.link.ask(lambda: self._hash(PREFIX + "usage"))
-        return None if fields is None else _use(fields)
+        return await self.link.ask(self._usage)
 
     async def tend(self) -> None:
         """Send what streams have cost, and look for a Redis that is down, until cancelled."""
@@ -189,11 +191,14 @@ class SharedAccounts:
             arguments += charge
         for key, sums in batch.sums.items():
             arguments += [key or "", sums.requests, sums.audio_s]
-        await self._settle(keys, arguments)
+        answer = await self._settle(keys, arguments)
+        if answer not in (0, 1):  # the script's; 0: it was counted before
+            raise ValueError(f"the server is no Redis: a charge was answered with {answer!r:.40}")
         return True
 
-    async def _hash(self, name: str) -> dict[bytes, bytes]:
-        return await cast("Awaitable[dict[bytes, bytes]]", self.link.client.hgetall(name))
+    async def _usage(self) -> SharedUse:
+        asked = self.link.client.hgetall(PREFIX + "usage")
+        return _use(await cast("Awaitable[dict[bytes, bytes]]", asked))
 
 
 def _bucket(account: Account) -> str:

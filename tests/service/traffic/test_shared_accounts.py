@@ -14,7 +14,6 @@ from redis import Redis
 from structlog.testing import capture_logs
 
 from service.problems import Problem
-from service.settings import Settings, SettingsError
 from service.traffic.auth import digest_of, new_key
 from service.traffic.quotas import Caller, Quotas, WhenDown
 from service.traffic.redis_link import RedisLink
@@ -351,16 +350,3 @@ def test_an_outage_is_no_debt_of_hours(server: RedisServer, redis: Any) -> None:
         assert left >= 0
 
     run(server, use)
-
-
-@pytest.mark.parametrize("url", ["http://localhost:6379", "redis://localhost:port/0"])
-def test_a_url_that_is_none_is_refused_without_showing_it(url: str) -> None:
-    with pytest.raises(SettingsError) as error:
-        RedisLink(url, 0.25)
-    assert "VIOLA_REDIS_URL" in str(error.value)
-    assert url not in str(error.value)
-
-
-def test_the_password_in_a_url_is_not_shown() -> None:
-    settings = Settings(redis_url="redis://:secret@localhost:6379/0")  # type: ignore[arg-type]
-    assert "secret" not in repr(settings)

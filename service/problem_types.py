@@ -325,7 +325,7 @@ _TEACHING = (
         "teaching-unavailable",
         503,
         "Nothing can be taught here",
-        "Whoever runs the service installs `viola-audio[fit]`.",
+        "Whoever runs the service installs `viola-audio[fit]`, or mends what the log names.",
     ),
 )
 

@@ -287,8 +287,7 @@ class Decoder:
             first_s, longest_s = PAUSES_S
             self._pause_s = min(longest_s, max(first_s, 2 * self._pause_s))
             self._not_before = monotonic() + self._pause_s
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            log.error("decoder not started", reason=reason, again_in_s=self._pause_s)
+            log.error("decoder not started", reason=str(error), again_in_s=self._pause_s)
             return False
         self._pause_s = 0.0
         self._all.add(process)

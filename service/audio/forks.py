@@ -25,6 +25,15 @@ from service.untrusted import printable
 
 ANSWER_S = 2.0  # for a fork, which takes ms: beyond it the server hangs
 LOOK_S = 0.02  # between two looks whether the server is ready
+# A server that has ended or hangs, or a Python that is not there any more; what else an OSError
+# tells is that there is no room
+UNSTARTED = (
+    ChildProcessError,
+    ConnectionError,
+    FileNotFoundError,
+    PermissionError,
+    TimeoutError,
+)
 MAX_NOTES = 4_096  # bytes of what a process has written on its way out
 
 log = structlog.get_logger()

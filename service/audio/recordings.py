@@ -18,7 +18,7 @@ from service.audio.decode_child import ResourceLimits
 from service.audio.decode_process import DecoderDied, DecoderProcess
 from service.audio.decoder import WAIT_S, WORK_BYTES, death_error, no_decoder
 from service.audio.fork_server import RECORDING
-from service.audio.forks import LOOK_S, ForkServer
+from service.audio.forks import LOOK_S, UNSTARTED, ForkServer
 from service.threads import started
 from service.traffic.budget import Budget
 from service.untrusted import printable
@@ -53,8 +53,9 @@ class Recordings:
 
         Raises:
             AudioError: for anything that is wrong with the file, perhaps after some blocks.
-            ServiceError: the file takes more than one may, or memory is full.
-            OSError: no process can be started.
+            ServiceError: the file takes more than one may, memory is full, or no process can be
+                started.
+            OSError: there is no room for a process.
         """
         with self.budget.share() as share:
             await share.take(WORK_BYTES)
@@ -65,13 +66,7 @@ class Recordings:
     async def _blocks(
         self, file: BinaryIO, selection: Selection, warn: Warn
     ) -> AsyncGenerator[Floats, None]:
-        deadline = monotonic() + WAIT_S
-        while not self.forks.is_ready():
-            if monotonic() > deadline:
-                raise no_decoder()
-            await asyncio.sleep(LOOK_S)
-        # On the loop, for a few ms: a thread's child would be nobody's if the client left meanwhile
-        process = DecoderProcess(self.forks, self.limits, self.resources, file.fileno())
+        process = await self._process(file)
         stream = process.stream(f"/dev/fd/{RECORDING}", selection)
         try:
             while (block := await self._next(process, stream)) is not None:
@@ -85,6 +80,26 @@ class Recordings:
         finally:
             stream.close()
             process.close()
+
+    async def _process(self, file: BinaryIO) -> DecoderProcess:
+        """A process for one recording, to be closed.
+
+        Raises:
+            ServiceError: none can be started.
+            OSError: there is no room for one.
+        """
+        deadline, reason = monotonic() + WAIT_S, "the fork server is not ready"
+        while monotonic() < deadline:
+            try:
+                if self.forks.is_ready():
+                    # On the loop, for a few ms: if the client left meanwhile, a thread's child
+                    # would be nobody's
+                    return DecoderProcess(self.forks, self.limits, self.resources, file.fileno())
+            except UNSTARTED as error:
+                reason = str(error)
+            await asyncio.sleep(LOOK_S)
+        log.error("decoder not started", reason=reason)
+        raise no_decoder()
 
     def close(self) -> None:
         """Let what runs finish."""

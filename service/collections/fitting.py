@@ -54,7 +54,7 @@ class FitFailed(FitError):
 
 
 class FitUnavailable(FitError):
-    """The process cannot work here, for lack of a library."""
+    """The process cannot start here, or cannot work for lack of a library."""
 
     kind = "teaching-unavailable"
 
@@ -124,7 +124,12 @@ class Fits:
 
 
 class FitProcess:
-    """One process for one fit."""
+    """One process for one fit.
+
+    Raises:
+        FitUnavailable: none can be started.
+        OSError: there is no room for one.
+    """
 
     def __init__(self, limits: FitLimits) -> None:
         self.limits = limits
@@ -132,14 +137,20 @@ class FitProcess:
             "cpu_s": limits.timeout_s + FREE_S,
             "memory_bytes": limits.memory_bytes,
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", PROCESS, json.dumps(granted)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=child_environment() | _commit(),
-            start_new_session=True,  # Ctrl-C is the asker's to answer
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", PROCESS, json.dumps(granted)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=child_environment() | _commit(),
+                start_new_session=True,  # Ctrl-C is the asker's to answer
+            )
+        except (FileNotFoundError, PermissionError) as error:  # Python was moved, or replaced
+            log.error("fit not started", reason=str(error))
+            raise FitUnavailable(
+                "Nothing can be learnt here: no process can be started, the log says why."
+            ) from None
         self._is_late = False
         self._is_killed = False
         assert self._process.stderr is not None

@@ -12,6 +12,8 @@ from time import monotonic
 
 import structlog
 
+from service.exceptions import ServiceError
+
 log = structlog.get_logger()
 
 
@@ -94,5 +96,6 @@ class Watchdog:
             self._failure = None
             return
         if self._failure is None:
-            log.error("probe failed", exc_info=error)
+            expected = isinstance(error, ServiceError)  # its message says it all
+            log.error("probe failed", reason=str(error), exc_info=None if expected else error)
         self._failure = "the probe failed; the log says why"

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from models.audio import Limits
 from service.audio import decoder as decoders
-from service.audio import fork_server
+from service.audio import fork_server, recordings
 from service.audio import forks as fork_servers
 from service.audio.decoder import Decoder
 from service.audio.forks import ForkServer
@@ -126,6 +126,27 @@ def test_where_the_server_is_killed_another_one_forks(serve: Serve) -> None:
         streamed = client.post(url, params={"stream": "true"}, content=wav)
         assert '"object":"done"' in streamed.text
         until(lambda: not old & alive() and len(set(children()) - others) == 3, 10)
+
+
+def test_a_python_that_is_not_there_any_more_is_no_failure_of_streams(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Say it is replaced while the service runs."""
+    others = set(children())
+    url, wav = "/v1/audio/embeddings", encoded(tone())
+    with serve(decode_workers=1) as client, capture_logs() as logs:
+        monkeypatch.setattr(recordings, "WAIT_S", 0.3)
+        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+        for pid in {parent_of(pid) for pid in set(children()) - others}:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: any(line["event"] == "decoder not started" for line in logs), 10)
+        answer = client.post(url, params={"stream": "true"}, content=wav)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+        assert answer.json()["type"] == "/problems/decoder-unavailable"
+        reasons = [line["reason"] for line in logs if line["event"] == "decoder not started"]
+        assert all("/nowhere/python" in reason for reason in reasons)
+        monkeypatch.undo()
+        assert client.post(url, params={"stream": "true"}, content=wav).status_code == 200
 
 
 def test_what_asks_all_processes_to_end_ends_no_decoding() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from models.classifier import Classifier
 from models.classifiers.process import _answer_with_room
@@ -214,6 +215,14 @@ def test_a_process_without_room_for_a_thread_says_so(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(threading.Thread, "start", no_room)
     header, _ = unframed(b"".join(_answer_with_room(b"")))
     assert header == {"errno": errno.EAGAIN}
+
+
+def test_a_process_that_cannot_be_started_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    with pytest.raises(FitUnavailable, match="the log says why"), capture_logs() as logs:
+        FitProcess(FitLimits())
+    assert [line["event"] for line in logs] == ["fit not started"]
+    assert "/nowhere/python" in logs[0]["reason"]
 
 
 def test_a_table_that_cannot_be_learnt_is_refused_by_the_process(table: Table) -> None:

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from structlog.testing import capture_logs
 
 from service.app import create_app
+from service.exceptions import ServiceError
 from service.inference.watchdog import Heartbeat, Watchdog
 from service.settings import Settings
 from tests.service.conftest import encoded, serving, tone, until
@@ -124,6 +125,24 @@ def test_a_failure_is_a_sign_of_life_but_a_caller_who_leaves_is_none() -> None:
         with pytest.raises(ValueError, match="broken"), pulse.awaited():
             raise ValueError("broken")
         assert pulse.silence_s == 0
+
+
+@pytest.mark.parametrize("error", [ServiceError("deadline", "Too late."), KeyError("a fault")])
+def test_a_probe_that_fails_for_a_reason_is_a_line_of_the_log(error: Exception) -> None:
+    async def probe() -> None:
+        raise error
+
+    async def watch() -> None:
+        dog = Watchdog(Heartbeat(), interval_s=0.01, patience_s=9)
+        watching = asyncio.create_task(dog.watch(probe))
+        await asyncio.sleep(0.1)
+        watching.cancel()
+
+    with capture_logs() as logs:
+        asyncio.run(watch())
+    (line,) = [line for line in logs if line["event"] == "probe failed"]
+    assert line["reason"] == str(error)
+    assert bool(line["exc_info"]) == isinstance(error, KeyError)
 
 
 def test_what_is_busy_is_not_probed() -> None:

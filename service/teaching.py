@@ -122,8 +122,10 @@ class Teaching:
             if taught.space_id not in spaces:
                 raise ServiceError(
                     "space-mismatch",
-                    f"The classifier {taught.name!r} was taught in space {taught.space_id}, which "
-                    "no model here computes any more; teach it again.",
+                    f"The classifier {taught.name!r} was taught in space {taught.space_id} of the "
+                    f"model {taught.network.card.encoder}, which is not served here. Serve the "
+                    "file of that model again, or move the collection by reembed and teach the "
+                    "classifier again.",
                     param="head",
                 )
         return catalogue.beside(found)

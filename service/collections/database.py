@@ -205,7 +205,8 @@ def open_postgres(address: str) -> Database:
     if "lock_timeout" not in str(url.query.get("options", "")):
         event.listen(engine, "connect", _limit_waits)
     event.listen(engine, "handle_error", _leave_what_is_read_only)
-    return _brought_up_to_date(engine, f"{url.host}, database {url.database}")
+    host = url.host or url.query.get("host") or "on this machine"  # a socket's stands in the query
+    return _brought_up_to_date(engine, f"{host}, database {url.database}")
 
 
 def _address(text: str) -> URL:

@@ -45,6 +45,7 @@ def load_catalogue(
         loader.refused.append(Refused(CLASSIFIER, default_classifier, reason))
     if not files:
         log.error("no model file", folder=str(path))
+        loader.refused.append(Refused(ENCODER, printable(path.name), "the folder holds no *.onnx"))
     served = [item for items in loader.served.values() for item in items.values()]
     return Catalogue(served, loader.refused, default, default_classifier)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,3 +41,11 @@ def test_a_reload_tells_of_collections_that_it_leaves_without_a_model(
         assert asyncio.run(reloading._reload_models(context))
     (line,) = [line for line in logs if line["event"].startswith("collections of a model that")]
     assert (line["model"], line["space_id"], line["collections"]) == ("old", "space-of-old", 1)
+
+
+def test_a_folder_that_is_empty_now_is_a_reload_that_is_refused(tmp_path: Path) -> None:
+    context: Any = SimpleNamespace(
+        settings=Settings(models=tmp_path), catalogue=Catalogue(), collecting=None
+    )
+    assert not asyncio.run(reloading._reload_models(context))
+    assert [one.reason for one in context.catalogue.refused] == ["the folder holds no *.onnx"]

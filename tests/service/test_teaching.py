@@ -1,11 +1,12 @@
 """Teaching over HTTP: from labels to a classifier that answers, its versions, whose it is."""
 
+import asyncio
 import os
 import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,13 @@ from models.classifier import Classifier
 from service.app import create_app
 from service.collections.records import NewItem, NewLabel, Quota, Terms
 from service.collections.store import Store, open_store
+from service.exceptions import ServiceError
 from service.formats.teaching_answers import ClassifierList, NextList, TaughtAnswer, TaughtEntry
+from service.inference.catalogue import Catalogue
 from service.settings import Settings
+from service.teaching import Teaching
 from service.traffic.auth import digest_of
+from service.traffic.quotas import Caller
 from tests.heads import write_head
 from tests.service.collections.lessons import PER, windows
 from tests.service.conftest import encoded, serving, tone, until
@@ -172,6 +177,13 @@ def test_it_is_there_after_a_restart_and_on_another_replica(school: School, mode
     with serving(settings) as other:
         assert best(other, WHOLE.vectors[:PER]) == ["a"] * PER
         assert other.get(f"{URL}/frogs").json()["version"] == 1
+
+
+def test_one_whose_model_is_gone_says_how_it_answers_again(school: School) -> None:
+    with closing(open_store(school.folder)) as store:
+        answers = Teaching.of(store, Settings()).beside(Catalogue(), Caller(), ["frogs"])
+        with pytest.raises(ServiceError, match=r"of the model tiny, .* Serve the file of that"):
+            asyncio.run(answers)
 
 
 def test_what_to_label_next_is_never_labelled_and_never_comes_twice(school: School) -> None:

@@ -18,6 +18,13 @@ def test_a_start_without_it_names_it_and_the_reason() -> None:
         open_postgres(NOBODY)
 
 
+def test_one_at_a_socket_is_named_by_its_folder() -> None:
+    pytest.importorskip("psycopg")
+    pytest.importorskip("pgvector")
+    with pytest.raises(StoreError, match="the database /nowhere, database viola cannot be used"):
+        open_postgres("postgresql:///viola?host=/nowhere")
+
+
 @pytest.mark.parametrize(
     ("address", "words"),
     [

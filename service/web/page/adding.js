@@ -1,9 +1,12 @@
 // Files on their way into a collection: how far they are, which failed and why, and those once more.
 
 import { readable, send, sendLong } from "./api.js";
-import { button, element, say, seconds } from "./dom.js";
+import { button, element, say, sayHowFar, seconds } from "./dom.js";
 import { isLong } from "./limits.js";
 import { durationOf } from "./wav.js";
+
+// The browser asks before the page is left: what was not sent is not added.
+const askFirst = (event) => event.preventDefault();
 
 export class Adding {
   constructor(path, onEnd) {
@@ -21,6 +24,7 @@ export class Adding {
     this.waiting.push(...files);
     if (this.isBusy || !this.waiting.length) return;
     this.isBusy = true;
+    addEventListener("beforeunload", askFirst);
     this.told.replaceChildren();
     this.bar.hidden = false;
     const failed = [];
@@ -40,12 +44,13 @@ export class Adding {
       done++;
       this.waiting.shift();
       if (left.length) this.waiting = [];
-      else say(`${done} of ${of()} files sent.`);
+      else sayHowFar(`${done} of ${of()} files sent.`);
     }
     const there = known ? `, ${known} of which ${known > 1 ? "were" : "was"} there already` : "";
     say(`${done - failed.length} of ${done} ${done > 1 ? "files are" : "file is"} in the collection${there}.`);
     this.isBusy = false;
     this.bar.hidden = true;
+    removeEventListener("beforeunload", askFirst);
     if (failed.length) this.tell(done, failed, left);
     await this.onEnd();
   }
@@ -64,7 +69,7 @@ export class Adding {
     }
     let isNew = true;
     const hear = ({ object, until_s, is_new }) => {
-      if (object === "progress") say(`Heard ${seconds(until_s)} of ${file.name} …`);
+      if (object === "progress") sayHowFar(`Heard ${seconds(until_s)} of ${file.name} …`);
       isNew = is_new ?? isNew;
     };
     await sendLong(path, {}, file, onShare, hear, file.name);

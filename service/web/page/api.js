@@ -2,7 +2,7 @@
 
 import { say } from "./dom.js";
 
-let key = sessionStorage.getItem("viola.key") || ""; // of this tab alone
+let key = kept((storage) => storage.getItem("viola.key")) ?? ""; // of this tab alone
 const LONGEST_PAUSE_S = 30; // that is waited without asking anybody
 
 export class Refusal extends Error {
@@ -37,8 +37,16 @@ export function useKey(text) {
   const given = text.trim();
   if (/[^!-~]/.test(given)) throw new Error("This is no API key: a key has letters, digits and `_-` alone. Paste it again.");
   key = given;
-  if (key) sessionStorage.setItem("viola.key", key);
-  else sessionStorage.removeItem("viola.key");
+  kept((storage) => (key ? storage.setItem("viola.key", key) : storage.removeItem("viola.key")));
+}
+
+// A browser may let a page keep nothing, and throws where it tries: the key then lasts until a reload.
+function kept(work) {
+  try {
+    return work(sessionStorage);
+  } catch {
+    return null;
+  }
 }
 
 // Where the service is; behind a proxy that adds a prefix, with it.

@@ -3,7 +3,7 @@
 import { Adding } from "./adding.js";
 import { ask, get, send } from "./api.js";
 import { copyAs } from "./code.js";
-import { button, download, element, errorText, fileField, fixed, save, say, seconds } from "./dom.js";
+import { button, byId, download, element, errorText, fileField, fixed, save, say, seconds } from "./dom.js";
 import { ItemSound, forgetHeard } from "./items.js";
 import { PointMap } from "./map.js";
 import { play } from "./playing.js";
@@ -153,7 +153,7 @@ export class CollectionView {
           element("strong", {}, hit.file ?? hit.id), element("br"),
           this.isOfWindows() ? `${seconds(hit.start_s)} to ${seconds(hit.end_s)}, ` : "",
           `cosine ${fixed(hit.score)}`, hit.percentile === undefined ? "" : `, closer than ${hit.percentile.toFixed(1)} % of pairs`,
-          element("div", { class: "row" }, button("Play", () => this.playItem(hit.id, hit.start_s)), button("Like it", () => this.search(hit.id, undefined, this.isOfWindows() ? { start_s: hit.start_s, end_s: hit.end_s } : {})))))),
+          element("div", { class: "row" }, button("Play", () => this.playItem(hit.id, hit.start_s), { "aria-label": `Play ${hit.file ?? hit.id}` }), button("Like it", () => this.search(hit.id, undefined, this.isOfWindows() ? { start_s: hit.start_s, end_s: hit.end_s } : {}), { "aria-label": `Like it: ${hit.file ?? hit.id}` }))))),
         copyAs(asked, "hits", () => answer));
       say(`${answer.data.length} hits.`);
     }, this.found);
@@ -196,15 +196,29 @@ export class CollectionView {
       element("span", { class: "quiet" }, element("kbd", {}, "←"), " ", element("kbd", {}, "→"), " go on"));
   }
 
+  labelled({ id }) {
+    return (this.labels.get(id) ?? []).map(({ label, verdict }) => (verdict === "positive" ? label : `${verdict}: ${label}`)).join(", ");
+  }
+
+  // What is read out of an item.
+  told(item) {
+    return [this.name(item.id), seconds(item.duration_s), this.labelled(item)].filter(Boolean).join(", ");
+  }
+
   draw() {
-    this.grid.replaceChildren(...this.items.map((item, at) => element("li", { tabindex: at === Math.max(0, this.at) ? 0 : -1, "aria-current": String(at === this.at), onfocus: () => this.choose(at) },
+    const wasUsed = this.grid.contains(document.activeElement);
+    this.grid.replaceChildren(...this.items.map((item, at) => element("li", { "aria-label": this.told(item), "aria-current": String(at === this.at), onfocus: () => this.choose(at) },
       element("strong", {}, item.file ?? item.id), element("br"),
       element("span", { class: "quiet" }, `${seconds(item.duration_s)} `),
-      element("span", { class: "good" }, (this.labels.get(item.id) ?? []).map(({ label, verdict }) => (verdict === "positive" ? label : `${verdict}: ${label}`)).join(", ")),
-      element("div", { class: "row" }, button("Play", () => this.playItem(item.id), { tabindex: -1 }), button("Like it", () => this.search(item.id), { tabindex: -1 })))));
+      element("span", { class: "good" }, this.labelled(item)),
+      element("div", { class: "row" }, button("Play", () => this.playItem(item.id), { "aria-label": `Play ${this.name(item.id)}` }), button("Like it", () => this.search(item.id), { "aria-label": `Like it: ${this.name(item.id)}` })))));
+    this.reach();
+    if (wasUsed) this.grid.children[Math.max(0, this.at)]?.focus();
     const more = async () => {
+      const shown = this.items.length;
       await this.trying(() => this.loadMore());
       this.draw();
+      if (this.items.length > shown) this.go(shown - this.at);
     };
     this.more.replaceChildren(...(this.items.length && this.cursor !== undefined
       ? [element("span", { class: "quiet" }, `The first ${this.items.length} of ${this.about.items}.`), button(`Show ${SHOWN} more`, more)] : []));
@@ -215,8 +229,15 @@ export class CollectionView {
     const all = this.grid.children;
     all[this.at]?.setAttribute("aria-current", "false");
     this.at = Math.max(0, Math.min(at, this.items.length - 1));
-    for (const [n, one] of [...all].entries()) one.tabIndex = n === this.at ? 0 : -1;
+    this.reach();
     all[this.at]?.setAttribute("aria-current", "true");
+  }
+
+  // The Tab key goes to one item and its buttons; the arrow keys go to the others.
+  reach() {
+    for (const [n, one] of [...this.grid.children].entries()) {
+      for (const part of [one, ...one.querySelectorAll("button")]) part.tabIndex = n === Math.max(0, this.at) ? 0 : -1;
+    }
   }
 
   key(event) {
@@ -310,7 +331,8 @@ export class CollectionView {
     if (!confirm(`Delete ${this.about.name} with all that is in it?`)) return;
     return this.trying(async () => {
       await ask("DELETE", this.path);
-      this.onChange();
+      await this.onChange();
+      byId("collection-name")?.focus(); // not on what deletes the next one
     });
   }
 }

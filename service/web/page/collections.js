@@ -28,8 +28,9 @@ export async function showCollections(sounds) {
     return;
   }
   if (!found.some(({ name }) => name === chosen)) chosen = found[0]?.name ?? null;
-  const select = element("select", { id: "collection-name", onchange: () => { chosen = select.value; showCollections(sounds); } },
+  const select = element("select", { id: "collection-name" },
     found.map(({ name }) => element("option", { value: name, selected: name === chosen }, name)));
+  whenIdle("change", select, () => { chosen = select.value; return showCollections(sounds); });
   const about = found.find(({ name }) => name === chosen);
   holder.replaceChildren(
     element("div", { class: "panel" },

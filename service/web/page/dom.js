@@ -22,6 +22,7 @@ export function whenIdle(kind, holder, work) {
     if (kind === "submit") event.preventDefault();
     if (holder.ariaBusy === "true") return;
     holder.ariaBusy = "true";
+    const refocus = focusKept();
     try {
       await work(event);
     } catch (error) {
@@ -29,9 +30,28 @@ export function whenIdle(kind, holder, work) {
       say(error.message);
     } finally {
       holder.removeAttribute("aria-busy");
+      refocus();
     }
   });
   return holder;
+}
+
+// What has the focus may be replaced, hidden or switched off by what it begins; a keyboard and a screen
+// reader would then start again at the top of the page. -> to be called afterwards: the focus is where
+// it was, on what took that place, or on the first control of what is left around it.
+function focusKept() {
+  const had = document.activeElement;
+  const around = [];
+  for (let one = had; one && one !== document.body; one = one.parentElement) around.push(one);
+  const isShown = (one) => one.checkVisibility();
+  const controls = (place) => [...place.querySelectorAll("a, button, input, select, [tabindex='0']")].filter((one) => isShown(one) && !one.disabled);
+  const isAlike = (one) => one.tagName === had.tagName && one.id === had.id && one.textContent === had.textContent;
+  return () => {
+    if (!around.length || document.activeElement !== document.body) return;
+    const left = around.filter(isShown);
+    const near = left.map(controls).find((some) => some.length);
+    (left[0] === had ? had : near?.find(isAlike) ?? near?.[0])?.focus();
+  };
 }
 
 // Whether a click, by its `detail`, is no second one of a double click: that must not take back what
@@ -52,6 +72,11 @@ export const byId = (id) => document.getElementById(id);
 
 export function say(text) {
   byId("status").textContent = text;
+}
+
+// How far something is: too often for a screen reader to read it out, which has the progress bar.
+export function sayHowFar(text) {
+  byId("status").replaceChildren(element("span", { "aria-hidden": "true" }, text));
 }
 
 // Where another key may do what this one may not, the page shows its field for one.

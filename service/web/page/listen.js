@@ -2,7 +2,7 @@
 
 import { get, send, sendLong } from "./api.js";
 import { copyAs, keywords } from "./code.js";
-import { button, byId, element, errorText, say, seconds, whenIdle } from "./dom.js";
+import { button, byId, element, errorText, say, sayHowFar, seconds, whenIdle } from "./dom.js";
 import { isLong } from "./limits.js";
 import { Player } from "./player.js";
 import { Track } from "./track.js";
@@ -76,9 +76,18 @@ function hearsAnother({ analysis, duration, isDecoded }) {
 function see(sound, holder) {
   player?.close();
   player = new Player(sound);
-  player.onunplayable = () => shown === sound && seeDecoded(sound, holder);
+  player.onunplayable = () => shown === sound && hearDecoded(sound, holder);
   holder.replaceChildren(player.element);
   player.start();
+}
+
+// What turns out to be unplayable when it is played plays once the service has decoded it.
+async function hearDecoded(sound, holder) {
+  const wasUsed = holder.contains(document.activeElement);
+  await seeDecoded(sound, holder);
+  if (shown !== sound || !sound.isDecoded) return;
+  if (wasUsed) player.play.focus();
+  await player.toggle();
 }
 
 // What this browser cannot decode, or decodes otherwise, is drawn and played as the service hears it.
@@ -152,7 +161,7 @@ function selected(sound) {
 // Labels over time, of all classifiers or of some; long recordings answer while they are computed.
 function overTime(sound) {
   const holder = element("div", { class: "panel" }, element("h3", {}, "Over time"));
-  const boxes = element("span", { class: "row" });
+  const boxes = element("span", { class: "row", role: "group", "aria-label": "Classifiers" });
   const size = element("select", { id: "window" }, [1, 2, 5].map((s) => element("option", { value: s }, `${s} s`)));
   const progress = element("progress", { max: 1, value: 0, hidden: true, "aria-label": "Labels over time" });
   const charts = element("div");
@@ -226,10 +235,10 @@ function overTime(sound) {
         add(windows.splice(0));
         if (sound.duration) progress.value = heard / sound.duration;
         else progress.removeAttribute("value");
-        if (shown === sound) say(`Heard ${seconds(heard)} of ${seconds(sound.duration)}.`);
+        if (shown === sound) (members.object === "done" ? say : sayHowFar)(`Heard ${seconds(heard)} of ${seconds(sound.duration)}.`);
       }
     };
-    const sending = (share) => { progress.value = share; if (shown === sound) say(`Sending ${sound.name}: ${Math.round(100 * share)} % …`); };
+    const sending = (share) => { progress.value = share; if (shown === sound) sayHowFar(`Sending ${sound.name}: ${Math.round(100 * share)} % …`); };
     await sendLong("v1/audio/classifications", query, sound.file, sending, take, sound.name);
     return all;
   }

@@ -8,6 +8,12 @@ import { scoreChart } from "./track.js";
 const KEPT_S = 60;
 const SHOWN = 4;
 const MOST_RATE = 48_000; // Hz, of a stream
+const MOST_WAIT_MS = 5000; // for the first sound of a microphone
+const REASONS = { // of a microphone that cannot be had, in other words than those of each browser
+  NotAllowedError: "this page is not allowed to. Allow it in the browser's settings, then try again.",
+  NotFoundError: "there is none. Connect one, then try again.",
+  OverconstrainedError: "there is none. Connect one, then try again.",
+};
 let running = null;
 let stop = () => {};
 
@@ -75,10 +81,12 @@ async function listen(head, shown, ended) {
   const reason = microphoneTrouble();
   if (reason) throw new Error(reason);
   const microphone = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false } })
-    .catch((error) => { throw new Error(`The microphone cannot be used: ${error.message}`); });
+    .catch(({ name, message }) => { throw new Error(`The microphone cannot be used: ${REASONS[name] ?? message}`); });
   const context = audioContext();
   const socket = openStream();
+  let waiting = null;
   const close = () => {
+    clearTimeout(waiting);
     microphone.getTracks().forEach((track) => track.stop());
     if (context.state !== "closed") context.close();
     if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ end: true }));
@@ -89,11 +97,14 @@ async function listen(head, shown, ended) {
     socket.send(JSON.stringify({ sample_rate: context.sampleRate, encoding: "f32le", window_s: 1, hop_s: 0.5, head, top_k: 5 }));
     await context.audioWorklet.addModule(address("web/page/capture.js"));
     const capture = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0 });
+    waiting = setTimeout(() => ended(new Error("The browser hands on nothing of what the microphone hears: has this machine no sound output, or does another program hold it? Try again.")), MOST_WAIT_MS);
     capture.port.onmessage = ({ data }) => {
+      clearTimeout(waiting);
       shown.level.value = Math.min(1, 3 * Math.max(...data.map(Math.abs)));
       if (socket.readyState === WebSocket.OPEN) socket.send(data);
     };
     context.createMediaStreamSource(microphone).connect(capture);
+    context.resume().catch(() => {}); // Safari may hold it back
     say("Listening.");
   };
   socket.onopen = () => begin().catch(ended);
@@ -132,7 +143,7 @@ function tell(window, { now, chart, log, heard }) {
   if (now.textContent !== text) now.textContent = text;
   const top = window.predictions.slice(0, SHOWN);
   log.replaceChildren(...top.map(({ label, score }) => element("li", {},
-    element("span", { class: "name" }, label), element("meter", { min: 0, max: 1, value: score, "aria-label": label }),
+    element("span", { class: "name" }, label), element("meter", { min: 0, max: 1, value: score, "aria-hidden": "true" }),
     element("span", { class: "value" }, percent(score)))));
   const recent = heard.filter(({ end_s }) => end_s > window.end_s - KEPT_S);
   const labels = top.map(({ label }) => label);

@@ -24,8 +24,10 @@ function route() {
   view = VIEWS.includes(wanted) ? wanted : "listen";
   for (const name of VIEWS) byId(name).hidden = name !== view;
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.hash === `#${view}`) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.hash === `#${view}`) {
+      link.setAttribute("aria-current", "page");
+      document.title = `${link.textContent}: Viola`; // in the browser's history, and read out
+    } else link.removeAttribute("aria-current");
   }
   say("");
   if (view !== "live") stopLive(); // what is not seen does not listen

@@ -20,7 +20,7 @@ export class Player {
     this.tracks = [];
     this.onselect = () => {};
     this.onunplayable = () => {}; // the browser decoded it, and cannot play it
-    this.holder = element("div", { class: "wave" });
+    this.holder = element("div", { class: "wave", role: "img", "aria-label": `Waveform of ${sound.name}` });
     this.canvas = element("canvas", { class: "picture", role: "img", "aria-label": `Log-mel spectrogram of ${sound.name}` });
     this.trackHolder = element("div");
     this.time = element("span", { class: "quiet" }, "");

@@ -132,6 +132,7 @@ function peaks(samples, channels, perPeak, many) {
 
 // A file's bytes -> its samples at 16 kHz, mono; null where this browser cannot decode it.
 export async function decode(bytes) {
+  if (!bytes.byteLength) return null; // WebKit never says that there is nothing in nothing
   try {
     const audio = await new OfflineAudioContext(1, 1, RATE).decodeAudioData(bytes);
     const mono = new Int16Array(audio.length);

@@ -82,14 +82,20 @@ export class Track {
     const data = [this.windows.map((w) => (w.start_s + w.end_s) / 2),
       ...labels.map((label) => this.windows.map((w) => score(w, label)))];
     holder.replaceChildren();
-    return scoreChart(holder, labels, data);
+    scoreChart(holder, labels, data);
   }
 }
 
 // Scores from 0 to 1 over seconds.
 export function scoreChart(holder, labels, data) {
+  if (!window.uPlot) { // it could not be loaded, or does not run in this browser
+    holder.replaceChildren(element("p", { class: "quiet" }, "This browser could not load what draws the chart."));
+    return;
+  }
+  holder.setAttribute("role", "img");
+  holder.setAttribute("aria-label", `Chart of scores from 0 to 1 over time: ${labels.join(", ")}`);
   const axis = { stroke: colour("quiet"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
-  return new window.uPlot({
+  new window.uPlot({
     width: Math.max(200, holder.clientWidth), height: 180,
     scales: { x: { time: false }, y: { range: [0, 1] } },
     axes: [{ ...axis, size: 30, incrs: STEPS_S, values: (_, all) => all.map((v) => axisTime(v)) }, { ...axis, size: 40 }],

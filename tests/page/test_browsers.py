@@ -1,0 +1,198 @@
+"""What other browsers do otherwise, and what a keyboard and a screen reader meet."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import soundfile as sf
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from service.settings import Settings
+from tests.page.conftest import Visit, check_accessible, watching
+from tests.service.conftest import serving
+from tests.signals import tone
+
+pytestmark = pytest.mark.browser
+
+# How a browser that lets pages keep nothing answers, as Firefox and Safari may be set to.
+KEEPS_NOTHING = """for (const name of ["sessionStorage", "localStorage", "indexedDB"])
+  Object.defineProperty(window, name, {
+    get() { throw new DOMException("denied", "SecurityError"); },
+  });"""
+
+# WebKitGTK 2.50 neither decodes nor refuses what is empty.
+WAITS_FOR_EVER = """const decodes = OfflineAudioContext.prototype.decodeAudioData;
+OfflineAudioContext.prototype.decodeAudioData = function (bytes) {
+  return bytes.byteLength ? decodes.call(this, bytes) : new Promise(() => {});
+};"""
+
+# As in Firefox on a machine without a sound output: the audio thread never runs.
+RUNS_NO_AUDIO = """AudioWorkletNode = class extends GainNode {
+  port = {};
+  constructor(context) { super(context); }
+};"""
+
+# What was read out: all texts of the status line that a screen reader gets.
+LISTENS = """window.heard = [];
+new MutationObserver(() => {
+  const text = [...document.querySelector("#status").childNodes]
+    .filter((node) => node.ariaHidden !== "true").map((node) => node.textContent).join("");
+  if (text) heard.push(text);
+}).observe(document.querySelector("#status"), { childList: true, subtree: true });"""
+
+
+@pytest.fixture
+def page(browser: Browser, served: Path, tmp_path: Path) -> Iterator[Page]:
+    """Two collections, the first, which is shown, with three recordings."""
+    settings = Settings(models=served, threads=1, data=tmp_path / "data")
+    with serving(settings) as http, watching(browser, str(http.base_url)) as visit:
+        for name in ("birds", "street"):
+            http.put(f"/v1/collections/{name}", json={"granularity": "clip", "keeps_audio": True})
+        page = visit("#collections")
+        page.locator("#add-files").set_input_files(clips(tmp_path, 3))
+        expect(items(page)).to_have_count(3)
+        yield page
+
+
+def clips(folder: Path, n: int) -> list[Path]:
+    paths = [folder / f"clip-{number}.wav" for number in range(n)]
+    for number, path in enumerate(paths):
+        sf.write(path, tone(500 + 40 * number, 0.5), 16_000)
+    return paths
+
+
+def items(page: Page) -> Locator:
+    return page.locator("[aria-label=Items] li")
+
+
+def test_a_browser_that_keeps_nothing_shows_the_page(browser: Browser, address: str) -> None:
+    with watching(browser, address) as visit:
+        page = visit()
+        page.add_init_script(KEEPS_NOTHING)
+        page.reload()
+        page.get_by_role("button", name="clap").click()
+        expect(page.locator(".bars").first).to_be_visible()
+
+
+def test_an_empty_file_is_told_where_a_browser_never_says_so(visit: Visit, tmp_path: Path) -> None:
+    page = visit()
+    page.add_init_script(WAITS_FOR_EVER)
+    page.reload()
+    empty = tmp_path / "empty.wav"
+    empty.touch()
+    page.locator("#files").set_input_files(empty)
+    expect(page.get_by_role("alert")).to_contain_text("holds no bytes", timeout=20_000)
+
+
+def test_a_chart_that_cannot_be_drawn_is_told_in_a_sentence(visit: Visit, clip: Path) -> None:
+    page = visit()
+    page.route("**/uPlot*.js", lambda route: route.abort())
+    page.reload()
+    page.locator("#files").set_input_files(clip)
+    expect(page.get_by_text("could not load what draws the chart").first).to_be_visible()
+    page.get_by_text("As a table").first.click()
+    expect(page.get_by_role("region", name="as a table").first).to_contain_text("0.00 s")
+
+
+def test_a_microphone_that_hands_on_nothing_is_told(visit: Visit) -> None:
+    page = visit()
+    page.add_init_script(RUNS_NO_AUDIO)
+    page.goto(f"{page.url}#live")
+    page.reload()
+    page.get_by_role("button", name="Listen").click()
+    expect(page.get_by_role("alert")).to_contain_text("hands on nothing", timeout=30_000)
+    expect(page.get_by_role("button", name="Listen")).to_be_visible()
+
+
+@pytest.mark.parametrize("name", ["NotAllowedError", "NotFoundError", "OverconstrainedError"])
+def test_why_there_is_no_microphone_is_told_in_a_sentence(visit: Visit, name: str) -> None:
+    page = visit("#live")
+    page.evaluate(
+        "name => { navigator.mediaDevices.getUserMedia = async () =>"
+        " { throw new DOMException('Invalid constraint', name); }; }",
+        name,
+    )
+    page.get_by_role("button", name="Listen").click()
+    expect(page.get_by_role("alert")).to_contain_text("then try again.")
+
+
+def test_each_view_has_a_title_of_its_own(visit: Visit) -> None:
+    page = visit()
+    expect(page).to_have_title("Listen: Viola")
+    page.get_by_role("link", name="Compare").click()
+    expect(page).to_have_title("Compare: Viola")
+    page.go_back()
+    expect(page).to_have_title("Listen: Viola")
+
+
+def test_the_focus_is_never_lost(page: Page) -> None:
+    """What is replaced by what it began hands the focus on."""
+    chosen = page.get_by_label("Collection", exact=True)
+    chosen.focus()
+    chosen.press("ArrowDown")
+    expect(page.get_by_role("heading", name="street", exact=True)).to_be_visible()
+    expect(chosen).to_be_focused()
+    page.get_by_text("Make a collection").click()
+    page.get_by_label("called").first.fill("rain")
+    page.get_by_label("called").first.press("Enter")
+    expect(page.get_by_role("heading", name="rain", exact=True)).to_be_visible()
+    expect(chosen).to_be_focused()
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Delete").press("Enter")
+    expect(page.get_by_role("heading", name="rain", exact=True)).to_have_count(0)
+    expect(chosen).to_be_focused()
+
+
+def test_a_button_that_is_off_while_it_works_has_the_focus_again(visit: Visit, clip: Path) -> None:
+    page = visit()
+    page.locator("#files").set_input_files(clip)
+    expect(page.locator(".chart").first).to_be_visible()
+    label = page.get_by_role("button", name="Label", exact=True)
+    label.press("Enter")
+    expect(page.locator(".chart").first).to_be_visible()
+    expect(label).to_be_enabled()
+    expect(label).to_be_focused()
+
+
+def test_items_can_be_searched_and_are_named_by_keyboard(page: Page) -> None:
+    page.locator("#label-names").fill("bell")
+    first = items(page).first
+    first.press("1")
+    expect(first).to_have_attribute("aria-label", "clip-0.wav, 0.50 s, bell")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Play clip-1.wav")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Like clip-1.wav")).to_be_visible()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    expect(items(page).nth(1)).to_be_focused()
+    check_accessible(page)
+
+
+def test_what_is_done_is_read_out_and_not_each_step(page: Page, tmp_path: Path) -> None:
+    page.evaluate(LISTENS)
+    (tmp_path / "more").mkdir()
+    more = clips(tmp_path / "more", 3)
+    for number, path in enumerate(more):
+        sf.write(path, tone(900 + 40 * number, 0.5), 16_000)
+    page.locator("#add-files").set_input_files(more)
+    expect(page.get_by_text("6 recordings")).to_be_visible()
+    assert page.evaluate("heard") == ["3 of 3 files are in the collection."]
+
+
+def test_a_browser_asks_before_files_that_are_being_added_are_left(page: Page) -> None:
+    leaving = "dispatchEvent(new Event('beforeunload', {cancelable: true}))"
+    assert page.evaluate(leaving)
+    page.route("**/items", lambda route: None)
+    page.locator("#add-files").set_input_files([{"name": "a.wav", "mimeType": "", "buffer": b"a"}])
+    expect(page.get_by_role("progressbar", name="Adding")).to_be_visible()
+    assert not page.evaluate(leaving)
+
+
+def test_charts_and_waveforms_have_a_text(visit: Visit, clip: Path) -> None:
+    page = visit()
+    page.locator("#files").set_input_files(clip)
+    expect(page.get_by_role("img", name="Waveform of a clip.wav")).to_be_visible()
+    expect(page.get_by_role("img", name="Chart of scores").first).to_be_visible()
+    check_accessible(page)

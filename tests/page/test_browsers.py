@@ -181,11 +181,13 @@ def test_what_is_done_is_read_out_and_not_each_step(page: Page, tmp_path: Path) 
     assert page.evaluate("heard") == ["3 of 3 files are in the collection."]
 
 
-def test_a_browser_asks_before_files_that_are_being_added_are_left(page: Page) -> None:
+def test_a_browser_asks_before_files_that_are_being_added_are_left(
+    page: Page, tmp_path: Path
+) -> None:
     leaving = "dispatchEvent(new Event('beforeunload', {cancelable: true}))"
     assert page.evaluate(leaving)
     page.route("**/items", lambda route: None)
-    page.locator("#add-files").set_input_files([{"name": "a.wav", "mimeType": "", "buffer": b"a"}])
+    page.locator("#add-files").set_input_files(clips(tmp_path, 1))
     expect(page.get_by_role("progressbar", name="Adding")).to_be_visible()
     assert not page.evaluate(leaving)
 

@@ -27,7 +27,7 @@ from training.commands.writing import EMBED_DIM
 from training.data.corpus import Corpus
 from training.evaluation import neighbours, probe, scores
 from training.evaluation.task_names import open_tasks
-from training.readout import Form
+from training.projection import Form, project
 
 Floats = NDArray[np.float32]
 EXPORTED = Form(EMBED_DIM)
@@ -48,6 +48,10 @@ FORMS = {
     "log-mels at 2": weighed(**{"log-mel": 2.0}),
     "floor 0.02": Form(EMBED_DIM, floor=0.02),
     "floor 0.5": Form(EMBED_DIM, floor=0.5),
+    "disturbances left": Form(EMBED_DIM, within_power=0.0),
+    "disturbances at 0.25": Form(EMBED_DIM, within_power=0.25),
+    "disturbances at 0.5": Form(EMBED_DIM, within_power=0.5),
+    "disturbances at 0.5, floor 1": Form(EMBED_DIM, within_power=0.5, within_floor=1.0),
     "2048 values": Form(2048),
     "1024 values": Form(1024),
     "512 values": Form(512),
@@ -138,12 +142,13 @@ def main() -> None:
         console.print(f"embedding {task.name}")
         seen.append(without_last_fold(task, probe.embed(model, task.units())))
     store = readout.pooled(model, corpus).double()
+    changes = readout.differences(model, corpus)
     statistics = model.readout.statistics
     print("| readout | linear | kNN | 5-shot | search |", *[f"{s.name} |" for s in seen])
     print("|---" * (5 + len(seen)) + "|")
     print_row("layers as they are", [row(s, s.pooled) for s in seen])
     for name in arguments.form or FORMS:
-        made = readout.project(store, statistics, FORMS[name])
+        made = project(store, changes, statistics, FORMS[name])
         matrix, center = made.matrix.numpy(), made.center.numpy()
         print_row(name, [row(s, unit((s.pooled - center) @ matrix)) for s in seen])
 

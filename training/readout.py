@@ -1,30 +1,33 @@
 """The readout of an encoder, measured on a store, so that a cosine means something.
 
-Pooled vectors have a few directions with nearly all of the variance: any two sounds are alike by
-them. They are standardised, each block of statistics by its weight, rotated to the principal axes
-of the store, and every axis is divided by a power of its variance (whitening: Kessy, Lewin and
-Strimmer, arXiv 1512.00809). The axes come in order of variance, so that the first k values are the
-best vector of k values. Letters: `N` segments, `P` pooled values, `D` embedding dim.
+Pooled vectors of segments give its projection, and so does what becomes of them where the segments
+are disturbed. Letters: `B` batch, `S` samples, `N` segments, `P` pooled values.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.modelfile import Statistic
+from models import pcm
+from models.audio import SAMPLE_RATE
 from models.nn.frontend import N_MELS, n_frames
 from models.nn.model import WaveformEncoder
-from models.nn.readout import Axes, LayeredReadout, Projection, band_statistics
+from models.nn.readout import Axes, LayeredReadout, band_statistics
 from training.data.corpus import Corpus, Sampler
 from training.data.pcm import pcm_to_float
+from training.disturbances import DISTURBANCES, LEAST_SAMPLES, Floats
+from training.projection import Form, project
 
 SECONDS = {1.0: 3000, 3.0: 2000, 8.0: 600}
 """Segments of each length that the statistics are taken from: vectors of short clips and of long
 ones have to fit together."""
+
+DISTURBED = {1.0: 1536, 3.0: 1024}
+"""Segments of each length that are disturbed, in each way."""
 
 N_AXES = 12  # of a layer, along which autocovariances are taken
 AXES_S, AXES_SEGMENTS = 1.0, 1500  # the segments whose frames they are measured on
@@ -43,27 +46,6 @@ def _silent(batches: Iterable[int], title: str) -> Iterable[int]:
     return batches
 
 
-@dataclass(frozen=True)
-class Form:
-    """What is done with the principal axes.
-
-    Attributes:
-        embed_dim: axes that are kept, at most.
-        power: of an axis' variance, that it is divided by; 0: kept, 0.5: whitened.
-        floor: added to the variances, so that axes of noise do not grow.
-        weights: of the standardised statistics by layer; others have 1.
-    """
-
-    embed_dim: int
-    power: float = 0.5
-    floor: float = 0.1
-    weights: tuple[tuple[str, float], ...] = (("convolution", 0.5), ("autocovariance", 0.35))
-
-    def settings(self) -> dict[str, Any]:
-        """For the card."""
-        return {"power": self.power, "floor": self.floor, "weights": dict(self.weights)}
-
-
 def measured(
     model: WaveformEncoder, corpus: Corpus, form: Form, follow: Follow = _silent
 ) -> WaveformEncoder:
@@ -78,7 +60,12 @@ def measured(
     axes = axes_of(model, corpus, follow)
     layered = with_layers(model, axes)
     vectors = pooled(layered, corpus, follow).double()
-    projection = project(vectors, layered.readout.statistics, form)
+    changes = differences(layered, corpus, follow) if form.within_power else {}
+    projection = replace(
+        project(vectors, changes, layered.readout.statistics, form),
+        segments=len(vectors),
+        seconds=tuple(SECONDS),
+    )
     return _with(model, LayeredReadout(model.encoder, projection, axes))
 
 
@@ -122,28 +109,38 @@ def _principal(rows: Tensor) -> Axes:
 
 def pooled(model: WaveformEncoder, corpus: Corpus, follow: Follow = _silent) -> Tensor:
     """Vectors of segments of a store, of several lengths, in the readout that the encoder has."""
-    parts = [_of_length(model, corpus, seconds, n, follow) for seconds, n in SECONDS.items()]
+    parts = [
+        _embedded(model, log_mel, valid)
+        for seconds, n in SECONDS.items()
+        for log_mel, valid in _log_mels(
+            model, corpus, seconds, n, follow, f"segments of {seconds:g} s"
+        )
+    ]
     return torch.cat(parts)  # (N, P)
 
 
-def project(vectors: Tensor, statistics: Sequence[Statistic], form: Form) -> Projection:
-    """The projection of a form, from pooled vectors of a store (N, P), float64."""
-    std, center = torch.std_mean(vectors, dim=0)
-    weights = dict(form.weights)
-    by_layer = [torch.full((s.n,), weights.get(s.layer, 1.0)) for s in statistics]
-    scale = torch.cat(by_layer).double() / std.clamp(min=1e-6)  # what is constant stays so
-    variance, axes = torch.linalg.eigh(torch.cov(((vectors - center) * scale).T))
-    n = min(form.embed_dim, len(scale), len(vectors) - 1)
-    variance, axes = variance.flip(0)[:n].clamp(min=0), axes.flip(1)[:, :n]
-    matrix = scale[:, None] * axes * (variance + form.floor) ** -form.power
-    return Projection(
-        center.float(),
-        matrix.float(),
-        form="standardised, rotated to principal axes, divided by a power of their variance",
-        settings=form.settings(),
-        segments=len(vectors),
-        seconds=tuple(SECONDS),
-    )
+def differences(
+    model: WaveformEncoder, corpus: Corpus, follow: Follow = _silent
+) -> dict[str, Tensor]:
+    """By disturbance, how the vectors of segments of a store change by it: each (N, P).
+
+    In the readout that the encoder has. Nothing where all segments are silent, or shorter than
+    disturbances can be told apart in.
+    """
+    rng = np.random.default_rng(SEED)
+    found: dict[str, list[Tensor]] = {name: [] for name in DISTURBANCES}
+    for seconds, n in DISTURBED.items():
+        title = f"disturbed segments of {seconds:g} s"
+        for segments, kept in _segments(corpus, seconds, n, follow, title):
+            samples = [pcm.samples(s[:k]) for s, k in zip(segments, kept, strict=True)]
+            samples = [s for s in samples if len(s) >= LEAST_SAMPLES and s.any()]
+            if not samples:
+                continue
+            clean = _embedded(model, *_of_samples(model, samples))
+            for name, disturb in DISTURBANCES.items():
+                disturbed = [disturb(s, rng) for s in samples]
+                found[name].append(_embedded(model, *_of_samples(model, disturbed)) - clean)
+    return {name: torch.cat(rows) for name, rows in found.items() if rows}
 
 
 @torch.no_grad()
@@ -169,35 +166,49 @@ def recalibrate(model: WaveformEncoder, corpus: Corpus, follow: Follow = _silent
 
 
 @torch.no_grad()
-def _of_length(
-    model: WaveformEncoder, corpus: Corpus, seconds: float, n: int, follow: Follow
-) -> Tensor:
-    """Vectors of `n` segments of a length: (N, P)."""
-    batches = _log_mels(model, corpus, seconds, n, follow, f"segments of {seconds:g} s")
-    readout, encoder = model.readout, model.encoder
-    return torch.cat(
-        [
-            readout(readout.frames(encoder, log_mel, valid), encoder.n_frames(valid))
-            for log_mel, valid in batches
-        ]
-    )
+def _embedded(model: WaveformEncoder, log_mel: Tensor, valid: Tensor) -> Tensor:
+    """Normalised log-mels (B, F, T) and the valid frames of each -> vectors (B, P)."""
+    frames = model.readout.frames(model.encoder, log_mel, valid)
+    vectors: Tensor = model.readout(frames, model.encoder.n_frames(valid))
+    return vectors
 
 
 def _log_mels(
     model: WaveformEncoder, corpus: Corpus, seconds: float, n: int, follow: Follow, title: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Normalised log-mels (B, F, T) of `n` segments of a store, and the valid frames of each (B,).
+    """Normalised log-mels (B, F, T) of segments of a store, and the valid frames of each (B,)."""
+    for segments, kept in _segments(corpus, seconds, n, follow, title):
+        yield _log_mel(model, pcm_to_float(torch.from_numpy(segments)), kept)
 
-    One batch at least. Clips that are shorter are padded.
+
+def _of_samples(model: WaveformEncoder, samples: Sequence[Floats]) -> tuple[Tensor, Tensor]:
+    """The same of samples of several lengths."""
+    rows = [torch.from_numpy(s) for s in samples]
+    lengths = np.array([len(s) for s in samples])
+    return _log_mel(model, nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths)
+
+
+@torch.no_grad()
+def _log_mel(
+    model: WaveformEncoder, waveforms: Tensor, n_samples: NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
+    least = model.encoder.min_samples
+    log_mel = model.normalize(model.frontend(waveforms))
+    return log_mel, n_frames(torch.from_numpy(n_samples).clamp(min=least))
+
+
+def _segments(
+    corpus: Corpus, seconds: float, n: int, follow: Follow, title: str
+) -> Iterator[tuple[NDArray[np.int16], NDArray[np.int64]]]:
+    """`n` segments of a store in batches (B, S), and the samples of each that are its clip's (B,).
+
+    One batch at least. Clips that are shorter are padded at the end.
     """
-    n_samples = round(seconds * 16_000)
+    n_samples = round(seconds * SAMPLE_RATE)
     sampler = Sampler(corpus, {}, SEED, BALANCE, BALANCE, n_samples)
-    n_batches = max(1, n // BATCH)
-
-    for step in follow(range(n_batches), title):
+    for step in follow(range(max(1, n // BATCH)), title):
         clips, rng = sampler.batch(step, BATCH)
         crops = corpus.crops(clips, n_samples, rng, "end")
         segments = np.empty((BATCH, n_samples), np.int16)
         corpus.gather(crops, segments)
-        log_mel = model.normalize(model.frontend(pcm_to_float(torch.from_numpy(segments))))
-        yield log_mel, n_frames(torch.from_numpy(crops.kept).clamp(min=model.encoder.min_samples))
+        yield segments, crops.kept

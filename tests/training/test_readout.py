@@ -15,12 +15,14 @@ from tests.networks import small_network
 from tests.signals import noise
 from training import readout
 from training.data.corpus import Corpus
-from training.readout import Form
+from training.disturbances import DISTURBANCES
+from training.projection import Form, project
 
 
 @pytest.fixture(autouse=True)
 def few_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readout, "SECONDS", {0.5: 160, 1.5: 160})
+    monkeypatch.setattr(readout, "DISTURBED", {0.5: 64})
     monkeypatch.setattr(readout, "AXES_SEGMENTS", 64)
     monkeypatch.setattr(readout, "N_CLEAN", 64)
 
@@ -40,10 +42,10 @@ def test_the_projection_whitens_and_puts_the_best_directions_first() -> None:
     network = small()
     statistics = readout.with_layers(network).readout.statistics[:1]
     statistics = (statistics[0].model_copy(update={"n": 12}),)
-    projection = readout.project(pooled, statistics, Form(embed_dim=5, floor=0.0))
+    projection = project(pooled, {}, statistics, Form(embed_dim=5, floor=0.0))
     vectors = (pooled.float() - projection.center) @ projection.matrix
     torch.testing.assert_close(torch.cov(vectors.T), torch.eye(5), atol=0.02, rtol=0)
-    kept = readout.project(pooled, statistics, Form(embed_dim=5, power=0.0))
+    kept = project(pooled, {}, statistics, Form(embed_dim=5, power=0.0))
     variances = ((pooled.float() - kept.center) @ kept.matrix).var(dim=0)
     assert variances.tolist() == sorted(variances.tolist(), reverse=True)
 
@@ -62,6 +64,32 @@ def test_random_sounds_are_less_alike_with_a_measured_readout(
 
     assert measured.readout.embed_dim == 24
     assert cosine(measured) < cosine(plain) - 0.2
+
+
+def test_a_measured_readout_changes_less_by_disturbances(corpus: Corpus) -> None:
+    plain = readout.with_layers(small())
+    vectors, changes = readout.pooled(plain, corpus).double(), readout.differences(plain, corpus)
+    assert list(changes) == list(DISTURBANCES)
+
+    def shares(form: Form) -> dict[str, float]:
+        """Of what segments differ by, what each disturbance moves a vector by."""
+        made = project(vectors, changes, plain.readout.statistics, form)
+        spread = ((vectors.float() - made.center) @ made.matrix).square().sum(1).mean()
+        return {
+            name: float((rows @ made.matrix).square().sum(1).mean() / spread)
+            for name, rows in changes.items()
+        }
+
+    left, steady = shares(Form(24, within_power=0.0)), shares(Form(24))
+    for name in changes:
+        assert steady[name] < left[name], name
+
+
+def test_segments_too_short_for_a_codec_are_not_disturbed(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readout, "LEAST_SAMPLES", 8_001)  # more than the segments of half a second
+    assert readout.differences(readout.with_layers(small()), corpus) == {}
 
 
 def test_batch_norm_is_measured_anew_on_clean_clips(corpus: Corpus) -> None:

@@ -194,6 +194,7 @@ def test_a_model_file_can_have_another_readout(
     files: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readout, "SECONDS", {0.5: 96})
+    monkeypatch.setattr(readout, "DISTURBED", {0.5: 32})
     monkeypatch.setattr(readout, "AXES_SEGMENTS", 32)
     before = Encoder.open(files / "a.onnx").card
     options = ["--store", str(store), "--embed-dim", "8"]

@@ -22,7 +22,8 @@ ReadoutOption = Annotated[
     str | None,
     typer.Option(
         help=f"{PROJECTED}: of the MLP, the last convolution and the log-mels, and of what follows "
-        f"what in them, whitened on STORE, the best values first; {LAYERS}: the three as they are; "
+        f"what in them, whitened on STORE, steady against codecs, noise and the like, the best "
+        f"values first; {LAYERS}: the three as they are; "
         f"{BYOL_A}: max + mean of the encoder's features. Else the first with --store, the second "
         "without."
     ),
@@ -270,6 +271,7 @@ def _with_readout(
     from models.progress import tracked
     from training import readout as readouts
     from training.data.corpus import Corpus
+    from training.projection import Form
 
     corpus = Corpus(store) if store else None
 
@@ -283,8 +285,7 @@ def _with_readout(
     if readout == LAYERS:
         return readouts.with_layers(model)
     assert corpus is not None
-    form = readouts.Form(embed_dim=embed_dim or EMBED_DIM)
-    return readouts.measured(model, corpus, form, follow)
+    return readouts.measured(model, corpus, Form(embed_dim or EMBED_DIM), follow)
 
 
 def _write(

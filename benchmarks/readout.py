@@ -49,11 +49,11 @@ FORMS = {
     "floor 0.02": Form(EMBED_DIM, floor=0.02),
     "floor 0.5": Form(EMBED_DIM, floor=0.5),
     "disturbances left": Form(EMBED_DIM, within_power=0.0),
-    "disturbances at 0.25": Form(EMBED_DIM, within_power=0.25),
+    "disturbances at 0.375": Form(EMBED_DIM, within_power=0.375),
     "disturbances at 0.5": Form(EMBED_DIM, within_power=0.5),
     "disturbances at 0.5, floor 1": Form(EMBED_DIM, within_power=0.5, within_floor=1.0),
     "2048 values": Form(2048),
-    "1024 values": Form(1024),
+    "1536 values": Form(1536),
     "512 values": Form(512),
     "256 values": Form(256),
 }

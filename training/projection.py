@@ -39,7 +39,7 @@ class Form:
     power: float = 0.5
     floor: float = 0.1
     weights: tuple[tuple[str, float], ...] = (("convolution", 0.5), ("autocovariance", 0.35))
-    within_power: float = 0.375
+    within_power: float = 0.25
     within_floor: float = 0.3
 
     def settings(self) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def test_parts_of_a_long_list_are_tables_of_their_own(
         assert "3 vectors, 0 files failed" in run("many_files.py", *given, folder=tmp_path)
     tables = [np.load(path) for path in sorted((tmp_path / "vectors").glob("*.npz"))]
     assert sorted(file for table in tables for file in table["path"]) == files
-    assert all(table["embedding"].shape == (3, 1536) for table in tables)
+    assert all(table["embedding"].shape == (3, 1024) for table in tables)
     assert not list((tmp_path / "vectors").glob("*.writing"))
 
 

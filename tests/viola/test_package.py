@@ -98,7 +98,7 @@ def test_python_embeds_and_classifies_from_any_folder_without_extras(tmp_path: P
         "print(vector.shape, found.probabilities.shape)"
     )
     run = bare(program, folder=tmp_path)
-    assert run.stdout == "(1536,) (1, 10)\n", run.stderr
+    assert run.stdout == "(1024,) (1, 10)\n", run.stderr
 
 
 def test_every_public_name_is_there_and_no_other() -> None:

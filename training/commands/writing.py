@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"  # a licence is never assumed
 EXPORTING = "exporting, and comparing the file with the network ..."
-EMBED_DIM = 1536  # values of a vector, where nobody says how many
+EMBED_DIM = 1024  # values of a vector, where nobody says how many
 BYOL_A, LAYERS, PROJECTED = "byol-a", "layers", "projected"
 ReadoutOption = Annotated[
     str | None,

@@ -24,14 +24,14 @@ def sounds(n: int, seconds: float) -> Tensor:
 def test_a_model_tells_its_rate_and_sizes(model: hear.Model) -> None:
     assert isinstance(model, torch.nn.Module)
     assert model.sample_rate == 16_000
-    assert (model.scene_embedding_size, model.timestamp_embedding_size) == (1536, 1728)
+    assert (model.scene_embedding_size, model.timestamp_embedding_size) == (1024, 1728)
     assert model.to("cpu") is model
 
 
 def test_a_scene_has_one_vector_a_sound(model: hear.Model) -> None:
     vectors = hear.get_scene_embeddings(sounds(4, 2.74), model)
     assert vectors.dtype == torch.float32
-    assert vectors.shape == (4, 1536)
+    assert vectors.shape == (4, 1024)
 
 
 @pytest.mark.parametrize("seconds", [0.05, 1.07, 1.98, 4.0, 12.0])

@@ -58,7 +58,7 @@ def project(
     Args:
         vectors: pooled vectors of segments, (N, P), float64.
         differences: by disturbance, how the vectors of segments change by it, each (n, P); each
-            disturbance counts the same. None: nothing is divided by what they make.
+            disturbance counts the same. Empty: nothing is divided by what they make.
         statistics: what the pooled values are.
         form: how it is made.
     """

@@ -25,8 +25,9 @@ export PYTHONDONTWRITEBYTECODE :=
 help:  ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 
+# exec: SIGTERM to make ends the service, not the shell before it alone
 serve: $(VENV)/.serve  ## start the service, with collections in ./data; also sets up viola embed, classify and fit
-	VIOLA_DATA="$${VIOLA_DATA:-data}" $(BIN)/viola serve
+	VIOLA_DATA="$${VIOLA_DATA:-data}" exec $(BIN)/viola serve
 
 train: $(VENV)/.train  ## set up viola prepare, train, evaluate, export, quantize (torch: some gigabytes)
 	@echo "ready: $(BIN)/viola train --help"

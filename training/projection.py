@@ -67,21 +67,21 @@ def project(
     by_layer = [torch.full((s.n,), weights.get(s.layer, 1.0)) for s in statistics]
     scale = torch.cat(by_layer).double() / std.clamp(min=1e-6)  # what is constant stays so
     centred = vectors - center
-    variance, axes = _principal(torch.cov((centred * scale).T))
+    variance, axes = principal_axes(torch.cov((centred * scale).T))
     n = min(len(scale), len(vectors) - 1)
     matrix = scale[:, None] * axes[:, :n] * (variance[:n] + form.floor) ** -form.power
     form_of = "standardised, rotated to principal axes, divided by a power of their variance"
     if differences and form.within_power:
         form_of += ", then by a power of the covariance that disturbances make"
         matrix = matrix @ _divided(_within(differences, matrix), form)
-        matrix = matrix @ _principal(torch.cov((centred @ matrix).T))[1]
+        matrix = matrix @ principal_axes(torch.cov((centred @ matrix).T))[1]
     return Projection(
         center.float(), matrix[:, : form.embed_dim].float(), form=form_of, settings=form.settings()
     )
 
 
-def _principal(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Variances and axes, as columns, the largest first."""
+def principal_axes(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Variances and axes of a covariance (P, P), axes as columns, the largest first."""
     variance, axes = torch.linalg.eigh(covariance)
     return variance.flip(0).clamp(min=0), axes.flip(1)
 
@@ -98,6 +98,6 @@ def _within(differences: Mapping[str, Tensor], matrix: Tensor) -> Tensor:
 
 def _divided(within: Tensor, form: Form) -> Tensor:
     """The matrix that divides by a power of a covariance, directions of its mean variance by 1."""
-    variance, axes = _principal(within)
+    variance, axes = principal_axes(within)
     relative = variance / variance.mean().clamp(min=1e-12) + form.within_floor
     return (axes * relative**-form.within_power) @ axes.T

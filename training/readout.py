@@ -20,7 +20,7 @@ from models.nn.readout import Axes, LayeredReadout, band_statistics
 from training.data.corpus import Corpus, Sampler
 from training.data.pcm import pcm_to_float
 from training.disturbances import DISTURBANCES, LEAST_SAMPLES, Floats
-from training.projection import Form, project
+from training.projection import Form, principal_axes, project
 
 SECONDS = {1.0: 3000, 3.0: 2000, 8.0: 600}
 """Segments of each length that the statistics are taken from: vectors of short clips and of long
@@ -100,10 +100,9 @@ def _principal(rows: Tensor) -> Axes:
     """The first axes of rows (n, N), float64."""
     std, center = torch.std_mean(rows, dim=0)
     std = std.clamp(min=LEAST_DEVIATION)
-    variance, axes = torch.linalg.eigh(torch.cov(((rows - center) / std).T))
-    n = min(N_AXES, len(std))
-    variance, axes = variance.flip(0)[:n], axes.flip(1)[:, :n]
-    matrix = axes / std[:, None] / variance.clamp(min=LEAST_DEVIATION).sqrt()
+    variance, axes = principal_axes(torch.cov(((rows - center) / std).T))
+    matrix = axes[:, :N_AXES] / std[:, None]
+    matrix /= variance[:N_AXES].clamp(min=LEAST_DEVIATION).sqrt()
     return Axes(center.float(), matrix.float())
 
 

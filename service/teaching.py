@@ -55,7 +55,7 @@ class TaughtClassifiers:
             if active in self._open:
                 self._open.move_to_end(active)
                 return self._open[active]
-        content = self._classifiers.file(active.key, active.version)
+        content = self._classifiers.file(name, active)
         if content is None:  # deleted between two looks
             return None
         ready = opened(name, content)

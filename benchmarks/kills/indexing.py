@@ -6,8 +6,9 @@ In SQLite's folder that is a file of clusters; PostgreSQL keeps its graph in ste
 from contextlib import suppress
 
 from benchmarks.kills.said import NOBODY, TERMS, Said, item, say, vector
-from service.collections.approximate import FOLDER, SUFFIX, Approximate
+from service.collections.approximate import SUFFIX, Approximate
 from service.collections.clustered import read
+from service.collections.folder import INDEXES
 from service.collections.records import CollectionNotFound, Quota
 from service.collections.store import Store
 
@@ -41,7 +42,7 @@ def check(store: Store, said: Said) -> None:
     said.check(set(keys.values()))
     if isinstance(store.index, Approximate):
         for path in (store.index.folder).glob("*"):
-            assert path.name.endswith(SUFFIX), f"left in {FOLDER}: {path.name}"
+            assert path.name.endswith(SUFFIX), f"left in {INDEXES}: {path.name}"
             read(path)
     if not keys:
         return

@@ -34,6 +34,7 @@ from service.collections.clustered import (
 from service.collections.database import Database
 from service.collections.exact import Best, InMemory, at_unit_length
 from service.collections.filters import EVERYTHING, Filter, matching
+from service.collections.folder import INDEXES
 from service.collections.records import (
     Collection,
     Floats,
@@ -47,7 +48,7 @@ from service.collections.schema import items, windows
 from service.collections.windows import ROWS, Windows, fetched, joined
 
 APPROXIMATE_FROM = 50_000  # windows: fewer are all looked at, in some tens of ms
-FOLDER, SUFFIX = "indexes", ".clusters"
+SUFFIX = ".clusters"
 MORE = 8  # candidates for each hit that is wanted, at first
 LEAST, MOST = 64, 32_768  # candidates
 FEW = 4096  # windows that a filter leaves are all looked at
@@ -101,7 +102,7 @@ class Approximate:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database, self._windows, self._exact = database, windows, exact
-        self.folder, self._memory_bytes = folder / FOLDER, memory_bytes
+        self.folder, self._memory_bytes = folder / INDEXES, memory_bytes
         self._approximate_from, self._clock = approximate_from, clock
         self._states: OrderedDict[int, _State] = OrderedDict()
         self._lock = threading.Lock()  # of the states; never held while something is read

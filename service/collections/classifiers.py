@@ -1,11 +1,13 @@
 """Classifiers that were taught, as they are kept: each has versions, one of which answers."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
@@ -16,6 +18,8 @@ from service.collections.schema import classifier_versions, classifiers
 
 MAX_CLASSIFIERS = 1000  # of one owner
 MAX_VERSIONS = 100  # of one classifier
+
+log = structlog.get_logger()
 
 
 class ClassifierNotFound(StoreError):
@@ -28,6 +32,12 @@ class VersionInUse(StoreError):
     """The version answers, and cannot be deleted by itself."""
 
     kind = "version-in-use"
+
+
+class VersionDamaged(StoreError):
+    """The file of a version is not the one that was kept; the disk or somebody has changed it."""
+
+    kind = "model-unavailable"
 
 
 @dataclass(frozen=True)
@@ -136,29 +146,26 @@ class Classifiers:
         with self._database.read() as connection:
             return {row.name: Active(row.id, row.active) for row in connection.execute(query)}
 
-    def file(self, key: int, version: int) -> bytes | None:
-        """The file of a version; None where it has been deleted meanwhile."""
-        query = select(classifier_versions.c.file).where(
-            classifier_versions.c.classifier == key, classifier_versions.c.version == version
-        )
+    def file(self, name: str, active: Active) -> bytes | None:
+        """The file of the version that answers; None where it has been deleted meanwhile.
+
+        Raises:
+            VersionDamaged: it is not what was kept.
+        """
         with self._database.read() as connection:
-            found: bytes | None = connection.execute(query).scalar_one_or_none()
-            return found
+            return _file(connection, name, active.key, active.version)
 
     def download(self, owner: str, name: str, number: int | None) -> tuple[int, bytes]:
         """The number and the file of a version, else of the one that answers.
 
         Raises:
             ClassifierNotFound: there is none.
+            VersionDamaged: it is not what was kept.
         """
         with self._database.read() as connection:
             row = _named(connection, owner, name)
             wanted = row.active if number is None else number
-            query = select(classifier_versions.c.file).where(
-                classifier_versions.c.classifier == row.id,
-                classifier_versions.c.version == wanted,
-            )
-            content = connection.execute(query).scalar_one_or_none()
+            content = _file(connection, name, row.id, wanted)
         if content is None:
             raise _no_version(name, wanted)
         return wanted, content
@@ -234,10 +241,29 @@ class Classifiers:
                     by=by,
                     created_at=now,
                     job=new.job,
+                    digest=hashlib.sha256(new.file).hexdigest(),
                 )
             )
             connection.execute(update(classifiers).where(mine).values(active=number, last=number))
         return number
+
+
+def _file(connection: Connection, name: str, key: int, version: int) -> bytes | None:
+    columns = classifier_versions.c
+    query = select(columns.file, columns.digest)
+    row = connection.execute(
+        query.where(columns.classifier == key, columns.version == version)
+    ).first()
+    if row is None:
+        return None
+    content: bytes = row.file
+    if row.digest is not None and hashlib.sha256(content).hexdigest() != row.digest:
+        log.error("taught classifier damaged", head=name, version=version)
+        raise VersionDamaged(
+            f"Version {version} of the taught classifier {name!r} was damaged in the database: "
+            "activate another version, or teach it again from its labels."
+        )
+    return content
 
 
 def _made_by(connection: Connection, classifier: int, job: str | None) -> int | None:

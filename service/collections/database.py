@@ -4,6 +4,7 @@ What is acknowledged is on the disk: SQLite writes ahead (WAL) and waits for the
 commit, as PostgreSQL does by itself.
 """
 
+import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,10 +30,10 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
+from service.collections.folder import FILE, refuse_a_lost_database
 from service.collections.records import StoreBusy, StoreError, StoreFull, StoreUnavailable
 from service.collections.space import Space
 
-FILE = "viola.sqlite"
 MIGRATIONS = "service.collections:migrations"
 WAIT_S = 20.0  # for others who write
 BACKENDS = ("postgresql", "postgres")  # as addresses of one begin
@@ -154,12 +155,14 @@ def open_sqlite(folder: Path) -> Database:
     """The database in this folder, which is made if it is not there.
 
     Raises:
-        StoreError: the folder cannot be written, or holds what a later version has written.
+        StoreError: the folder cannot be written, has lost its database, or holds what a later
+            version has written.
     """
     try:
         if folder.exists() and not folder.is_dir():
             raise StoreError(f"{folder} is a file; name a folder")
         folder.mkdir(parents=True, exist_ok=True)
+        refuse_a_lost_database(folder)
     except OSError as error:
         raise StoreError(f"the folder {folder} cannot be used: {error.strerror}") from None
     engine = create_engine(
@@ -251,7 +254,9 @@ def migrate(database: Database) -> None:
     """Bring the tables to what this version expects, all of it or nothing; one at a time."""
     from alembic import command  # an eighth of the start of a service that has no collections
     from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
 
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # a step that does something we tell
     with database.write() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SET LOCAL lock_timeout = 0"))  # others migrate as long
@@ -259,7 +264,13 @@ def migrate(database: Database) -> None:
         config = Config()
         config.set_main_option("script_location", MIGRATIONS)
         config.attributes["connection"] = connection
+        before = MigrationContext.configure(connection).get_current_revision()
         command.upgrade(config, "head")
+        after = MigrationContext.configure(connection).get_current_revision()
+    if after != before:
+        # Not by structlog, which the commands beside the service leave at writing to stdout
+        told = "tables of the collections brought up to date, from step %s to %s"
+        logging.getLogger(__name__).info(told, before or "none", after)
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:

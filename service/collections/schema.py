@@ -209,6 +209,7 @@ classifier_versions = Table(
     Column("by", String(64), nullable=False),
     Column("created_at", Float(53), nullable=False),
     Column("job", String(32)),  # that made it: begun again, it makes no second one
+    Column("digest", String(64)),  # SHA-256 of the file; not known where an older process wrote it
     UniqueConstraint("classifier", "version"),
     Index(None, "job"),
     **NEVER_AGAIN,

@@ -321,7 +321,7 @@ def opened_store(data: str) -> "Store":
 
 def holds_collections(data: str) -> bool:
     """Whether a folder has been used; a database is asked by opening it."""
-    from service.collections.database import FILE
+    from service.collections.folder import FILE
 
     return is_url(data) or (Path(data) / FILE).is_file()
 

@@ -17,12 +17,12 @@ from localqueue.exceptions import LocalQueueError
 from localqueue.job import Job
 from sqlalchemy import Connection
 
+from service.collections.folder import QUEUE
 from service.collections.job_records import Step
 from service.collections.records import StoreBusy, StoreUnavailable
 from service.queues.queue import Again, Handle
 from service.threads import in_thread
 
-FOLDER = "queue"  # in that of the store
 LINES: Mapping[Step, str] = {"run": "jobs", "tell": "tells"}  # their names in the file
 POLL_S: Mapping[Step, float] = {"run": 0.25, "tell": 1.0}  # for what other processes have put
 ERROR_S = 5.0  # after a failure that is none of a job's
@@ -53,11 +53,11 @@ class LocalQueue:
     def __init__(self, folder: Path, lapse_s: float) -> None:
         self._folder, self._lapse_s = folder, lapse_s
         # Then the clock was set back, and a step is given when its time comes once more
-        self._is_ahead = _written_at(folder / FOLDER) > time.time() + lapse_s
+        self._is_ahead = _written_at(folder / QUEUE) > time.time() + lapse_s
         try:
             self._lines: dict[Step, SimpleQueue[Message]] = {
                 kind: SimpleQueue(
-                    str(folder / FOLDER),
+                    str(folder / QUEUE),
                     name,
                     delivery=DeliveryPolicy(lease_seconds=lapse_s, max_retries=ENDLESS),
                     durability=DurabilityMode.DURABLE,
@@ -161,7 +161,7 @@ class _Line:
 
 def _not_opened(folder: Path, error: Exception) -> StoreUnavailable:
     return StoreUnavailable(
-        f"The queue of jobs cannot be opened: {error}. If {folder / FOLDER} is damaged, remove it "
+        f"The queue of jobs cannot be opened: {error}. If {folder / QUEUE} is damaged, remove it "
         "while nothing runs: the next start fills it again from the jobs."
     )
 

@@ -14,10 +14,10 @@ import pytest
 
 from service import queueing as queueing_module
 from service.collecting import Collecting
+from service.collections.folder import QUEUE
 from service.collections.job_records import NewJob
 from service.collections.records import StoreUnavailable
 from service.queueing import Queueing
-from service.queues.local import FOLDER
 from service.settings import Settings
 
 BACK_S = 3 * 3600.0
@@ -54,9 +54,9 @@ def set_back(folder: Path) -> None:
 
     By another process: two SQLites in one would undo each other's locks on the file.
     """
-    file = folder / FOLDER / "localqueue.db"
+    file = folder / QUEUE / "localqueue.db"
     subprocess.run([sys.executable, "-c", LATER, str(file), str(BACK_S)], check=True)
-    for file in (folder / FOLDER).iterdir():
+    for file in (folder / QUEUE).iterdir():
         os.utime(file, (time.time() + BACK_S,) * 2)
 
 
@@ -88,7 +88,7 @@ def test_a_queue_that_is_damaged_within_is_refused_with_the_way_on(tmp_path: Pat
     with opened(tmp_path) as queueing:
         for _ in range(50):
             name = submitted(queueing)
-    (file,) = (tmp_path / FOLDER).glob("*.db")
+    (file,) = (tmp_path / QUEUE).glob("*.db")
     content, page, refusals = file.read_bytes(), 4096, []
     for start in range(page, len(content), page):
         file.write_bytes(content[:start] + b"\xff" * page + content[start + page :])
@@ -99,7 +99,7 @@ def test_a_queue_that_is_damaged_within_is_refused_with_the_way_on(tmp_path: Pat
             refusals.append(refused.message)
     assert refusals
     assert all("damaged, remove it" in message for message in refusals)
-    shutil.rmtree(tmp_path / FOLDER)
+    shutil.rmtree(tmp_path / QUEUE)
     with opened(tmp_path) as queueing:
         assert asyncio.run(first_step(queueing)) in queueing.store.jobs.waiting()
         assert name in queueing.store.jobs.waiting()

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from service.collections import approximate
-from service.collections.approximate import FOLDER, Approximate
+from service.collections.approximate import Approximate
 from service.collections.clustered import Damaged, read
 from service.collections.filters import EVERYTHING, Filter
+from service.collections.folder import INDEXES
 from service.collections.records import Collection, Floats, NewItem
 from service.collections.store import Store, open_store
 from tests.service.collections.conftest import NOBODY, QUOTA, TERMS, new_item
@@ -55,7 +56,7 @@ def both(store: Store, query: Floats = QUERY, k: int = 10, **asked: Any) -> tupl
 
 
 def files(tmp_path: Path) -> list[str]:
-    return sorted(path.name for path in (tmp_path / FOLDER).glob("*"))
+    return sorted(path.name for path in (tmp_path / INDEXES).glob("*"))
 
 
 def test_it_finds_nearly_what_the_exact_search_finds(store: Store, full: Collection) -> None:
@@ -138,12 +139,12 @@ def test_searches_are_exact_until_it_is_made_beside_them(store: Store, tmp_path:
 
 
 def test_another_process_reads_the_file(store: Store, full: Collection, tmp_path: Path) -> None:
-    before = read(tmp_path / FOLDER / files(tmp_path)[0])
+    before = read(tmp_path / INDEXES / files(tmp_path)[0])
     other = open_store(tmp_path, approximate_from=100)
     assert other.index.prepare(now(other))
     some, _ = both(other)
     np.testing.assert_array_equal(some.windows, both(store)[0].windows)
-    assert read(tmp_path / FOLDER / files(tmp_path)[0]).about == before.about
+    assert read(tmp_path / INDEXES / files(tmp_path)[0]).about == before.about
     other.close()
 
 
@@ -167,7 +168,7 @@ def flipped(content: bytes) -> bytes:
 def test_a_damaged_file_is_made_again(
     store: Store, full: Collection, tmp_path: Path, damage: Any
 ) -> None:
-    (path,) = (tmp_path / FOLDER).iterdir()
+    (path,) = (tmp_path / INDEXES).iterdir()
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(Damaged):
         read(path)
@@ -182,7 +183,7 @@ def test_a_damaged_file_is_made_again(
 def test_a_file_of_what_was_deleted_in_a_crash_goes_at_the_next_start(
     store: Store, full: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (path,) = (tmp_path / FOLDER).iterdir()
+    (path,) = (tmp_path / INDEXES).iterdir()
     with monkeypatch.context() as patch:
         patch.setattr(store.items, "_forget", lambda key: None)  # killed between the two
         store.items.delete(full, "item-3")
@@ -248,7 +249,7 @@ def test_without_memory_or_faiss_or_many_windows_it_is_exact(
 def test_a_full_disk_leaves_the_old_file_and_stops_no_search(
     store: Store, full: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (path,) = (tmp_path / FOLDER).iterdir()
+    (path,) = (tmp_path / INDEXES).iterdir()
     content = path.read_bytes()
 
     def fails(*given: object) -> None:

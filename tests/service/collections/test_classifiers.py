@@ -5,11 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import update
 
 from models.classifier import Classifier
 from service.collecting import Collecting
 from service.collections import classifiers as module
-from service.collections.classifiers import ClassifierNotFound, NewVersion, VersionInUse
+from service.collections import schema
+from service.collections.classifiers import (
+    ClassifierNotFound,
+    NewVersion,
+    VersionDamaged,
+    VersionInUse,
+)
 from service.collections.fitting import Fit
 from service.collections.records import QuotaExceeded
 from service.collections.search import Searcher
@@ -164,3 +171,27 @@ def test_a_file_that_lies_is_not_served(store: Store, tmp_path: Path) -> None:
     for name in ("wrong", "broken"):
         with pytest.raises(ServiceError, match="teach it again"):
             TaughtClassifiers(store.classifiers).named("ann", [name])
+
+
+def test_a_file_that_was_changed_is_found_and_the_others_answer(
+    store: Store, tmp_path: Path
+) -> None:
+    file = write_head(tmp_path / "frogs.onnx").read_bytes()
+    for name in ("frogs", "toads"):
+        store.classifiers.add("ann", name, new(file), "ann")
+    store.classifiers.add("ann", "frogs", new(file), "ann")
+    at = file.index(b"licence")  # of the card: it computes the same
+    changed = file[:at] + b"L" + file[at + 1 :]
+    versions = schema.classifier_versions
+    with store.database.write() as connection:
+        newest = versions.c.version == 2
+        connection.execute(update(versions).where(newest).values(file=changed))
+    taught = TaughtClassifiers(store.classifiers)
+    said = "Version 2 of the taught classifier 'frogs' was damaged.*activate another version"
+    with pytest.raises(VersionDamaged, match=said):
+        taught.named("ann", ["frogs"])
+    with pytest.raises(VersionDamaged, match=said):
+        store.classifiers.download("ann", "frogs", None)
+    assert list(taught.named("ann", ["toads"])) == ["toads"]
+    store.classifiers.activate("ann", "frogs", 1)
+    assert list(taught.named("ann", ["frogs"])) == ["frogs"]

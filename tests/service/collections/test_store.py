@@ -235,6 +235,7 @@ def test_metadata_of_an_older_version_is_found_in_either_form(
         if connection.dialect.name == "postgresql":
             other = 'ALTER TABLE metadata_values ALTER COLUMN "text" TYPE text COLLATE "default"'
             connection.execute(text(other))
+        connection.execute(text("ALTER TABLE classifier_versions DROP COLUMN digest"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0006'"))
     assert ids(store, collection, metadata={"ort": ["Z\u00fcrich"]}) == []
     store = reopen()
@@ -394,3 +395,19 @@ def test_two_who_make_a_collection_at_the_same_moment_get_the_same_one(
     made, is_new = store.collections.put("ann", "both", TERMS, QUOTA)
     assert not is_new
     assert made == again(other, made)
+
+
+def test_a_start_tells_of_the_tables_once_when_it_changes_them(
+    reopen: Reopen, caplog: pytest.LogCaptureFixture
+) -> None:
+    reopen()
+    caplog.clear()
+    caplog.set_level("INFO")
+    store = reopen()
+    assert not caplog.messages
+    with store.database.write() as connection:
+        connection.execute(text("ALTER TABLE classifier_versions DROP COLUMN digest"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0007'"))
+    reopen()
+    said = "tables of the collections brought up to date, from step 0007 to 0008"
+    assert caplog.messages == [said]

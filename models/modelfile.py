@@ -381,6 +381,8 @@ def _opened(
     try:
         session = ort.InferenceSession(source, options, providers=list(providers))
     except Exception as error:  # onnxruntime's own exceptions share no base class but Exception
+        if isinstance(error, MemoryError) or "bad_alloc" in str(error):
+            raise ModelFileError(f"there is too little memory to open {where}") from error
         raise ModelFileError(f"{where} is not an ONNX file that this runtime can open") from error
     content = _read_card(session.get_modelmeta().custom_metadata_map, where)
     if content.get("kind") != kind:

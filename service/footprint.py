@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import structlog
 
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
 LARGE_BYTES = 256 << 10  # a block of memory that goes back to the system as soon as it is free
@@ -27,10 +27,26 @@ def prepare(settings: Settings) -> None:
     _allow_files(needed_files(settings))
 
 
-def needed_files(settings: Settings) -> int:
-    """How many files and sockets are open at the most."""
+def check(settings: Settings) -> None:
+    """Refuse a limit of open files with which nothing would be ready, or no audio decoded.
+
+    Raises:
+        SettingsError: it is that low.
+    """
+    hard, least = resource.getrlimit(resource.RLIMIT_NOFILE)[1], needed_files(settings, 1)
+    if resource.RLIM_INFINITY != hard < least:
+        raise SettingsError(
+            f"{hard} files may be open, and these settings need {least} for one connection and "
+            f"{needed_files(settings)} for all: raise `ulimit -n` (LimitNOFILE= of systemd, "
+            "--ulimit nofile= of docker)"
+        )
+
+
+def needed_files(settings: Settings, n_connections: int | None = None) -> int:
+    """How many files and sockets are open at the most, else with so many connections."""
+    connections = settings.max_connections if n_connections is None else n_connections
     decoders = settings.decode_workers + settings.max_streams + settings.job_workers
-    return settings.max_connections + FILES_A_DECODER * decoders + FILES_BESIDE
+    return connections + FILES_A_DECODER * decoders + FILES_BESIDE
 
 
 def _allow_files(n_files: int) -> None:

@@ -42,10 +42,11 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; requests in hand then have `shutdown_timeout_s` to finish.
 
     Raises:
-        SettingsError: the API keys or the place of collections cannot be used, or another process
-            listens at that port.
+        SettingsError: the API keys or the place of collections cannot be used, too few files may be
+            open, or another process listens at that port.
         SystemExit: it cannot start.
     """
+    footprint.check(settings)
     app = create_app(settings)  # refuses keys that cannot be used, before there is a socket
     Collecting.count(settings)  # and this a place of collections that cannot
     with listen(settings.host, settings.port) as listening:

@@ -28,7 +28,10 @@ def starting() -> Iterator[None]:
         raise
     except Exception as error:
         if short := shortage(error):
-            remedy = "raise `ulimit -u` (processes and threads), `ulimit -n` (open files)"
+            remedy = (
+                "raise `ulimit -u` (processes and threads), `ulimit -n` (open files), `ulimit -v` "
+                "or the memory, or the limits of the container"
+            )
             log.error("not started", reason=short.detail, remedy=remedy)
         elif isinstance(error, ServiceError):
             log.error("not started", reason=error.message)

@@ -27,7 +27,8 @@ def work(settings: Settings) -> None:
     """Do jobs until SIGTERM, SIGINT or SIGHUP; what is in hand then another worker takes.
 
     Raises:
-        SettingsError: the settings name no store, or one that cannot be used, or the port is taken.
+        SettingsError: the settings name no store, or one that cannot be used; the port is taken;
+            or too few files may be open.
         SystemExit: it cannot start.
     """
     if settings.data is None and settings.database_url is None:
@@ -36,6 +37,7 @@ def work(settings: Settings) -> None:
         )
     if not settings.job_workers:
         raise SettingsError("VIOLA_JOB_WORKERS=0 leaves nothing to do: use --jobs 1")
+    footprint.check(settings)
     port = settings.worker_port
     with nullcontext() if port is None else listen(settings.host, port) as listening:
         footprint.prepare(settings)

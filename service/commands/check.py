@@ -1,9 +1,11 @@
 """`viola serve --check`: everything that a start does, but for serving."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from service import footprint
 from service.app import create_app
 from service.collecting import Collecting
 from service.inference.catalogue import Catalogue, Served
@@ -11,6 +13,7 @@ from service.inference.fetching import models_path
 from service.inference.loading import load_catalogue
 from service.settings import Settings
 from service.traffic.gate import Gate
+from service.traffic.shared_accounts import SharedAccounts
 
 
 def check(settings: Settings) -> tuple[bool, list[str]]:
@@ -19,6 +22,7 @@ def check(settings: Settings) -> tuple[bool, list[str]]:
     Raises:
         SettingsError: the API keys, the place of collections, or another setting cannot be used.
     """
+    footprint.check(settings)
     gate: Gate = create_app(settings).state.gate
     keys = gate.keyring.keys
     models = models_path(settings)
@@ -32,10 +36,19 @@ def check(settings: Settings) -> tuple[bool, list[str]]:
         f"address     http://{settings.host}:{settings.port}",
     ]
     lines.insert(-1, f"collections {_collections(settings)}")
+    if (shared := gate.quotas.shared) is not None:
+        lines.insert(-1, f"redis       {asyncio.run(_redis(shared))}")
     works = catalogue.is_ready and not catalogue.refused
     if not catalogue.is_ready:
         lines.append(_remedy(catalogue, models))
     return works, [*lines, "ready to serve" if works else "not ready to serve as it is set up"]
+
+
+async def _redis(shared: SharedAccounts) -> str:
+    """Whether it does what it is there for; a start does not wait for it."""
+    found = await shared.find()
+    await shared.close()
+    return "shares quotas and usage" if found else "is down now, and the log says why"
 
 
 def _collections(settings: Settings) -> str:

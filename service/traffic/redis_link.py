@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 MAX_CONNECTIONS = 16  # of one process
 RETRY_S = 1.0  # between tries to reach a Redis that is down
+RIGHTS = ("~{viola}:*", "+@read", "+@write", "+@scripting", "+@connection", "+time")
+REFUSALS = ("Authentication required", "invalid username-password", "AUTH", "NOAUTH", "WRONGPASS")
 SCHEMES = ("redis://", "rediss://", "unix://")
 
 log = structlog.get_logger()
@@ -45,6 +47,7 @@ class RedisLink:
 
     def __init__(self, url: str, timeout_s: float, choice: str = "open") -> None:
         self.client = _client(url, timeout_s)
+        self._is_tls = url.startswith("rediss://")
         self.timeout_s, self.choice = timeout_s, choice
         self.is_up, self.failures = True, 0
         self._since = monotonic()
@@ -81,7 +84,10 @@ class RedisLink:
             raise asyncio.CancelledError from failure
         if failure is not None:
             self.failures += 1
-            self._change(False, reason=str(failure) or f"no answer in {self.timeout_s:g} s")
+            told = {"reason": str(failure) or f"no answer in {self.timeout_s:g} s"}
+            if remedy := remedy_of(failure, is_tls=self._is_tls):
+                told["remedy"] = remedy
+            self._change(False, **told)
         return answer
 
     def _change(self, is_up: bool, **facts: Any) -> None:
@@ -94,6 +100,26 @@ class RedisLink:
             log.info("redis is back", down_s=lasted_s)
         else:
             log.warning("redis is down", fail=self.choice, **facts)
+
+
+def remedy_of(failure: Exception, *, is_tls: bool = False) -> str | None:
+    """What to do about a Redis that answers, and refuses; None where nothing special helps."""
+    from redis import exceptions
+
+    said = str(failure)
+    if isinstance(failure, exceptions.NoPermissionError) or "NOPERM" in said:
+        return f"give the user of VIOLA_REDIS_URL these rights: ACL SETUSER name {' '.join(RIGHTS)}"
+    if isinstance(failure, exceptions.AuthenticationError) or said.startswith(REFUSALS):
+        return (
+            "write the user and the password of Redis into VIOLA_REDIS_URL, as "
+            "redis://:password@host:6379/0 or redis://user:password@host:6379/0, with % and two "
+            "digits for letters that a URL does not take (@ is %40, / is %2F)"
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return "its certificate is not trusted here: name its authority, as ?ssl_ca_certs=FILE"
+    if is_tls and (isinstance(failure, TimeoutError) or "SSL" in said):  # a plain one says nothing
+        return "VIOLA_REDIS_URL begins with rediss://; a Redis without TLS is at redis://"
+    return None
 
 
 def _cancelled() -> int:

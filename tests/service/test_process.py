@@ -212,3 +212,31 @@ def test_a_classifier_of_an_encoder_that_is_not_there_names_file_and_remedy(
     assert ended.returncode == 1
     assert "refused     mine.onnx: it was trained on vectors of" in ended.stdout
     assert f"no encoder is served from {tmp_path / 'mine.onnx'}: name" in ended.stdout
+
+
+@pytest.mark.parametrize("command", [("serve",), ("serve", "--check"), ("worker",)])
+def test_too_few_open_files_are_refused_at_the_start(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    limited = ["sh", "-c", 'ulimit -n 40; exec "$@"', "sh", sys.executable, "-m", "viola", *command]
+    environment = os.environ | {"VIOLA_DATA": str(tmp_path), "VIOLA_DECODE_WORKERS": "3"}
+    ended = subprocess.run(limited, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    said = f"viola {command[0]}: 40 files may be open, and these settings need 97 for one "
+    assert ended.stderr.startswith(said)
+    assert "raise `ulimit -n`" in ended.stderr
+
+
+def test_a_check_says_whether_redis_counts(model_file: Path) -> None:
+    pytest.importorskip("redis", reason="needs the redis extra")
+    environment = os.environ | {"VIOLA_REDIS_URL": "redis://127.0.0.1:1/0"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "viola", "serve", "--check", "--models", str(model_file)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0  # a start does not wait for it
+    assert re.search(r"^redis +is down now", ended.stdout, re.MULTILINE)
+    assert "redis is down" in ended.stderr

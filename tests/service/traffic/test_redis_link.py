@@ -1,13 +1,21 @@
 """The connection to Redis: URLs that are none, and servers that are no Redis."""
 
 import asyncio
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.settings import Settings, SettingsError
 from service.traffic.quotas import Caller, Quotas
-from service.traffic.redis_link import RedisLink
+from service.traffic.redis_link import RIGHTS, RedisLink
 from service.traffic.shared_accounts import SharedAccounts
+from tests.service.conftest import until
 
 pytest.importorskip("redis", reason="needs the redis extra")
 
@@ -65,3 +73,66 @@ def test_a_url_that_is_none_is_refused_without_showing_it(url: str) -> None:
 def test_the_password_in_a_url_is_not_shown() -> None:
     settings = Settings(redis_url="redis://:secret@localhost:6379/0")  # type: ignore[arg-type]
     assert "secret" not in repr(settings)
+
+
+def refused(url: str) -> list[dict[str, Any]]:
+    """What is logged of a Redis at which nothing is counted."""
+
+    async def use() -> bool:
+        accounts = SharedAccounts(RedisLink(url, 1.0))
+        found = await accounts.find()
+        await accounts.close()
+        return found
+
+    with capture_logs() as logs:
+        assert not asyncio.run(use())
+    return [line for line in logs if line["event"] == "redis is down"]
+
+
+def test_a_redis_that_refuses_who_asks_is_down_with_the_remedy(locked_redis: str) -> None:
+    for user in ("", ":wrong@", "nobody:word@"):
+        (line,) = refused(locked_redis.format(user))
+        assert "redis://user:password@host:6379/0" in line["remedy"], line
+    (line,) = refused(locked_redis.format("reader:word@"))
+    assert "ACL SETUSER name ~{viola}:* +@read +@write" in line["remedy"]
+    (line,) = refused(locked_redis.format("").replace("redis://", "rediss://"))
+    assert "a Redis without TLS is at redis://" in line["remedy"]
+    assert "%40" not in str(line)
+
+
+def test_the_rights_of_the_remedy_are_enough(locked_redis: str) -> None:
+    async def use() -> None:
+        accounts = SharedAccounts(RedisLink(locked_redis.format("counter:word@"), 5.0))
+        accounts.charge(("web", None), 100.0, 10.0)
+        accounts.count("web", 1, 10.0)
+        assert await accounts.find()
+        assert await accounts.used() is not None
+        assert await accounts.left(("web", None), 100.0) == pytest.approx(90, abs=1)
+        await accounts.close()
+
+    asyncio.run(use())
+
+
+@pytest.fixture
+def locked_redis(tmp_path: Path, port: int) -> Iterator[str]:
+    """The URL, with a place for who asks, of a Redis that demands a password."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("there is no redis-server: apt-get install redis-server")
+    config = tmp_path / "redis.conf"
+    config.write_text(
+        f"bind 127.0.0.1\nport {port}\nsave ''\nrequirepass s/cr@t\n"
+        "user reader on >word ~* +get\n"
+        f"user counter on >word {' '.join(RIGHTS)}\n"
+    )
+    server = subprocess.Popen(["redis-server", config], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    try:
+        until(lambda: is_open(port))
+        yield f"redis://{{}}127.0.0.1:{port}/0"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0

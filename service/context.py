@@ -16,7 +16,7 @@ from service.collections.records import Collection
 from service.engine import Engine
 from service.inference.catalogue import Catalogue, Served
 from service.inference.watchdog import Watchdog
-from service.naming import MAX_ID, MAX_NAME, NAME
+from service.naming import KEY, MAX_ID, MAX_NAME, NAME
 from service.parameters import PLAIN
 from service.problems import Problem
 from service.queueing import Queueing
@@ -121,7 +121,7 @@ async def _queued(shared: Shared) -> Queueing:
 
 
 Queued = Annotated[Queueing, Depends(_queued)]
-KeyInPath = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+KeyInPath = Annotated[str, Path(pattern=KEY)]
 NameInPath = Annotated[str, Path(pattern=NAME, max_length=MAX_NAME)]
 IdInPath = Annotated[str, Path(max_length=MAX_ID), AfterValidator(normal)]
 NumberInPath = Annotated[int, Path(ge=1, le=2**62), PLAIN]

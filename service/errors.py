@@ -19,6 +19,7 @@ from starlette.types import Scope
 
 from models.audio import AudioError
 from service.exceptions import Failure, ServiceError
+from service.naming import IN_WORDS
 from service.problems import Problem, invalid_parameter
 from service.untrusted import printable
 
@@ -149,6 +150,8 @@ def _refused(error: Mapping[str, Any]) -> dict[str, Any]:
         return {"name": name, "reason": f"{name} is missing.", "value": None}
     if error["type"] == "extra_forbidden":
         reason = f"There is no parameter {name!r}."
+    elif (pattern := error.get("ctx", {}).get("pattern")) in IN_WORDS:
+        reason = f"{name} = {shown} is not accepted: expected {IN_WORDS[pattern]}."
     else:
         why = error["msg"].removeprefix("Value error, ")  # what pydantic puts before our words
         reason = f"{name} = {shown} is not accepted: {why}."

@@ -38,6 +38,16 @@ async def mapped(
     return await in_thread(_named, collected, collection, found)
 
 
+async def check_size(collected: Collecting, collection: Collection, filter: Filter) -> None:
+    """Refuse, before the work is begun, a map of more items than one holds.
+
+    Raises:
+        StoreError: there are too many.
+    """
+    size = await in_thread(collected.store.items.size, collection, filter)
+    check_few_items(size.items)
+
+
 def _named(collected: Collecting, collection: Collection, found: Map) -> ItemMap:
     names = collected.store.items.by_key(collection, found.items.tolist())
     rows = zip(found.items.tolist(), found.places.tolist(), found.clusters.tolist(), strict=True)

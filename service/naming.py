@@ -19,6 +19,10 @@ NAME = f"^({_PART}:)?{_PART}$"
 """Of a collection or a classifier: `sounds`, or `birds:sounds` of the group birds."""
 GROUP_MARK = ":"  # ends the name of a group, and stands in the name of no key
 ID = r"^[\w.:@+=~,-]*[\w:@+=~,-][\w.:@+=~,-]*$"
+KEY = r"^[0-9a-f]{32}$"
+"""The id of a job or an upload, which the service has made."""
+CHANNEL = r"^(mix|[0-9]{1,2})$"
+WEB_ADDRESS = r"^https?://[!-~]+$"
 _CONTROL = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of characters, ends of lines
 
 NAME_RULE = (
@@ -29,6 +33,15 @@ ID_RULE = (
     f"1 to {MAX_ID} letters, digits and `._:@+=~,-`, not dots alone; no slash, since it stands in "
     "paths."
 )
+
+IN_WORDS = {
+    NAME: NAME_RULE.removesuffix("."),
+    ID: ID_RULE.removesuffix("."),
+    KEY: "32 digits and letters from a to f, as the service told it when it was made",
+    CHANNEL: "a channel's number, from 0 to 99, or mix",
+    WEB_ADDRESS: "an address that begins with https:// or http://, in ASCII without spaces",
+}
+"""What each pattern asks for: nobody who sends a request has to read regular expressions."""
 
 
 def is_name(text: str) -> bool:

@@ -22,6 +22,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError
 
 from models.audio import MAX_TIME_S, Selection
+from service.naming import CHANNEL
 from service.output_names import ENCODINGS, OUTPUTS
 
 Granularity = Literal["clip", "window"]
@@ -128,7 +129,7 @@ class SelectionParameters(BaseModel):
 
     channel: str = Field(
         default="mix",
-        pattern=r"^(mix|[0-9]{1,2})$",
+        pattern=CHANNEL,
         description="A channel's number, from 0; `mix` is the mean of all of them.",
     )
     start_s: Time = Field(

@@ -23,7 +23,7 @@ from models.sources import normal
 from service.collections.filters import EVERYTHING, Filter, Range
 from service.collections.records import NewLabel, Value
 from service.formats.exports import Export
-from service.formats.json_body import validated
+from service.formats.json_body import refuse_twice, validated
 from service.naming import ItemId, LabelName, without_nul
 from service.parameters import PLAIN, JsonParameters, Seconds, Time, at_most
 from service.problems import invalid_parameter
@@ -499,7 +499,9 @@ def _parsed(name: str, value: Any) -> Any:
     if name not in IN_JSON or not isinstance(value, str):
         return value
     try:
-        return orjson.loads(value)
+        parsed = orjson.loads(value)
+        refuse_twice(value)
+        return parsed
     except orjson.JSONDecodeError as error:
         reason = f"{name} is not JSON: it breaks at column {error.colno}."
         raise invalid_parameter(name, reason, value=value) from None

@@ -15,9 +15,9 @@ from service.formats.collection_requests import (
     Limit,
     Seed,
 )
-from service.formats.json_body import validated
+from service.formats.json_body import refuse_twice, validated
 from service.formats.teaching_requests import TeachRequest
-from service.naming import Name
+from service.naming import KEY, WEB_ADDRESS, Name
 from service.parameters import (
     PLAIN,
     ClassificationParameters,
@@ -49,7 +49,7 @@ SECRET_PREFIX = "whsec_"
 SECRET_BYTES = (24, 64)
 MAX_KEY = 2**62
 
-UploadId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+UploadId = Annotated[str, Field(pattern=KEY)]
 
 
 class Webhook(JsonParameters):
@@ -59,7 +59,7 @@ class Webhook(JsonParameters):
 
     url: str = Field(
         max_length=2048,
-        pattern=r"^https?://[!-~]+$",
+        pattern=WEB_ADDRESS,
         description="Where to post to; its origin is one that whoever runs the service has named.",
     )
     secret: str = Field(
@@ -213,6 +213,7 @@ def of_form(fields: Mapping[str, Any]) -> JobRequest:
     for name, text in fields.items():
         try:
             document[name] = orjson.loads(text)
+            refuse_twice(text)
         except orjson.JSONDecodeError as error:
             reason = f"{name} is not JSON: it breaks at column {error.colno}."
             raise invalid_parameter(name, reason, value=text) from None

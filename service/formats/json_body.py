@@ -1,5 +1,6 @@
 """JSON in the body of a request, parsed only once the number of its values is checked."""
 
+import json
 from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from service.problems import Problem, invalid_parameter
+from service.problems import Problem, given_twice, invalid_parameter
 from service.settings import Settings
 from service.threads import in_thread
 from service.traffic.budget import Share
@@ -102,7 +103,7 @@ def parse_object(body: bytearray) -> dict[str, Any]:
     """Parse a JSON object; its memory has been taken by `take_values`.
 
     Raises:
-        Problem: it is no JSON object.
+        Problem: it is no JSON object, or has a member twice.
     """
     first = len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0  # Windows writes it
     try:
@@ -114,7 +115,30 @@ def parse_object(body: bytearray) -> dict[str, Any]:
         raise Problem("bad-request", detail) from None
     if not isinstance(document, dict):
         raise Problem("bad-request", f"The body is {kind_of(document)}; expected a JSON object.")
+    if body.count(b":") > len(document):  # else each is of a member that is there
+        refuse_twice(body[first:].decode())
     return document
+
+
+def refuse_twice(text: str) -> None:
+    """Refuse JSON of which an object has a member twice: parsers drop all but the last in silence.
+
+    Raises:
+        Problem: it has, or is nested too deeply for anything that is accepted.
+    """
+    try:
+        # Its values are dropped at once, and numbers are not read
+        json.loads(text, object_pairs_hook=_once, parse_int=len, parse_float=len)
+    except RecursionError:
+        raise Problem("bad-request", "The JSON is nested too deeply.") from None
+
+
+def _once(members: list[tuple[str, Any]]) -> None:
+    names = set[str]()
+    for name, _ in members:
+        if name in names:
+            raise given_twice(name)
+        names.add(name)
 
 
 def _check_count(what: str, found: int, limit: int) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from service.collecting import Collecting, check_member
-from service.collections.filters import EVERYTHING
+from service.collections.filters import EVERYTHING, Filter
 from service.collections.job_records import Job
 from service.collections.records import Collection
 from service.context import Context, model_of
@@ -16,7 +16,7 @@ from service.formats.teaching_answers import VersionAnswer
 from service.formats.teaching_requests import TeachRequest
 from service.jobs.decoding import blocks_of
 from service.learning import check_free, keep, learn
-from service.mapping import mapped
+from service.mapping import check_size, mapped
 from service.problems import Problem
 from service.streams.keeping import Keeping, plan_of
 from service.streams.plans import plan_predictions, plan_vectors
@@ -48,7 +48,7 @@ class Doing:
 
         Raises:
             Problem: what is asked for does not fit, or is not served here.
-            StoreError: the collection is not there.
+            StoreError: the collection is not there, or has more items than a map holds.
         """
         if (self.asked.kind in WITHOUT_FILES) != (n_files == 0):
             what = "takes no files" if n_files else "needs files: send some, or name uploads"
@@ -60,7 +60,8 @@ class Doing:
             model_of(self._shared, collection)
             return self.asked.asked()
         if self.asked.map is not None:
-            await self._collection(self.asked.map.collection)
+            found = await self._collection(self.asked.map.collection)
+            await check_size(*found, _filter_of(self.asked.map))
             return self.asked.asked()
         if self.asked.index is not None:
             self.asked.index.about(n_files)
@@ -123,7 +124,7 @@ class Doing:
     async def _map(self, asked: MapJob, share: Share) -> Members:
         """Place the collection's items."""
         collected, collection = await self._collection(asked.collection)
-        only = EVERYTHING if asked.filter is None else asked.filter.filter()
+        only = _filter_of(asked)
         with collected.comparisons.slot():
             found = await mapped(
                 share, collected, collection, only, clusters=asked.clusters, seed=asked.seed
@@ -147,3 +148,7 @@ class Doing:
         collected = self._shared.collecting
         assert collected is not None  # where there are jobs there are collections
         return collected, await collected.find(self._caller, name)
+
+
+def _filter_of(asked: MapJob) -> Filter:
+    return EVERYTHING if asked.filter is None else asked.filter.filter()

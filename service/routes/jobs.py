@@ -67,6 +67,7 @@ _RESULT: Responses = {
             "job-differs",
             "collection-space",
             "space-mismatch",
+            "too-many-to-compare",
             "classifier-taken",
             "body-timeout",
             "body-too-large",

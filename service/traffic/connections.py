@@ -26,6 +26,11 @@ MAX_HEAD_BYTES = 16 * 1024  # request line and headers
 MAX_PIPELINED = 16  # requests that wait behind one: each takes kilobytes, and its head 18 bytes
 LAST_CALL_S = 0.5  # for a request that is on its way when the service ends
 
+_NO_HOST = Problem(
+    "bad-request", "A request of HTTP/1.1 has one Host header (RFC 9112); send the service's name."
+)
+_NO_HTTP = Problem("bad-request", "What was sent is not an HTTP/1.1 request.")
+
 
 class _Part(Enum):
     """Which part of a request comes next."""
@@ -72,6 +77,7 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
     _fed_bytes = 0  # likewise, as far as nothing else came along with them: the last line as well
     _is_body = False  # some of what was received last
     _n_whole = 0  # requests that have come
+    _fault = _NO_HTTP  # what is wrong with one that cannot be read
     _is_last = False  # the next request
     _is_over = False  # nothing is read any more but the rest of what was refused
     _body_follows = False  # though the parser is at the end, for what else the head offers
@@ -138,6 +144,9 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
         """Its head has come."""
         if self._head_bytes > MAX_HEAD_BYTES:
             raise ValueError("the head is too long")  # likewise
+        if self.parser.get_http_version() == "1.1" and _n_hosts(self.headers) != 1:
+            self._next, self._fault = _Part.HEAD, _NO_HOST
+            raise ValueError("not one Host")  # likewise
         if len(self.pipeline) >= MAX_PIPELINED:
             self._next = _Part.HEAD
             raise ValueError("too many requests wait")  # likewise
@@ -193,7 +202,7 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
             return
         if not self._is_answering() or not self.cycle.response_started:
             is_long = self._head_bytes > MAX_HEAD_BYTES
-            problem = _head_too_large(self._head_bytes) if is_long else _NO_HTTP
+            problem = _head_too_large(self._head_bytes) if is_long else self._fault
             self.transport.write(_bytes(problem))
         self.transport.close()
 
@@ -321,7 +330,8 @@ def _has_come(transport: asyncio.BaseTransport) -> bool:
     return bool(poll.poll(0))
 
 
-_NO_HTTP = Problem("bad-request", "What was sent is not an HTTP/1.1 request.")
+def _n_hosts(headers: list[tuple[bytes, bytes]]) -> int:
+    return sum(name == b"host" for name, _ in headers)
 
 
 def _head_too_large(n_bytes: int) -> Problem:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from service import installation
+from service.naming import IN_WORDS
 from service.outputs import arrow, npy
 
 SNAPSHOT = Path(__file__).with_name("openapi.json")
@@ -119,3 +120,9 @@ def test_the_page_shows_locks_where_keys_are_on(document: dict[str, Any]) -> Non
         json.loads(SNAPSHOT.read_text()), models=[], classifiers=[], has_keys=True, address="x"
     )
     assert described["security"] == document["security"]
+
+
+def test_every_pattern_that_is_asked_for_has_words(document: dict[str, Any]) -> None:
+    patterns = set(re.findall(r'"pattern": ("(?:[^"\\]|\\.)*")', json.dumps(document)))
+    assert {json.loads(pattern) for pattern in patterns} <= IN_WORDS.keys()
+    assert patterns

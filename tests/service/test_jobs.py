@@ -458,3 +458,26 @@ def test_a_key_of_another_request_is_refused(
         refused(send(client, other), "job-differs")
         assert send(client, {}).json()["id"] == first.json()["id"]
         assert len(client.get("/v1/jobs").json()["data"]) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs/x", "/v1/jobs/x/result", "/v1/uploads/x"])
+def test_an_id_that_is_none_is_told_what_one_looks_like(keyed: Keyed, path: str) -> None:
+    answer = keyed.ann.request("DELETE" if path.endswith("/x") else "GET", path)
+    assert answer.status_code in (400, 422)
+    assert "id = x is not accepted: expected 32 digits and letters from a to f" in answer.text
+
+
+def test_a_name_that_is_none_is_told_what_one_looks_like(keyed: Keyed) -> None:
+    answer = keyed.ann.get("/v1/collections/a b")
+    assert "name = a b is not accepted: expected up to 64 letters of ASCII" in answer.text
+
+
+def test_a_map_of_too_many_items_is_refused_when_it_is_asked_for(
+    keyed: Keyed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.collections.positions.MAX_ITEMS", 0)
+    answer = keyed.ann.post("/v1/jobs", json={"map": {"collection": "pond"}})
+    problem = refused(answer, "too-many-to-compare")
+    assert (problem["limit"], problem["unit"]) == (0, "items")
+    nothing = {"collection": "pond", "filter": {"ids": ["none"]}}
+    assert keyed.ann.post("/v1/jobs", json={"map": nothing}).status_code == 202

@@ -1,5 +1,6 @@
 """JSON in bodies: what is refused costs little, however much of it is wrong."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from service.formats.collection_requests import (
     ItemsRequest,
     LabelsRequest,
     SearchRequest,
+    filter_of,
 )
+from service.formats.job_requests import of_form
 from service.formats.json_body import parse_object, validated
 from service.formats.openai_embeddings import OpenAIParameters
 from service.formats.teaching_requests import TeachRequest
@@ -109,3 +112,37 @@ def test_a_byte_order_mark_is_no_part_of_the_json() -> None:
 def test_what_is_no_json_is_told_apart(body: bytes, reason: str) -> None:
     with pytest.raises(Problem, match=reason):
         parse_object(bytearray(body))
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (b'{"a": 1, "a": 2}', "a"),
+        (b'{"a": {"b": 1, "c": "x:y", "b": 1}}', "b"),
+        (b'{"a": [1.5, [{"d": null, "\\u0064": null}]]}', "d"),
+        (b'{"a": "%s", "a": ""}' % (b"A" * (1 << 20)), "a"),
+    ],
+)
+def test_a_member_that_is_there_twice_is_refused_by_name(body: bytes, name: str) -> None:
+    with pytest.raises(Problem, match=f"{name} is given twice; send it once"):
+        parse_object(bytearray(body))
+
+
+def test_json_in_a_field_is_refused_likewise() -> None:
+    for parse in (
+        lambda text: of_form({"embed": text}),
+        filter_of,
+    ):
+        with pytest.raises(Problem, match="a is given twice"):
+            parse('{"a": {}, "a": {}}')
+
+
+def test_members_of_one_name_in_several_objects_are_no_fault() -> None:
+    body = b'{"a": {"a": 1}, "b": [{"a": 9999999999999999999999}, {"a": 1e999}], "c": "a:a"}'
+    assert parse_object(bytearray(body.replace(b"1e999", b"1e9")))["b"][1] == {"a": 1e9}
+
+
+def test_brackets_beyond_what_can_be_looked_into_are_a_refusal() -> None:
+    for n in (900, 1000, 1023, 5000):
+        with suppress(Problem):
+            parse_object(bytearray(b'{"a":' + b"[" * n + b"{}" + b"]" * n + b"}"))

@@ -386,3 +386,15 @@ def test_a_socket_whose_client_takes_nothing_is_cut(is_taken: bool) -> None:
         return line.is_cut
 
     assert asyncio.run(stand_still()) is not is_taken
+
+
+@pytest.mark.parametrize("hosts", ["", "Host: a\r\nhost: b\r\n"])
+def test_a_request_has_one_host(client: httpx.Client, hosts: str) -> None:
+    with connected(client) as line:
+        line.sendall(f"GET /livez HTTP/1.1\r\n{hosts}\r\n".encode())
+        answer = all_of(line)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"has one Host header" in answer
+    with connected(client) as line:  # as it was before there was one
+        line.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert all_of(line).startswith(b"HTTP/1.1 200 ")

@@ -153,12 +153,16 @@ class Queueing:
 
     async def settle(self, charge: Callable[[Charge], None]) -> None:
         """Have the keys charged with what their jobs cost, wherever those are worked on."""
+        has_failed = False
         while True:
             try:
                 for one in await in_thread(self.store.jobs.charges):
                     charge(one)
+                has_failed = False
             except Exception as error:  # of a database that may come back
-                log.warning("jobs could not be charged", reason=str(error))
+                if not has_failed:
+                    log.warning("jobs could not be charged", reason=str(error))
+                has_failed = True
             await asyncio.sleep(CHARGE_S)
 
 

@@ -7,6 +7,7 @@ them had in hand that has not said so for long enough is given to another.
 import asyncio
 import logging
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any, cast
 
 import structlog
@@ -19,6 +20,8 @@ from procrastinate import (
 )
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
+from psycopg import OperationalError
+from psycopg_pool import PoolTimeout
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
@@ -60,7 +63,10 @@ class PostgresQueue:
         self._address = url.render_as_string(hide_password=False)
         self._lapse_s = lapse_s
         self._putting = App(connector=SyncPsycopgConnector(conninfo=self._address))
-        logging.getLogger("procrastinate").setLevel(logging.ERROR)  # what goes wrong we log
+        self._is_away = False  # the database, as the workers see it
+        self._seen_at = monotonic()
+        for name in ("procrastinate", "psycopg.pool"):  # what goes wrong we log
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def put(self, connection: Connection, step: Step, job: str) -> None:
         """Add a step at the end, in the same transaction."""
@@ -72,10 +78,17 @@ class PostgresQueue:
             raise StoreBusy("The queue of jobs cannot take more now.") from error
 
     async def work(self, kind: Step, handle: Handle, n_at_once: int) -> None:
-        """Do steps of a kind, so many at once, until cancelled, though the database hangs."""
+        """Do steps of a kind, so many at once, until cancelled or the database is away.
+
+        A database that hangs keeps nobody who cancels it.
+        """
+        began = monotonic()
         working = asyncio.create_task(self._work(LINES[kind], handle, n_at_once))
         try:
             await asyncio.shield(working)
+        except (ConnectorException, OperationalError, PoolTimeout) as error:
+            if not isinstance(error, PoolTimeout) or self._seen_at < began:  # else it is back
+                self._note(error)
         finally:
             while not working.done():
                 working.cancel()
@@ -91,7 +104,13 @@ class PostgresQueue:
 
         @app.task(name=TASK, queue=line, retry=_AsTold())
         async def do(step: str, job: str) -> None:
-            await handle(cast(Step, step), job)
+            try:
+                await handle(cast(Step, step), job)
+            except Again:
+                raise
+            except Exception as error:
+                log.error("step failed", step=step, job=job, exc_info=error)
+                raise
 
         async with app.open_async():
             rescuing = asyncio.create_task(self._rescue(app, line))
@@ -126,6 +145,20 @@ class PostgresQueue:
                 ):
                     log.warning("step taken from a silent worker", job=job.task_kwargs.get("job"))
                     await manager.retry_job(job)
+                self._note(None)
             except Exception as error:
-                log.warning("silent workers could not be looked for", reason=str(error))
+                self._note(error)
             await asyncio.sleep(self._lapse_s / 3)
+
+    def _note(self, error: Exception | None) -> None:
+        """Tell the log that the database is away, or back, where that is news."""
+        if error is None:
+            self._seen_at = monotonic()
+        if self._is_away == (error is not None):
+            return
+        self._is_away = error is not None
+        if error is None:
+            log.info("the queue of jobs has its database again")
+        else:
+            reason = str(error.__cause__ or error).partition("\n")[0]
+            log.warning("the queue of jobs has lost its database", reason=reason)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from service.collections.database import Database, open_postgres, open_sqlite
 from service.collections.job_records import Step
@@ -202,3 +203,27 @@ def test_a_worker_ends_though_its_postgresql_hangs() -> None:
 
     with started_server() as server:
         assert asyncio.run(work(server)) < 20
+
+
+def test_a_postgresql_that_is_lost_is_one_line_without_a_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def work(server: PostgresServer) -> None:
+        open_postgres(server.address).close()  # makes the tables
+        queue = PostgresQueue(server.address, LAPSE_S)
+
+        async def do(step: Step, job: str) -> None:
+            raise AssertionError(step, job)
+
+        working = asyncio.create_task(queue.work("run", do, 1))
+        await asyncio.sleep(2.0)
+        await asyncio.to_thread(server.end)
+        await asyncio.sleep(4.0)
+        working.cancel()
+        await asyncio.wait([working], timeout=60)
+
+    with capture_logs() as logs, started_server() as server:
+        asyncio.run(work(server))
+    assert [line["event"] for line in logs] == ["the queue of jobs has lost its database"]
+    assert not any("exc_info" in line or "\n" in line["reason"] for line in logs)
+    assert not [one for one in caplog.records if one.name.startswith(("procrastinate", "psycopg"))]

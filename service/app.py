@@ -275,7 +275,7 @@ async def _context(
     gate: Gate,
     counts: Metrics,
     usage: Usage,
-    tracer: Tracer,
+    tracer: Tracer | None,
     budget: Budget,
 ) -> Context:
     limits = Limits(settings.max_duration_s, settings.max_decoded_bytes)

@@ -46,3 +46,8 @@ class Embedded:
     def n_windows(self) -> int:
         """How many windows were asked for."""
         return len(self.windows.start_s) if self.windows else 0
+
+    @property
+    def n_vectors(self) -> int:
+        """How many vectors there are: its own and its windows'."""
+        return 1 + self.n_windows

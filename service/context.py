@@ -50,7 +50,7 @@ class Context:
     quotas: Quotas
     metrics: Metrics
     watchdog: Watchdog
-    tracer: Tracer
+    tracer: Tracer | None
     recordings: Recordings
     streams: Admission
     budget: Budget

@@ -2,12 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import structlog
 from fastapi import Request, Response
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect
 
 from models.audio import WHOLE, Selection
 from models.runtime import Encoder
@@ -19,12 +18,16 @@ from service.formats.json_body import validated
 from service.inference.windowing import Windowing
 from service.settings import Settings
 from service.telemetry.timing import Timing
+from service.threads import in_thread
 from service.traffic.budget import Costs
 from service.traffic.patience import while_connected, within
 from service.uploads.body import Body, Parse, read_body
 
+FEW_VECTORS = 4  # are written faster than a thread takes over and hands back
+
 log = structlog.get_logger()
 
+A = ParamSpec("A")
 P = TypeVar("P", bound=BaseModel)
 B = TypeVar("B", bound=Body)
 Answer = Callable[[B, P, Timing], Coroutine[Any, Any, Response]]
@@ -87,7 +90,6 @@ async def embed(
     """The vectors of each file, or what is wrong with it.
 
     Raises:
-        ClientDisconnect: nobody waits for the answer any more.
         ServiceError: too many windows, or memory is full.
     """
     share = request.state.share
@@ -113,18 +115,31 @@ async def decode(
     selection: Selection = WHOLE,
     measured: bool = False,
 ) -> list[Clip | Failure]:
-    """The samples of each file, or what is wrong with it.
-
-    Raises:
-        ClientDisconnect: nobody waits for the answer any more.
-    """
+    """The samples of each file, or what is wrong with it."""
     given = costs(request, shared)
     with timing.stage("decode"):
         prepared = await shared.engine.prepare(body.uploads, given, selection, measured=measured)
     _note_decoded(shared, prepared)
-    if await request.is_disconnected():
-        raise ClientDisconnect
     return prepared
+
+
+async def rendered(
+    timing: Timing,
+    n_vectors: int,
+    write: Callable[A, Response],
+    *args: A.args,
+    **kwargs: A.kwargs,
+) -> Response:
+    """The answer that `write` makes of so many vectors; in a thread unless they are few."""
+    with timing.stage("render"):
+        if n_vectors <= FEW_VECTORS:
+            return write(*args, **kwargs)
+        return await in_thread(write, *args, **kwargs)
+
+
+def n_vectors(outcomes: Sequence[Embedded | Failure]) -> int:
+    """How many vectors the files of a request have."""
+    return sum(item.n_vectors for item in outcomes if isinstance(item, Embedded))
 
 
 def _note_decoded(shared: Context, prepared: Sequence[Clip | Failure]) -> None:

@@ -29,6 +29,8 @@ BEGIN = b"A"  # with what; the first message
 SELECT = b"S"  # which part of the next file is meant
 BLOCK, DONE, REFUSED, NO_MEMORY = b"B", b"D", b"R", b"M"
 MAX_OPEN_FILES = 64
+FILE_MEMORY_BYTES = 64 << 20  # that decoding any file may take, and three times its own size
+STATM = Path("/proc/self/statm")
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,11 @@ def decode_all() -> None:
     os.dup2(2, 1)  # a library that prints must not disturb the answers
     os.set_blocking(2, False)  # nor block, if nobody reads what it has to say
     selection, limits, resources = WHOLE, Limits(), ResourceLimits()
+    has_decoded = False
     while head := requests.read(HEAD.size):
         asked, length = HEAD.unpack(head)
+        if has_decoded and asked in (FILE, MEASURED, HEADERS):
+            _limit_memory(min(resources.memory_bytes, FILE_MEMORY_BYTES + 3 * length))
         content = requests.read(length)
         if asked == BEGIN:
             begin = json.loads(content)
@@ -69,7 +74,7 @@ def decode_all() -> None:
             answers.write(HEAD.pack(kind, len(part)))
             answers.write(part)
         answers.flush()
-        selection = WHOLE
+        selection, has_decoded = WHOLE, has_decoded or kind == DONE
 
 
 def _answer(
@@ -87,7 +92,7 @@ def _answer(
             for block in audio.stream(source, limits, meter, selection, warn):
                 yield BLOCK, block.data.cast("B")
             facts["quality"] = meter and asdict(meter.report())
-        yield DONE, json.dumps(facts | {"resident_bytes": _resident_bytes()}).encode()
+        yield DONE, json.dumps(facts | {"resident_bytes": _memory()[0]}).encode()
     except AudioError as error:
         yield REFUSED, json.dumps(_refusal(error)).encode()
     except MemoryError:
@@ -120,14 +125,16 @@ def silent_file() -> bytes:
 
 def _confine(resources: ResourceLimits) -> None:
     """Take away this process's right to write files and core dumps, and limit its memory."""
-    _lower(resource.RLIMIT_CORE, 0)
-    _lower(resource.RLIMIT_FSIZE, 0)
-    _lower(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
-    status = Path("/proc/self/status")
-    if status.exists():  # of Linux, whose RLIMIT_DATA counts all private memory
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        held = int(lines["VmData"].split()[0]) << 10
-        _lower(resource.RLIMIT_DATA, held + resources.memory_bytes)
+    _allow(resource.RLIMIT_CORE, 0)
+    _allow(resource.RLIMIT_FSIZE, 0)
+    _allow(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
+    _limit_memory(resources.memory_bytes)
+
+
+def _limit_memory(n_bytes: int) -> None:
+    """Let this process take so many more bytes than it has now."""
+    if STATM.exists():  # of Linux, whose RLIMIT_DATA counts all private memory
+        _allow(resource.RLIMIT_DATA, _memory()[1] + n_bytes)
 
 
 def _limit_cpu(seconds: float) -> None:
@@ -137,15 +144,18 @@ def _limit_cpu(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
-def _lower(which: int, to: int) -> None:
+def _allow(which: int, to: int) -> None:
     hard = resource.getrlimit(which)[1]
     to = to if hard == resource.RLIM_INFINITY else min(to, hard)
     resource.setrlimit(which, (to, hard))
 
 
-def _resident_bytes() -> int:
-    statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else 0
+def _memory() -> tuple[int, int]:
+    """Bytes of this process that are resident, and that are private data; zeros but on Linux."""
+    if not STATM.exists():
+        return 0, 0
+    sizes = STATM.read_text().split()
+    return int(sizes[1]) * resource.getpagesize(), int(sizes[5]) * resource.getpagesize()
 
 
 def arguments(limits: Limits, resources: ResourceLimits) -> bytes:

@@ -1,12 +1,10 @@
 """Asks and kills a child process that decodes."""
 
 import json
-import resource
 import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +27,6 @@ from service.audio.decode_child import (
 from service.audio.forks import MAX_NOTES, ForkServer
 
 RECYCLE_BYTES = 64 << 20  # resident memory after a file, beyond which the process is replaced
-FILE_MEMORY_BYTES = 64 << 20  # that decoding any file may take, and three times its own size
 END_S = 1.0  # for the server to tell how a process has ended, which takes ms
 
 Cause = Literal["timeout", "cpu", "memory", "left", "signal", "exit"]
@@ -65,7 +62,6 @@ class DecoderProcess:
         resources: ResourceLimits,
         recording: int | None = None,
     ) -> None:
-        self.resources = resources
         self.notes = b""
         self.n_samples = 0  # of the last file, as far as they have come
         self.ended: Cause | None = None  # why this side has ended it
@@ -120,7 +116,6 @@ class DecoderProcess:
             AudioError: for anything that is wrong with the file.
             DecoderDied: the process crashed, was ended, or took more than it may.
         """
-        self._limit_memory(len(data))
         samples = bytearray()  # grows where it is, so that nothing is there twice
         try:
             for block in self._ask(asked, data, selection):
@@ -154,24 +149,6 @@ class DecoderProcess:
     def close(self) -> None:
         """End the process, whatever it is doing; no thread asks it any more."""
         self._child.close()
-
-    def _limit_memory(self, n_bytes: int) -> None:
-        """Let a small file take little more memory than the process has now.
-
-        Before its first answer the limit that it was started with counts.
-        """
-        if not self._facts or not hasattr(resource, "prlimit"):
-            return
-        allowed = min(self.resources.memory_bytes, FILE_MEMORY_BYTES + 3 * n_bytes)
-        with suppress(OSError, ValueError):  # it has ended, which is noticed later
-            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-            sizes = [int(line.split()[1]) << 10 for line in lines if line.startswith("VmData")]
-            if not sizes:  # of a process that has ended there is the name alone
-                return
-            held = sizes[0]
-            hard = resource.prlimit(self.pid, resource.RLIMIT_DATA)[1]
-            soft = held + allowed if hard == resource.RLIM_INFINITY else min(held + allowed, hard)
-            resource.prlimit(self.pid, resource.RLIMIT_DATA, (soft, hard))
 
     def _ask(
         self, kind: bytes, content: bytes | bytearray | memoryview, selection: Selection

@@ -238,15 +238,23 @@ class Decoder:
 
     async def _next(self) -> DecoderProcess:
         deadline = monotonic() + WAIT_S
-        self._mend()
-        while not self._idle:
+        while (process := self._take_idle()) is None:
             if monotonic() > deadline:
                 raise no_decoder()
             waiter = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
             await asyncio.wait([waiter], timeout=FORKS_S)
-            self._mend()
-        return self._idle.popleft()
+        return process
+
+    def _take_idle(self) -> DecoderProcess | None:
+        """A process that can take a file; where there is none, what is missing is started."""
+        while self._idle:
+            process = self._idle.popleft()
+            if process.is_usable:
+                return process
+            self._lose(process)
+        self._mend()
+        return self._idle.popleft() if self._idle else None
 
     def _return(self, process: DecoderProcess) -> None:
         if process.is_usable:
@@ -272,10 +280,14 @@ class Decoder:
         """Replace what died while idle, no file's fault, and start what is missing."""
         for process in [process for process in self._idle if not process.is_usable]:
             self._idle.remove(process)
-            self._note("signal", b"it died while idle")
-            self._drop(process)
+            self._lose(process)
         while len(self._all) < self._wanted and monotonic() >= self._not_before and self._start():
             pass
+
+    def _lose(self, process: DecoderProcess) -> None:
+        """Drop a process that died while idle."""
+        self._note("signal", b"it died while idle")
+        self._drop(process)
 
     def _start(self) -> bool:
         """Start one more process, or put that off; tells whether it did."""

@@ -11,7 +11,7 @@ from service.audio.files import Upload
 from service.clips import Embedded
 from service.context import Shared
 from service.exceptions import Failure
-from service.exchange import embed, exchange
+from service.exchange import embed, exchange, n_vectors, rendered
 from service.formats.answers import check_outcomes, in_place, quality_report, usage
 from service.formats.pieces import Entry, list_response
 from service.formats.vectors import check_peaks, vector
@@ -23,7 +23,6 @@ from service.parameters import AnalysisParameters
 from service.problem_types import AUDIO_PROBLEMS, CLASSIFIER_PROBLEMS
 from service.schemas import AnalysisList, FileAnalysis, WindowAnalysis
 from service.telemetry.timing import Timing
-from service.threads import in_thread
 from service.traffic.access import needs_key
 from service.uploads.body import Body
 
@@ -77,8 +76,8 @@ async def analyze_audio(
         with timing.stage("classify"):
             networks = [classifier.network for classifier in classifiers]
             scored = await shared.engine.infer(partial(score, networks, outcomes))
-        with timing.stage("render"):
-            return await in_thread(_render, model, body.uploads, outcomes, scored, asked)
+        given = model, body.uploads, outcomes, scored, asked
+        return await rendered(timing, n_vectors(outcomes), _render, *given)
 
     return await exchange(request, shared, query, answer)
 

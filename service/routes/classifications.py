@@ -12,7 +12,7 @@ from service.audio.files import Upload
 from service.clips import Embedded
 from service.context import Context, Shared
 from service.exceptions import Failure
-from service.exchange import embed, exchange, exchange_with
+from service.exchange import embed, exchange, exchange_with, n_vectors, rendered
 from service.formats.answers import check_outcomes, in_place, usage
 from service.formats.given_vectors import (
     VectorBody,
@@ -84,10 +84,8 @@ async def classify_audio(
         with timing.stage("classify"):
             networks = [classifier.network for classifier in classifiers]
             scored = await shared.engine.infer(partial(score, networks, outcomes))
-        with timing.stage("render"):
-            return await in_thread(
-                _render, model, classifiers, body.uploads, outcomes, scored, asked
-            )
+        given = model, classifiers, body.uploads, outcomes, scored, asked
+        return await rendered(timing, n_vectors(outcomes), _render, *given)
 
     return await exchange(request, shared, query, answer)
 
@@ -117,9 +115,9 @@ async def _label_vectors(
     with timing.stage("classify"):
         networks = [classifier.network for classifier in classifiers]
         scored = await shared.engine.infer(partial(score_vectors, networks, vectors))
-    with timing.stage("render"):
-        rows = (Entry(_labelled(scored, row, asked)) for row in range(len(vectors)))
-        return await in_thread(list_response, _answer(model, classifiers, []), rows)
+    rows = (Entry(_labelled(scored, row, asked)) for row in range(len(vectors)))
+    head = _answer(model, classifiers, [])
+    return await rendered(timing, len(vectors), list_response, head, rows)
 
 
 def _labelled(

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service.context import Shared
 from service.dimensions import check_dimensions, shorten
-from service.exchange import embed, exchange
+from service.exchange import embed, exchange, n_vectors, rendered
 from service.formats.accept import preferred
 from service.formats.answers import render
 from service.inference.windowing import Windowing
@@ -20,7 +20,6 @@ from service.schemas import EmbeddingList
 from service.streams.lines import LINES, answer_in_lines, misplaced, streamed_as
 from service.streams.plans import plan_vectors
 from service.telemetry.timing import Timing
-from service.threads import in_thread
 from service.traffic.access import needs_key
 from service.uploads.body import Body
 
@@ -72,9 +71,12 @@ async def embed_audio(
         outcomes = await embed(
             request, shared, encoder, body, windowing, timing, selection=asked.selection
         )
-        outcomes = await in_thread(shorten, outcomes, asked.dimensions)
-        with timing.stage("render"):
-            return await in_thread(render, encoder.card, body.uploads, outcomes, output)
+
+        def write() -> Response:
+            shorter = shorten(outcomes, asked.dimensions)
+            return render(encoder.card, body.uploads, shorter, output)
+
+        return await rendered(timing, n_vectors(outcomes), write)
 
     return await exchange(request, shared, query, answer)
 

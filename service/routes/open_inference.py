@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from models.runtime import Encoder
 from service.clips import Embedded
 from service.context import Context, Shared
-from service.exchange import embed, exchange_with
+from service.exchange import embed, exchange_with, n_vectors, rendered
 from service.formats.answers import all_embedded
 from service.formats.json_body import JSON
 from service.formats.open_inference import (
@@ -27,7 +27,6 @@ from service.openapi import SCHEMAS, problem_responses
 from service.problem_types import AUDIO_PROBLEMS
 from service.problems import Problem
 from service.telemetry.timing import Timing
-from service.threads import in_thread
 from service.traffic.access import needs_key, probe
 from service.untrusted import printable
 
@@ -157,8 +156,7 @@ async def _infer(request: Request, shared: Context, model: Served[Encoder]) -> R
     async def answer(body: InferBody, asked: NoParameters, timing: Timing) -> Response:
         outcomes = await embed(request, shared, model.network, body, None, timing)
         files = all_embedded(outcomes, body.tensor)
-        with timing.stage("render"):
-            return await in_thread(_render, model, body, files)
+        return await rendered(timing, n_vectors(files), _render, model, body, files)
 
     return await exchange_with(read_inference, request, shared, NoParameters(), answer)
 

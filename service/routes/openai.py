@@ -8,7 +8,7 @@ from models.modelfile import Card
 from service.clips import Embedded
 from service.context import Shared
 from service.dimensions import check_dimensions, shorten
-from service.exchange import embed, exchange_with
+from service.exchange import embed, exchange_with, n_vectors, rendered
 from service.formats.answers import all_embedded, json_response
 from service.formats.json_body import JSON
 from service.formats.openai_embeddings import (
@@ -23,7 +23,6 @@ from service.formats.vectors import vector
 from service.openapi import SCHEMAS, Responses, problem_responses
 from service.problem_types import AUDIO_PROBLEMS
 from service.telemetry.timing import Timing
-from service.threads import in_thread
 from service.traffic.access import needs_key
 from service.uploads.body import Body
 
@@ -58,8 +57,7 @@ async def embed_openai(request: Request, shared: Shared) -> Response:
         check_dimensions(asked.dimensions, encoder.card)
         outcomes = await embed(request, shared, encoder, body, None, timing)
         files = all_embedded(shorten(outcomes, asked.dimensions), "input")
-        with timing.stage("render"):
-            return await in_thread(_render, encoder.card, files, asked)
+        return await rendered(timing, n_vectors(files), _render, encoder.card, files, asked)
 
     return await exchange_with(read_openai, request, shared, OpenAIParameters(), answer)
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
@@ -77,10 +77,7 @@ async def received(request: Request, copies: int = 1) -> bytearray:
 
 
 async def counted(request: Request, copies: int = 1) -> AsyncGenerator[bytes, None]:
-    """The chunks of a body, each taken into the request's share of memory, in small pieces.
-
-    Between pieces other requests have their turn: a parser may be slow on what it gets.
-    """
+    """The chunks of a body, each taken into the request's share of memory."""
     share: Share = request.state.share
     announced = request.headers.get("content-length", "0")
     left = copies * int(announced) if announced.isascii() and announced.isdigit() else 0
@@ -90,6 +87,15 @@ async def counted(request: Request, copies: int = 1) -> AsyncGenerator[bytes, No
         if left < 0:
             await share.take(-left, is_upload=True)
             left = 0
+        yield chunk
+
+
+async def _in_pieces(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The same bytes in small pieces, for a parser that may be slow on what it gets.
+
+    Between pieces other requests have their turn.
+    """
+    async for chunk in chunks:
         for first in range(0, len(chunk), PIECE_BYTES):
             yield chunk[first : first + PIECE_BYTES]
             await asyncio.sleep(0)
@@ -190,7 +196,7 @@ async def parsed_form(
     """
     parser = FormParser(
         request.headers,
-        cast(AsyncGenerator[bytes, None], chunks),
+        _in_pieces(chunks),
         max_files=max_files,
         max_fields=MAX_FIELDS,
         max_part_size=MAX_FIELD_BYTES,

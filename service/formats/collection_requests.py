@@ -1,128 +1,25 @@
 """What requests about collections may ask for, in JSON, in the query, or as fields of a form."""
 
-import re
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import orjson
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from models.sources import normal
-from service.collections.filters import EVERYTHING, Filter, Range
-from service.collections.records import NewLabel, Value
+from service.collections.records import NewLabel
 from service.formats.exports import Export
-from service.formats.json_body import refuse_twice, validated
-from service.naming import ItemId, LabelName, without_nul
-from service.parameters import PLAIN, JsonParameters, Seconds, Time, at_most
+from service.formats.filter_requests import FilterRequest
+from service.formats.json_body import validated
+from service.formats.json_fields import from_texts
+from service.formats.metadata import Metadata
+from service.naming import ItemId, LabelName
+from service.parameters import PLAIN, JsonParameters, Seconds, Time
 from service.problems import invalid_parameter
 
 WINDOW_S = 5.0  # of a collection, unless it is made with another
 MAX_PAGE = 1000
 MAX_HITS = 1000
 MAX_EXAMPLES = 64
-MAX_METADATA = 32  # keys of an item
-MAX_KEY = 64  # letters of one
-MAX_METADATA_BYTES = 8 << 10  # of an item's keys and texts: lists tell those of a thousand items
 MAX_LABELS = 1000  # in one request
-MAX_WHOLE = 2**53  # beyond which whole numbers are no longer told apart
-MAX_NUMBER = 2**63  # beyond which a whole number may have lost digits before it is looked at
-VALUES = "a text, a number, true or false"
-IN_JSON = ("filter", "items", "metadata", "negative", "negative_files", "positive")
-"""Fields of a form, and of a query, whose text is JSON."""
-_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")  # how a time begins, in RFC 3339
 
-
-def _kept_as_it_is(given: Any) -> Any:
-    """Refuse what is no single value, and a number that would be kept as another one.
-
-    A parser of JSON gives whole numbers beyond 64 bits as floats, their last digits lost.
-    """
-    if not isinstance(given, str | bool | int | float):
-        raise ValueError(f"expected {VALUES}; what is not known is left out")
-    if isinstance(given, float) and not abs(given) < MAX_NUMBER:
-        raise ValueError(f"numbers are kept below {MAX_NUMBER}: send it as a text")
-    if isinstance(given, int) and abs(given) > MAX_WHOLE:
-        raise ValueError(f"whole numbers are kept up to {MAX_WHOLE}: send it as a text")
-    return given
-
-
-def _fits(name: str) -> str:
-    """Refuse a name whose letters take more than they seem to in the form that is compared."""
-    if (n_letters := len(normal(name))) > MAX_KEY:
-        raise ValueError(f"a name has {n_letters} letters in Unicode's NFC; at most {MAX_KEY} may")
-    return name
-
-
-def _one_form(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Refuse names that filters could not tell apart: one name in two Unicode forms."""
-    forms = [normal(name) for name in metadata]
-    if twice := next((form for form in forms if forms.count(form) > 1), None):
-        raise ValueError(f"{twice!r} is there twice, in two Unicode forms")
-    return metadata
-
-
-def _short(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Refuse metadata that a thousand times would be too much for an answer."""
-    texts = [*metadata, *(value for value in metadata.values() if isinstance(value, str))]
-    n_bytes = sum(len(text.encode()) for text in texts)
-    if n_bytes > MAX_METADATA_BYTES:
-        raise ValueError(f"names and texts take {n_bytes} bytes; at most {MAX_METADATA_BYTES} may")
-    return metadata
-
-
-def _is_moment(given: Any) -> Any:
-    """Refuse numbers, as such or as text: whether they count seconds would be guessed."""
-    if not (isinstance(given, str) and _MOMENT.match(given)):
-        raise PydanticCustomError("moment", "Input should be a time like 2026-11-27T21:00:00Z")
-    return given
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_is_moment)]
-Text = Annotated[str, Field(max_length=512), AfterValidator(without_nul)]
-
-
-def _kind_of_scalar(given: Any) -> str:
-    if isinstance(given, str):
-        return "(text)"
-    return "(truth)" if isinstance(given, bool) else "(number)"
-
-
-# By its kind, so that what is refused is told of that kind alone
-Scalar = Annotated[
-    Annotated[bool, Tag("(truth)")]
-    | Annotated[int | float, Tag("(number)")]
-    | Annotated[Text, Tag("(text)")],
-    Discriminator(_kind_of_scalar),
-    BeforeValidator(_kept_as_it_is),
-]
-Key = Annotated[
-    str,
-    Field(min_length=1, max_length=MAX_KEY),
-    AfterValidator(without_nul),
-    AfterValidator(_fits),
-]
-Metadata = Annotated[
-    dict[Key, Scalar],
-    Field(
-        max_length=MAX_METADATA,
-        description=f"Texts, numbers and truth values by name, {MAX_METADATA_BYTES} bytes.",
-    ),
-    AfterValidator(_short),
-    AfterValidator(_one_form),
-    at_most(MAX_METADATA),
-]
 Cursor = Annotated[int, Field(ge=0, le=2**62), PLAIN]
 Limit = Annotated[int, Field(ge=1, le=MAX_PAGE), PLAIN]
 
@@ -159,78 +56,6 @@ class ReembedRequest(JsonParameters):
     model: Annotated[str, Field(max_length=128)] | None = Field(
         default=None, description="A model's id from `GET /v1/models`; else the default one."
     )
-
-
-class Bounds(JsonParameters):
-    """Numbers, or texts in their order."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    gt: Scalar | None = None
-    gte: Scalar | None = None
-    lt: Scalar | None = None
-    lte: Scalar | None = None
-
-    @model_validator(mode="after")
-    def _bounds_something(self) -> Self:
-        if not self.model_fields_set:
-            raise ValueError("at least one of gt, gte, lt and lte is needed")
-        given = [bound for bound in (self.gt, self.gte, self.lt, self.lte) if bound is not None]
-        if len({isinstance(bound, str) for bound in given}) > 1:
-            raise ValueError("its bounds are numbers and texts: give numbers alone, or texts alone")
-        return self
-
-
-def _kind_of_wanted(given: Any) -> str:
-    if isinstance(given, dict | Bounds):
-        return "(range)"
-    return "(list)" if isinstance(given, list) else "(value)"
-
-
-Wanted = Annotated[
-    Annotated[Scalar, Tag("(value)")]
-    | Annotated[list[Scalar], Field(min_length=1, max_length=100), Tag("(list)")]
-    | Annotated[Bounds, Tag("(range)")],
-    Discriminator(_kind_of_wanted),
-]
-
-
-class FilterRequest(JsonParameters):
-    """What holds of an item; everything that is said has to hold."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    ids: Annotated[list[ItemId], Field(max_length=MAX_PAGE)] | None = Field(
-        default=None, description="It is one of these."
-    )
-    metadata: Annotated[
-        dict[Key, Wanted],
-        Field(max_length=MAX_METADATA),
-        at_most(MAX_METADATA),
-    ] = Field(default={}, description="A key has this value, one of these, or lies in that range.")
-    labels: Annotated[list[LabelName], Field(max_length=100)] | None = Field(
-        default=None, description="It has one of these labels, with the verdict positive."
-    )
-    without_labels: Annotated[list[LabelName], Field(max_length=100)] | None = Field(
-        default=None, description="It has none of these labels, whatever the verdict."
-    )
-    created_from: Moment | None = Field(
-        default=None, strict=False, description="It was added then or later."
-    )
-    created_to: Moment | None = Field(
-        default=None, strict=False, description="It was added before."
-    )
-
-    def filter(self) -> Filter:
-        """As the store takes it."""
-        return Filter(
-            self.ids,
-            {name: _wanted(value) for name, value in self.metadata.items()},
-            self.labels,
-            self.without_labels,
-            _seconds(self.created_from),
-            _seconds(self.created_to),
-        )
 
 
 class Stretch(JsonParameters):
@@ -467,51 +292,3 @@ def said_of(asked: ItemsQuery, n_files: int) -> list[ItemAbout]:
     """
     texts = asked.model_dump(exclude_none=True, exclude={"stream"})
     return validated(ItemsRequest, from_texts(texts)).about(n_files)
-
-
-def from_texts(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a form or a query, those that hold JSON as what it says.
-
-    Raises:
-        Problem: one of them is no JSON.
-    """
-    return {name: _parsed(name, value) for name, value in fields.items()}
-
-
-def filter_of(text: str | None) -> Filter:
-    """A filter that stands in the query, as JSON.
-
-    Raises:
-        Problem: it is none.
-    """
-    if text is None:
-        return EVERYTHING
-    document = _parsed("filter", text)
-    if document is None:
-        return EVERYTHING
-    if not isinstance(document, dict):
-        reason = "filter is no JSON object."
-        raise invalid_parameter("filter", reason, value=text)
-    return validated(FilterRequest, document).filter()
-
-
-def _parsed(name: str, value: Any) -> Any:
-    if name not in IN_JSON or not isinstance(value, str):
-        return value
-    try:
-        parsed = orjson.loads(value)
-        refuse_twice(value)
-        return parsed
-    except orjson.JSONDecodeError as error:
-        reason = f"{name} is not JSON: it breaks at column {error.colno}."
-        raise invalid_parameter(name, reason, value=value) from None
-
-
-def _wanted(value: Scalar | Sequence[Scalar] | Bounds) -> Sequence[Value] | Range:
-    if isinstance(value, Bounds):
-        return Range(value.gt, value.gte, value.lt, value.lte)
-    return [value] if isinstance(value, bool | int | float | str) else value
-
-
-def _seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()

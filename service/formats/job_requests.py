@@ -8,13 +8,8 @@ from typing import Annotated, Any, Literal, Self
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from service.formats.collection_requests import (
-    Clusters,
-    FilterRequest,
-    ItemsRequest,
-    Limit,
-    Seed,
-)
+from service.formats.collection_requests import Clusters, ItemsRequest, Limit, Seed
+from service.formats.filter_requests import FilterRequest
 from service.formats.json_body import refuse_twice, validated
 from service.formats.teaching_requests import TeachRequest
 from service.naming import KEY, WEB_ADDRESS, Name

@@ -22,12 +22,8 @@ from service.formats.collection_answers import (
     DuplicateList,
     ItemMap,
 )
-from service.formats.collection_requests import (
-    CollectionTerms,
-    DuplicatesQuery,
-    MapQuery,
-    filter_of,
-)
+from service.formats.collection_requests import CollectionTerms, DuplicatesQuery, MapQuery
+from service.formats.filter_requests import filter_of
 from service.formats.json_body import read_document
 from service.inference.catalogue import Served
 from service.inference.windowing import Windowing

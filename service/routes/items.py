@@ -19,13 +19,8 @@ from service.formats.collection_answers import (
     ItemPage,
     next_cursor,
 )
-from service.formats.collection_requests import (
-    Deletion,
-    ItemsPageQuery,
-    ItemsQuery,
-    filter_of,
-    said_of,
-)
+from service.formats.collection_requests import Deletion, ItemsPageQuery, ItemsQuery, said_of
+from service.formats.filter_requests import filter_of
 from service.formats.json_body import read_document
 from service.openapi import Responses, audio_body, json_body, problem_responses
 from service.problem_types import AUDIO_PROBLEMS

@@ -15,7 +15,7 @@ from service.context import Collected, Context, NameInPath, Shared, model_of
 from service.exchange import embed, exchange_with
 from service.formats.answers import all_embedded, json_response
 from service.formats.collection_answers import HitAnswer, HitList
-from service.formats.collection_requests import Example, SearchRequest, from_texts
+from service.formats.collection_requests import Example, SearchRequest
 from service.formats.json_body import (
     JSON,
     MAX_VALUES,
@@ -25,6 +25,7 @@ from service.formats.json_body import (
     take_values,
     validated,
 )
+from service.formats.json_fields import from_texts
 from service.openapi import Responses, problem_responses, search_body
 from service.problem_types import AUDIO_PROBLEMS
 from service.problems import invalid_parameter

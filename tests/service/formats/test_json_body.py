@@ -11,12 +11,11 @@ from service.errors import MAX_ERRORS, validation_problem
 from service.formats.collection_requests import (
     CollectionTerms,
     Deletion,
-    FilterRequest,
     ItemsRequest,
     LabelsRequest,
     SearchRequest,
-    filter_of,
 )
+from service.formats.filter_requests import FilterRequest, filter_of
 from service.formats.job_requests import of_form
 from service.formats.json_body import parse_object, validated
 from service.formats.openai_embeddings import OpenAIParameters

@@ -1,6 +1,5 @@
 """Checkpoints: one file, replaced atomically, that resumes a run or becomes a model file."""
 
-import csv
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,9 +11,11 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from models.atomic import publish, replacing
+from models import spreadsheet
+from models.atomic import replacing
 from models.modelfile import Training, TrainingSource
 from models.nn.model import WaveformEncoder
+from models.spreadsheet import SpreadsheetError
 from training.recipe import Recipe
 
 FORMAT = 2
@@ -156,12 +157,11 @@ def _to_pinned(tensor: torch.Tensor) -> torch.Tensor:
 
 def _duplicate(path: Path, name: Path) -> None:
     """A second name for a finished file, or a copy where the file system has no links."""
-    temporary = name.with_name(f"{name.name}.{os.getpid()}.tmp")
-    try:
-        os.link(path, temporary)
-    except OSError:
-        shutil.copyfile(path, temporary)
-    publish(temporary, name)
+    with replacing(name) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
 
 
 def is_one(path: Path) -> bool:
@@ -289,13 +289,14 @@ def _licences(manifests: Sequence[Path]) -> dict[str, set[str]]:
     """Licences by source."""
     licences: dict[str, set[str]] = {}
     for manifest in manifests:
-        with manifest.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            if not {"source", "licence"} <= set(rows.fieldnames or ()):
-                raise CheckpointError(
-                    f"{manifest} has columns {rows.fieldnames}; expected source and licence among "
-                    "them"
-                )
-            for row in rows:
-                licences.setdefault(row["source"], set()).add(row["licence"])
+        try:
+            rows = spreadsheet.rows(spreadsheet.text_of(manifest))
+        except SpreadsheetError as error:
+            raise CheckpointError(str(error)) from None
+        if not {"source", "licence"} <= set(rows.fieldnames or ()):
+            raise CheckpointError(
+                f"{manifest} has columns {rows.fieldnames}; expected source and licence among them"
+            )
+        for row in rows:
+            licences.setdefault(row["source"], set()).add(row["licence"])
     return licences

@@ -4,7 +4,6 @@ Letters: `N` clips, `K` classes.
 """
 
 import csv
-import io
 import logging
 import re
 from collections import defaultdict
@@ -15,7 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models import spreadsheet
 from models.sources import SourceError, items, normal
+from models.spreadsheet import SpreadsheetError
 
 SEPARATORS = re.compile(r"[,;|](?!\s)")
 """What joins several labels; with a space behind it, it is part of a name: "Violin, fiddle"."""
@@ -44,13 +45,15 @@ class Row(NamedTuple):
 def of_table(path: Path) -> list[Row]:
     """The rows of a CSV `file_name,label[,split|fold][,group]`; other columns do not matter.
 
+    Semicolons or tabs may stand in place of the commas.
+
     Raises:
         LabelError: not such a CSV.
     """
     try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise LabelError(f"{path} is not a CSV table in UTF-8: {error}") from error
+        text = spreadsheet.text_of(path)
+    except SpreadsheetError as error:
+        raise LabelError(f"not a CSV table: {error}") from None
     columns, lines = _cells(path, text)
     fields = [field for field in Row._fields if field in columns]
     twice = [field for field in fields if columns.count(field) > 1]
@@ -74,7 +77,7 @@ def _cells(path: Path, text: str) -> tuple[list[str], list[dict[str, str]]]:
     Raises:
         LabelError: columns that are missing, a quote without its end, cells beyond the last column.
     """
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True)
+    reader = spreadsheet.rows(text, strict=True)
     lines: list[dict[str, str]] = []
     begins = 1  # line of the file
     try:
@@ -82,7 +85,8 @@ def _cells(path: Path, text: str) -> tuple[list[str], list[dict[str, str]]]:
         if not {"file_name", "label"} <= set(columns):
             raise LabelError(
                 f"{path} has the columns {some(columns) or 'none'}; file_name and label are "
-                "needed, split or fold, and group, may be there, with commas between"
+                "needed, split or fold, and group, may be there, with commas between "
+                "(or semicolons, or tabs)"
             )
         begins = reader.line_num + 1
         for line in reader:

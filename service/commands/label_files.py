@@ -5,7 +5,6 @@ Raven; of BirdNET, its CSV and its tables. A CSV without times labels whole reco
 other formats hold is positive. A point of a label track speaks of the windows around it.
 """
 
-import codecs
 import csv
 import io
 import math
@@ -15,8 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from models import spreadsheet
 from models.atomic import replacing
 from models.sources import normal
+from models.spreadsheet import SpreadsheetError
 from service.collections.records import Label, NewLabel, Verdict
 from service.commands.events import AUDACITY, RAVEN, Event, check_name, event_writer
 from service.commands.tables import TableError
@@ -120,19 +121,15 @@ def _event(label: Label, durations: Mapping[str, float]) -> Event:
 
 def _text(path: Path) -> str:
     try:
-        content = path.read_bytes()
-        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+        return spreadsheet.text_of(path)
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise TableError(
-            f"{path} is not text in UTF-8; save it so, in a spreadsheet as 'CSV UTF-8'"
-        ) from None
+    except SpreadsheetError as error:
+        raise TableError(str(error)) from None
 
 
 def _of_csv(path: Path, text: str, alone: str) -> Iterator[NewLabel]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = spreadsheet.rows(text)
     columns = [column or "" for column in reader.fieldnames or []]
     of_file, of_label, of_start, of_end = (
         next((name for name in names if name in columns), None)
@@ -142,12 +139,15 @@ def _of_csv(path: Path, text: str, alone: str) -> Iterator[NewLabel]:
     if of_label is None or (of_file is None and not is_birdnet):
         raise TableError(
             f"{path} has the columns {', '.join(columns) or 'none'}; file and label are needed, "
-            "start_s and end_s, verdict, and by, may be there, with commas between"
+            "start_s and end_s, verdict, and by, may be there, with commas between (or "
+            "semicolons, or tabs)"
         )
     for row in reader:
         if any((value or "").strip() for value in row.values() if not isinstance(value, list)):
             where = f"{path}, line {reader.line_num}"
             times = row.get(of_start or ""), row.get(of_end or "")
+            if reader.reader.dialect.delimiter != ",":  # then a comma may be the decimal point
+                times = _with_point(times[0] or ""), _with_point(times[1] or "")
             verdict = row.get("verdict") or "positive"
             file = text_of((row[of_file] if of_file else alone) or "")
             label = _label(where, file, text_of(row[of_label] or ""), times, verdict)

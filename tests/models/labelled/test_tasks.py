@@ -138,7 +138,7 @@ def test_a_name_of_several_lines_stays_one_cell(tmp_path: Path, mark: str) -> No
     ("columns", "rows", "message"),
     [
         ("file,label", ["a.wav,low"], "file_name and label are needed"),
-        ("file_name;label", ["a.wav,low"], "columns file_name;label; .*with commas between"),
+        ("file_name|label", ["a.wav,low"], "columns file_name.label; .*with commas between"),
         ("file_name,label", [], "0 classes; at least 2"),
         (
             "file_name,label",

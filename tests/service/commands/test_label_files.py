@@ -142,7 +142,7 @@ def test_the_table_that_birdnet_writes_as_csv_is_read(tmp_path: Path, head: str,
     ("name", "content", "message"),
     [
         ("a.csv", "name,label\nx,frog\n", "columns name, label; file and label are needed"),
-        ("a.csv", "file;label\nx;frog\n", "columns file;label; .*with commas between"),
+        ("a.csv", "file|label\nx|frog\n", "columns file.label; .*with commas between"),
         ("a.csv", "file,label\nx.wav,\n", "line 2: expected a recording and a label"),
         ("a.csv", "file,label,verdict\nx.wav,frog,maybe\n", "verdict 'maybe'; expected one of"),
         ("a.csv", "file,start_s,end_s,label\nx.wav,1,,frog\n", "both start_s and end_s"),

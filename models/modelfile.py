@@ -170,7 +170,7 @@ class Statistic(Part):
 
     first: int = Field(ge=0)
     n: int = Field(gt=0)
-    within: int | None = None
+    within: int | None = Field(None, ge=0)
     """First column of the variances, for `deviation`."""
 
     @property
@@ -320,7 +320,26 @@ def open_session(
     if card.readout is not None and not set(PROJECTION) <= given:
         missing = ", ".join(PROJECTION)
         raise ModelFileError(f"{path} has a readout and no outputs {missing} that hold it")
+    _check_pooling(card, path)
     return session, card
+
+
+def _check_pooling(card: Card, path: str | Path) -> None:
+    """Refuse parts of a pooled vector that do not lie in `frames`, or make none of its size."""
+    n_columns, n_pooled = card.sizes["frames"], sum(part.n for part in card.pooled)
+    for part in card.pooled:
+        if part.kind == "deviation" and part.within is None:
+            raise ModelFileError(f"{path}: by its card a deviation has no variances (`within`)")
+        last = max(part.columns.stop, 0 if part.within is None else part.variances.stop)
+        if last > n_columns:
+            raise ModelFileError(
+                f"{path}: by its card a statistic takes column {last} of frames of {n_columns}"
+            )
+    expected = card.embed_dim if card.readout is None else card.readout.pooled_dim
+    if n_pooled != expected:
+        raise ModelFileError(
+            f"{path}: by its card the statistics have {n_pooled} values, and {expected} are pooled"
+        )
 
 
 def open_as(

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from models import inputs, modelfile, shipped
 from models.audio import SAMPLE_RATE, WHOLE, Limits, Selection
 from models.inputs import Source
-from models.modelfile import DEFAULT_MODEL, PROJECTION, Card
+from models.modelfile import DEFAULT_MODEL, PROJECTION, Card, ModelFileError
 from models.tiles import Tile, Tiling, checked, groups
 from models.windows import Grid, Pool, Pooling, Timed, Timeline, shortened
 
@@ -35,6 +35,7 @@ Output = Literal["embedding", "frames", "log_mel"]
 a row's end included."""
 
 MAX_THREADS = 1024  # ONNX Runtime starts them at once, and fails where there are too many
+PROVED_TILES = 4  # that the self-test cuts its signal into
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -231,8 +232,11 @@ class Encoder:
         Raises:
             ValueError: as `timeline`.
         """
-        is_one = Grid.of(window_s, hop_s, self.card).count(n_samples) == 1
-        if not is_one or n_samples > self.tiling.tile_samples:
+        return self.only_window_of(Grid.of(window_s, hop_s, self.card), n_samples)
+
+    def only_window_of(self, grid: Grid, n_samples: int) -> tuple[float, float] | None:
+        """`only_window` of a grid that is there already."""
+        if grid.count(n_samples) > 1 or n_samples > self.tiling.tile_samples:
             return None
         return 0.0, n_samples / SAMPLE_RATE
 
@@ -262,10 +266,30 @@ class Encoder:
     def self_test(self) -> float:
         """Embed the reference signal: largest relative difference from the golden vector.
 
+        As a whole, which the graph alone does, and in tiles, which are cut and pooled by what the
+        card says.
+
         Raises:
             ModelFileError: this machine computes something else than the file says.
         """
-        return modelfile.golden_error(self.card, self.embed(modelfile.reference_signal()))
+        signal = modelfile.reference_signal()
+        for n_samples in (1, len(signal) - 1, len(signal)):
+            self._check_frames(signal[:n_samples])
+        pool = self.pool()
+        for tile in self.tiling.cut([signal], self.card.n_frames(len(signal)) // PROVED_TILES):
+            pool.add(self._frames(tile))
+        vectors = self.embed(signal), pool.embedding()
+        return max(modelfile.golden_error(self.card, vector) for vector in vectors)
+
+    def _check_frames(self, samples: Floats) -> None:
+        """Refuse a card whose frames are not as many as the graph gives."""
+        frames = self.run_batch("frames", [samples], len(samples))[0]
+        found, stated = len(frames), self.card.n_frames(len(samples))
+        if found != stated:
+            raise ModelFileError(
+                f"{self.card.name} gives {found} frames of {len(samples)} samples, by its card "
+                f"{stated}: the card was changed, or the file is broken"
+            )
 
 
 def _later(timed: Iterable[Timed], by_s: float) -> Iterator[Timed]:

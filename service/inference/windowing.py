@@ -64,7 +64,7 @@ class Windowing:
 
     def only(self, encoder: Encoder, n_samples: int) -> tuple[float, float] | None:
         """Start and end of a clip's window where it has no other; see `Encoder.only_window`."""
-        return encoder.only_window(n_samples, self.window_s, self.hop_s)
+        return encoder.only_window_of(self.grid, n_samples)
 
     def count(self, n_samples: int) -> int:
         """How many windows a recording has."""

@@ -172,3 +172,57 @@ def test_the_file_gives_the_log_mel_of_its_front_end(
     drawn = encoder.run_batch("log_mel", [clip], 32_000)[0]
     expected = network.frontend(torch.from_numpy(clip)[None])[0].numpy()
     np.testing.assert_allclose(drawn[:, : expected.shape[1]], expected, atol=1e-4)
+
+
+def changed(path: Path, out: Path, **changes: object) -> Path:
+    """A model file whose card somebody has edited by hand."""
+    proto = onnx.load(path)
+    for entry in proto.metadata_props:
+        if entry.key == modelfile.CARD_KEY:
+            entry.value = json.dumps(json.loads(entry.value) | changes)
+    onnx.save(proto, out)
+    return out
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"frame_hop": 640},
+        {"frame_hop": 1_281},
+        {"frame_offset": -1_000},
+        {"receptive_field": 3_260},
+        {"receptive_field": 3_300},
+        {"receptive_field": 4_000},
+        {"min_samples": 4_000},
+        {"context_frames": 0},
+    ],
+)
+def test_a_card_whose_frames_are_others_is_found(tmp_path: Path, changes: dict[str, int]) -> None:
+    file = changed(modelfile.DEFAULT_MODEL, tmp_path / "edited.onnx", **changes)
+    with pytest.raises(ModelFileError, match="golden vector|card"):
+        Encoder.open(file).self_test()
+
+
+def test_a_card_whose_vectors_are_pooled_otherwise_is_found(tmp_path: Path) -> None:
+    card = modelfile.open_session(modelfile.DEFAULT_MODEL)[1]
+    parts = [part.model_dump() for part in card.statistics]
+    edits: list[dict[str, object]] = [
+        {"statistics": [*parts[:3], parts[3] | {"kind": "max"}, *parts[4:]]},
+        {"statistics": [parts[0] | {"kind": "mean"}, *parts[1:]]},
+        {"statistics": [parts[0] | {"first": 1}, *parts[1:]]},
+        {"statistics": [*parts[:4], parts[4] | {"within": 1601}, *parts[5:]]},
+        {"statistics": [*parts[:6], parts[6] | {"first": 1729}]},
+        {"statistics": parts[:-1]},
+        {"statistics": [*parts[:4], parts[4] | {"within": None}, *parts[5:]]},
+        {"readout": json.loads(card.readout.model_dump_json()) | {"unit_length": False}},
+        {"readout": json.loads(card.readout.model_dump_json()) | {"pooled_dim": 7}},
+    ]
+    unfound = []
+    for edit in edits:
+        file = changed(modelfile.DEFAULT_MODEL, tmp_path / "edited.onnx", **edit)
+        try:
+            Encoder.open(file).self_test()
+        except ModelFileError:
+            continue
+        unfound.append(edit)
+    assert not unfound

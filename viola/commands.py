@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from models.atomic import FULL
 from models.classifiers import cli as classifiers_cli
 from service.commands import cli as service_cli
 from service.commands import collections_cli, teaching
@@ -53,6 +54,11 @@ def _naming_the_extra(name: str, extra: str, command: Callable[..., None]) -> Ca
                 err=True,
             )
             raise typer.Exit(2) from None
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            typer.echo(f"viola {name}: {error}", err=True)  # of what it prints, or a file
+            raise typer.Exit(1) from None
 
     return run
 

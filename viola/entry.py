@@ -3,9 +3,15 @@
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
-ENDED_BY_SIGTERM = 128 + signal.SIGTERM  # what a shell says of whoever does
+# What a shell says of whoever does
+ENDED_BY_SIGINT = 128 + signal.SIGINT
+ENDED_BY_SIGTERM = 128 + signal.SIGTERM
+CALLBACK_S = 0.01  # after which a callback has ended
 
 
 def main() -> None:
@@ -18,9 +24,73 @@ def main() -> None:
     _open_standard_files()
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, _end)
-    from viola.commands import build  # takes half a second
+    with _interruptible() as interrupted:
+        from viola.commands import build  # takes half a second
 
-    build()()
+        interrupted.listen()
+        build()()
+
+
+class _Interrupted:
+    """What Ctrl-C does, unless a command answers it itself; nothing where it is ignored.
+
+    Until `listen` it ends the process, which has done nothing yet. Then it raises
+    KeyboardInterrupt, but not inside a callback of libsndfile: it would be lost there, and the file
+    be taken for damaged.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        self._again = threading.Timer(0, lambda: None)
+        self._answered = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._answered:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def listen(self) -> None:
+        """From now on there may be something to finish."""
+        if self._answered:
+            signal.signal(signal.SIGINT, self._raise)
+
+    def leave(self) -> None:
+        """From now on there is nothing to finish: Ctrl-C once more ends the process at once."""
+        if self._answered:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        if _is_in_callback(frame):
+            if not self._again.is_alive():
+                self._again = threading.Timer(CALLBACK_S, signal.raise_signal, (number,))
+                self._again.daemon = True
+                self._again.start()
+            return
+        self.came = True
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _interruptible() -> Iterator[_Interrupted]:
+    """Whatever Ctrl-C breaks off, an import half done say, ends the command as Ctrl-C does."""
+    interrupted = _Interrupted()
+    try:
+        yield interrupted
+    except Exception:
+        if not interrupted.came:
+            raise
+        sys.exit(ENDED_BY_SIGINT)
+    except KeyboardInterrupt:
+        sys.exit(ENDED_BY_SIGINT)
+    finally:
+        interrupted.leave()
+
+
+def _is_in_callback(frame: FrameType | None) -> bool:
+    """Whether one of the calls under way is a callback of the package soundfile."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name.startswith("vio_") and code.co_filename.endswith("soundfile.py"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _open_standard_files() -> None:

@@ -3,12 +3,15 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from models.modelfile import DEFAULT_MODEL
 from tests.service.conftest import until
+
+SAMPLES = Path(__file__).parents[2] / "samples"
 
 # Process 1 has no default actions; for others the same is to begin with signals ignored
 AS_PROCESS_1 = """
@@ -48,3 +51,69 @@ def test_process_1_can_be_ended_from_its_beginning(tmp_path: Path) -> None:
             assert process.wait(30) == 128 + signal.SIGTERM
         finally:
             process.kill()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_what_cannot_be_printed_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "viola", "key", "web"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "viola key: [Errno 28] No space left on device" in done.stderr
+
+
+INTERRUPTED_IN_A_CALLBACK = """
+import os, signal
+import soundfile
+import viola
+
+told = []
+
+class Interrupting:
+    def __init__(self, file):
+        self.file = file
+    def __getattr__(self, name):
+        if name == "readinto" and not told:
+            told.append(name)
+            os.kill(os.getpid(), signal.SIGINT)
+        return getattr(self.file, name)
+
+open_file = soundfile.SoundFile._init_virtual_io
+soundfile.SoundFile._init_virtual_io = lambda self, file: open_file(self, Interrupting(file))
+viola.main()
+"""
+
+
+def test_an_interruption_while_a_file_is_read_ends_the_command(tmp_path: Path) -> None:
+    """It had been lost in the callback, and the file been said to be damaged."""
+    out = tmp_path / "out.csv"
+    command = [sys.executable, "-c", INTERRUPTED_IN_A_CALLBACK, "classify"]
+    samples = map(str, sorted(SAMPLES.glob("*.opus")))
+    done = subprocess.run(
+        [*command, *samples, "-o", str(out)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 128 + signal.SIGINT, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_at_the_beginning_is_no_traceback() -> None:
+    program = "import viola; viola.main()"
+    for delay in (0.1, 0.3, 0.5):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, "embed", "-", "-o", "out.npz"],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            try:
+                until(lambda p=process: catches(p, signal.SIGINT), 30)
+                until(lambda p=process: not catches(p, signal.SIGINT), 30)
+                time.sleep(delay)
+                process.send_signal(signal.SIGINT)
+                _, told = process.communicate(timeout=30)
+                assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+                assert "Traceback" not in told
+            finally:
+                process.kill()

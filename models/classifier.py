@@ -4,6 +4,7 @@ It also says how far an embedding lies from those that it was trained on, so tha
 shown can be told from what it knows. Letters: `N` embeddings, `D` embedding dim, `K` classes.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -19,6 +20,7 @@ from models.modelfile import (
     GOLDEN_TOLERANCE,
     ModelFileError,
     Part,
+    WrongKindError,
     packed,
     unpacked,
 )
@@ -221,10 +223,12 @@ class Classifier:
         """
         card = self.card
         if space_id != card.space_id:
+            fitting = ", ".join(shipped_for(space_id))
+            ships = f"use {fitting}, which ships and fits {encoder}, or " if fitting else ""
             raise ModelFileError(
                 f"{card.name} was trained on embeddings of {card.encoder}, space {card.space_id}; "
-                f"{encoder} computes space {space_id}. Use that encoder, or train the classifier "
-                "again on this one with viola fit"
+                f"{encoder} computes space {space_id}. Use that encoder, {ships}train the "
+                "classifier again on this one with viola fit"
             )
 
     def predict(self, embeddings: ArrayLike) -> Predictions:
@@ -267,6 +271,16 @@ class Classifier:
                 f"{GOLDEN_TOLERANCE:g} is allowed: the file or the runtime is broken"
             )
         return error
+
+
+def shipped_for(space_id: str) -> list[str]:
+    """The names of the classifiers that ship and take embeddings of a space."""
+    found: list[str] = []
+    for name in shipped.names():
+        with suppress(WrongKindError):  # an encoder
+            if Classifier.open(name).card.space_id == space_id:
+                found.append(name)
+    return found
 
 
 def _options() -> ort.SessionOptions:

@@ -22,6 +22,12 @@ def find(name: str | Path) -> Path:
     return ours
 
 
+def is_model(name: str | Path) -> bool:
+    """Whether this names a model file: by its suffix, or as one that ships."""
+    path = Path(name)
+    return path.suffix == ".onnx" or (str(name) in names() and not path.exists())
+
+
 def names() -> list[str]:
     """The names of what ships, encoders and classifiers."""
     return sorted(path.stem for path in PRETRAINED.glob("*.onnx"))

@@ -38,6 +38,11 @@ SkipBroken = Annotated[
 ]
 
 
+def counted(n: int, one: str, many: str | None = None) -> str:
+    """A number of things in words: `1 file`, `2 files`; `many` where it is not `one` + s."""
+    return f"{n} {one if n == 1 else many or one + 's'}"
+
+
 @contextmanager
 def clear_errors(*expected: type[Exception]) -> Iterator[None]:
     """Show errors that a person can mend as one line, without a traceback, and end with 1.

@@ -12,15 +12,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models import modelfile
-from models.modelfile import Card, Training
+from models import modelfile, shipped
+from models.modelfile import Card, ModelFileError, Training
 from models.nn import weights
 from models.nn.encoder import ConvEncoder, of_card
 from models.nn.model import WaveformEncoder
 from models.nn.official import load_official
+from models.runtime import Encoder
 from training import checkpoint
 from training.checkpoint import Checkpoint
 from training.objectives.objective import Branch
@@ -54,7 +56,7 @@ def read(path: Path) -> Checkpoint | EncoderWeights:
         floats = {name: tensor.float() for name, tensor in tensors.items()}
         unknown = Training(method=f"the weights {path.name}, which do not say how they were learnt")
         return EncoderWeights(floats, about["name"], training or unknown)
-    if path.suffix == ".onnx":
+    if shipped.is_model(path):
         return _of_model_file(path)[0]
     if checkpoint.is_one(path):
         return checkpoint.load(path)
@@ -102,7 +104,28 @@ def of_model_file(path: Path) -> tuple[WaveformEncoder, Training]:
     for layer in encoder.modules():
         if isinstance(layer, nn.BatchNorm2d) and layer.running_var is not None:
             layer.running_var.fill_(1 - layer.eps)  # folded already: what comes in goes out
-    return WaveformEncoder(encoder, card.mean, card.std).eval(), found.training
+    model = WaveformEncoder(encoder, card.mean, card.std).eval()
+    _prove(model, Encoder.open(path), path)
+    return model, found.training
+
+
+def _prove(model: WaveformEncoder, encoder: Encoder, path: Path) -> None:
+    """Refuse a network that gives other features than the model file that it was read from.
+
+    Raises:
+        ModelFileError: naming what the network is made by, which the file computes without.
+    """
+    signal = modelfile.reference_signal()
+    length = torch.tensor([len(signal)])
+    found = model(torch.from_numpy(signal)[None], length)[1][0].numpy()
+    expected = encoder.frames(signal)[:, : found.shape[1]]
+    error = float(np.abs(found - expected).max() / np.abs(expected).max())
+    if not error <= modelfile.GOLDEN_TOLERANCE:  # also when it is not a number
+        raise ModelFileError(
+            f"the network of {path} by its card is {error:.2g} off what the file computes: the "
+            f"card's mean ({encoder.card.mean:g}), std ({encoder.card.std:g}) or norm was changed; "
+            "take the file as it was exported"
+        )
 
 
 def _load(encoder: ConvEncoder, found: EncoderWeights) -> None:
@@ -164,6 +187,7 @@ def _of_model_file(path: Path) -> tuple[EncoderWeights, Card]:
     import onnx
     from onnx import numpy_helper
 
+    path = shipped.find(path)
     card = modelfile.open_session(path)[1]
     if card.quantization is not None:
         raise TrainingError(

@@ -16,6 +16,7 @@ from models.terminal import (
     SkipBroken,
     clear_errors,
     console,
+    counted,
     keep_existing,
     new_model_file,
 )
@@ -115,8 +116,8 @@ def _next_steps(out: Path, card: "ClassifierCard", model: Path) -> str:
     if not ships:
         serve = f"put {out.name} into the folder of {model} and: viola serve --models FOLDER"
     return (
-        f"{out}: {len(card.labels)} labels in space {card.space_id}, licence {card.licence}. Next: "
-        f"viola classify new.wav --head {out}{option}; to serve it, {serve}"
+        f"{out}: {counted(len(card.labels), 'label')} in space {card.space_id}, licence "
+        f"{card.licence}. Next: viola classify new.wav --head {out}{option}; to serve it, {serve}"
     )
 
 

@@ -195,10 +195,14 @@ def _whole(
 def _frames(
     encoder: Encoder, blocks: Iterable[NDArray[np.float32]]
 ) -> Iterator[tuple[float, float, NDArray[np.float32]]]:
-    frame_s, n = encoder.card.frame_hop / SAMPLE_RATE, encoder.card.frame_features
-    vectors = (frame[:n] for part in encoder.stream_frames(blocks) for frame in part)
+    """The features of each frame, and the time around its middle that no other is nearer to."""
+    card, counted = encoder.card, Counted(blocks)
+    vectors = (frame for part in encoder.stream_frames(counted) for frame in part)
     for index, vector in enumerate(vectors):
-        yield index * frame_s, (index + 1) * frame_s, vector
+        middle = index * card.frame_hop + card.frame_offset + card.receptive_field / 2
+        start = max(0.0, middle - card.frame_hop / 2)
+        end = min(counted.n_samples, middle + card.frame_hop / 2)
+        yield start / SAMPLE_RATE, end / SAMPLE_RATE, vector[: card.frame_features]
 
 
 def name_of(file: Given) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from models.terminal import console
+from models.terminal import console, counted
 from service.commands.job import Job
 from service.commands.remote_paths import MANIFEST_SUFFIX, exists, is_url
 
@@ -35,7 +35,7 @@ def run_on_ray(job: Job, files: list[str], out: str, address: str, *, force: boo
             space_id = work(job, files, progress, address)
             n_files, n_failed = progress.finish()
     console.print(
-        f"{out}: {n_files} files, a row each, in space {space_id}; {n_failed} failed",
+        f"{out}: {counted(n_files, 'file')}, a row each, in space {space_id}; {n_failed} failed",
         markup=False,
     )
     if n_failed:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from models.modelfile import DEFAULT_CLASSIFIER, DEFAULT_MODEL
-from models.terminal import Force, Threads, keep_existing
+from models.terminal import Force, Threads, counted, keep_existing
 from service.commands.progress import progress, show_failure, show_warning
 
 if TYPE_CHECKING:
@@ -186,7 +186,8 @@ def embed(
     Exits with 1 if a file failed; the table has the others. If all failed, nothing is written.
     Timed vectors are written as they come to .parquet and .jsonl, and are held in memory for .npz
     and .npy. Of a file that is damaged part way, the vectors before the damage are kept. A .npy
-    file holds vectors only; NAME.npy.csv beside it has the file and the times of each row.
+    file holds vectors only; NAME.npy.csv beside it has the file and the times of each row. The
+    times of a frame are half a hop before and after its middle, within the recording.
     """
     from rich.console import Console
 
@@ -245,8 +246,9 @@ def embed(
         console.print(f"error: {error}", markup=False, style="red")
         raise typer.Exit(2) from error
     console.print(
-        f"{out}: {n_rows} vectors of {n_values} in space {encoder.card.space_id}; "
-        f"{len(found) - len(failures)} files embedded, {len(failures)} failed",
+        f"{out}: {counted(n_rows, 'vector')} of {counted(n_values, 'value')} in space "
+        f"{encoder.card.space_id}; {counted(len(found) - len(failures), 'file')} embedded, "
+        f"{len(failures)} failed",
         markup=False,
     )
     if failures:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from models.modelfile import DEFAULT_MODEL
-from models.terminal import Force, Threads, console, keep_existing
+from models.terminal import Force, Threads, console, counted, keep_existing
 from service.commands.progress import progress, show_failure, show_warning
 from service.commands.remote_paths import is_url
 
@@ -26,7 +26,7 @@ _TRUTHS = {"true": True, "false": False}  # as JSON, and so the answers, have th
 
 PLACE = (
     "The folder of collections: that of a server, or any other; or postgresql://... "
-    "(the password in PGPASSWORD or ~/.pgpass)."
+    "(the password in PGPASSWORD or ~/.pgpass). For a table of vectors: viola embed -o."
 )
 Data = Annotated[str, typer.Option("-o", "--data", envvar="VIOLA_DATA", help=PLACE)]
 Name = Annotated[str, typer.Option("--collection", help="The name of the collection.")]
@@ -86,6 +86,11 @@ def index(
     from service.commands.vector_tables import add_table, is_table
 
     check_name("--collection", collection)
+    if is_table(Path(data)) and not Path(data).is_dir():
+        raise typer.BadParameter(
+            f"-o {data} names a table; here it is the folder of collections, such as data. viola "
+            "embed -o writes a table of vectors"
+        )
     if ray is not None and keep_audio:
         raise typer.BadParameter("choose --ray or --keep-audio: a cluster sends vectors alone")
     owner = whose(owner, collection)
@@ -128,11 +133,12 @@ def _collection(store: "Store", owner: str, name: str, terms: "Terms") -> Iterat
 
 def _summary(data: str, now: "Collection", n_added: int, n_known: int, n_failed: int) -> str:
     """What the command has done, and what is there now; what is empty was not kept."""
-    if now.n_items:
-        held = f"{now.name} holds {now.n_items} recordings, {now.n_windows} windows"
-    else:
-        held = f"nothing came into {now.name}"
+    held = f"{now.name} holds {_held(now)}" if now.n_items else f"nothing came into {now.name}"
     return f"{shown(data)}: {held}; {n_added} added, {n_known} there already, {n_failed} failed"
+
+
+def _held(now: "Collection") -> str:
+    return f"{counted(now.n_items, 'recording')}, {counted(now.n_windows, 'window')}"
 
 
 def _index_on_ray(
@@ -261,8 +267,8 @@ def reembed(
         show_failure(console, failure)
     now = moved.collection or found
     console.print(
-        f"{shown(data)}: {collection} is of {now.terms.model}, {now.n_items} recordings, "
-        f"{now.n_windows} windows; {moved.done} embedded now, {len(moved.failures)} failed",
+        f"{shown(data)}: {collection} is of {now.terms.model}, {_held(now)}; {moved.done} embedded "
+        f"now, {len(moved.failures)} failed",
         markup=False,
     )
     if moved.failures:
@@ -289,7 +295,7 @@ def vectors(
         found = store.collections.get(whose(owner, collection), collection)
         _check_space(found, encoder)
         n_rows = write_table(store, found, encoder.card, out)
-    Console(stderr=True, soft_wrap=True).print(f"{out}: {n_rows} vectors", markup=False)
+    Console(stderr=True, soft_wrap=True).print(f"{out}: {counted(n_rows, 'vector')}", markup=False)
 
 
 def check_name(parameter: str, name: str) -> None:

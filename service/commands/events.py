@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from models.atomic import replacing
 from models.audio import SAMPLE_RATE
+from models.terminal import counted
 from service.commands.labels import Labelled, plain
 from service.commands.tables import TableError
 from service.untrusted import cell
@@ -90,8 +91,9 @@ class Merging:
         from rich.console import Console
 
         Console(stderr=True, soft_wrap=True).print(
-            f"{self.events} events in {self.windows} windows; {self.novel} windows are novel and "
-            f"count for nothing, the others count from a score of {self._least_score:g}",
+            f"{counted(self.events, 'event')} in {counted(self.windows, 'window')}; {self.novel} "
+            f"of them novel, which count for nothing; the others count from a score of "
+            f"{self._least_score:g}",
             highlight=False,
         )
 

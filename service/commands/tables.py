@@ -223,7 +223,10 @@ def check_target(path: Path, suffixes: Iterable[str]) -> None:
         TableError: the suffix is none of these, `path` is a folder, or its folder does not exist.
     """
     if path.suffix not in suffixes:
-        raise TableError(f"{path} ends in {path.suffix!r}; expected one of {', '.join(suffixes)}")
+        raise TableError(
+            f"{path} ends in {path.suffix!r}; expected one of {', '.join(suffixes)}. Vectors and "
+            "labels are written to one table; viola index adds to collections in a folder"
+        )
     if path.is_dir():
         raise TableError(f"{path} is a folder; name a file")
     if not path.parent.is_dir():

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from models import shipped
-from models.terminal import Force, clear_errors, console, keep_existing, new_model_file
+from models.terminal import (
+    Force,
+    clear_errors,
+    console,
+    counted,
+    keep_existing,
+    new_model_file,
+)
 from service.commands.collections_cli import (
     Data,
     Name,
@@ -145,7 +152,7 @@ def _import(
             f"one of its name there, as {', '.join(unknown[:3])}"
         )
     store.labels.add(collection, known, by.strip())
-    _say(f"{path}: {len(known)} labels added")
+    _say(f"{path}: {counted(len(known), 'label')} added")
     if unknown:
         names = f"{', '.join(unknown[:3])} ({len(unknown)})"
         _say(f"warning: {path}: not in the collection, or not alone with its name: {names}")
@@ -182,7 +189,7 @@ def _export(store: "Store", collection: "Collection", path: Path, recording: str
     ]
     durations = {names[key]: item.duration_s for key, item in items.items()}
     n_written = write(path, labels, durations)
-    _say(f"{path}: {n_written} labels written")
+    _say(f"{path}: {counted(n_written, 'label')} written")
     if n_left := len(labels) - n_written:
         _say(
             f"warning: {path}: {n_left} labels are negative or unsure and are left out, since only "
@@ -254,7 +261,10 @@ def _tell(name: str, number: int, taught: "Taught", fit: "Fit", onnx: Path | Non
     counts = [f"{label} {n}" for label, n in taught.table.counts.items()]
     if len(counts) > N_SHOWN:
         counts[N_SHOWN:] = [f"and {len(counts) - N_SHOWN} labels more"]
-    _say(f"{name}, version {number}, taught by {len(taught.rows)} windows ({', '.join(counts)})")
+    _say(
+        f"{name}, version {number}, taught by {counted(len(taught.rows), 'window')} "
+        f"({', '.join(counts)})"
+    )
     _say(
         f"next: curl -F file=@new.wav 'http://127.0.0.1:8000/v1/audio/classifications?head={name}'"
     )

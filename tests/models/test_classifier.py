@@ -141,3 +141,9 @@ def test_whatever_holds_numbers_is_classified_and_nothing_else(head: Classifier)
 def test_a_number_too_large_for_float32_makes_no_noise(head: Classifier) -> None:
     with pytest.raises(ValueError, match="not all finite"):
         head.predict(np.full((1, head.card.embed_dim), 1e300))
+
+
+def test_a_classifier_of_another_space_is_told_with_those_that_fit() -> None:
+    space_id = Classifier.open("sounds-10-int8").card.space_id
+    with pytest.raises(ModelFileError, match="use sounds-10-int8, which ships and fits mine, or"):
+        Classifier.open().check_space(space_id, "mine")

@@ -199,7 +199,7 @@ def test_a_file_that_was_embedded_twice_is_one_recording(
     words = ["embed", rec, rec, "-o", out, "--model", model_file]
     done = CliRunner().invoke(viola.build(), list(map(str, words)))
     assert "2 files embedded" in done.output, done.output
-    assert "1 windows; 1 added" in index(out, same_names / "other", model_file).output
+    assert "1 window; 1 added" in index(out, same_names / "other", model_file).output
     lines = out.with_suffix(".jsonl")
     row = {"file": "rec.wav", "start_s": 0, "end_s": 1, "space_id": "space-of-tiny"}
     rows = [row | {"embedding": vector} for vector in ([1, 2, 3, 4], [4, 3, 2, 1])]

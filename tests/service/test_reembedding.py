@@ -194,7 +194,7 @@ def test_a_recording_that_is_deleted_on_the_way_is_no_failure_of_the_command(
     assert indexed.exit_code == 0, indexed.output
     done = run("reembed", *data, "--model", models / "other.onnx")
     assert done.exit_code == 0, done.output
-    assert "1 recordings, 1 windows; 1 embedded now, 0 failed" in done.output
+    assert "1 recording, 1 window; 1 embedded now, 0 failed" in done.output
 
 
 def test_a_move_of_a_collection_that_is_deleted_says_so(

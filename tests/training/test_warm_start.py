@@ -1,14 +1,16 @@
 """A run begins with the encoder of a model file, of safetensors, or of the authors' weights."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from typer.testing import CliRunner
 
 import viola
-from models.modelfile import Training
+from models.modelfile import CARD_KEY, DEFAULT_MODEL, ModelFileError, Training
 from models.nn.encoder import AudioNTT2020
 from models.nn.export import export
 from models.nn.model import one_pass
@@ -217,3 +219,22 @@ def test_a_model_file_has_a_normalisation_of_its_own(files: Path, tmp_path: Path
         result = CliRunner().invoke(viola.build(), given)
         assert result.exit_code == 2
         assert message in " ".join(result.output.split())
+
+
+def test_a_network_that_a_changed_card_does_not_describe_is_refused(tmp_path: Path) -> None:
+    for name in ("mean", "std"):
+        proto = onnx.load(DEFAULT_MODEL)
+        for entry in proto.metadata_props:
+            if entry.key == CARD_KEY:
+                card = json.loads(entry.value)
+                entry.value = json.dumps(card | {name: card[name] + 1})
+        onnx.save(proto, tmp_path / "edited.onnx")
+        with pytest.raises(ModelFileError, match=f"{name} .* was changed"):
+            warm_start.of_model_file(tmp_path / "edited.onnx")
+
+
+def test_a_model_that_ships_is_known_by_its_name() -> None:
+    weights = warm_start.read(Path("default"))
+    assert isinstance(weights, warm_start.EncoderWeights)
+    assert weights.kind == "StridedConv"
+    warm_start.of_model_file(Path("default"))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from models.terminal import console
+from models.terminal import console, counted
 from training.terminal import clear_errors
 
 N_SHOWN = 10  # warnings about files on the screen
@@ -67,11 +67,14 @@ def prepare(
         console.print(f"warning: {notice.source}/{notice.name}: {notice.message}", markup=False)
     if len(report.warnings) > N_SHOWN:
         more = len(report.warnings) - N_SHOWN
-        console.print(f"{more} more warnings in {where / 'warnings.jsonl'}", markup=False)
+        console.print(
+            f"{counted(more, 'more warning')} in {where / 'warnings.jsonl'}", markup=False
+        )
     console.print(
-        f"{where}: added {report.clips} clips, {report.hours:.2f} h in {report.shards} shards; "
+        f"{where}: added {counted(report.clips, 'clip')}, {report.hours:.2f} h in "
+        f"{counted(report.shards, 'shard')}; "
         f"{report.skipped} were there already, {report.duplicates} equal others, "
-        f"{len(report.errors)} files failed"
+        f"{counted(len(report.errors), 'file')} failed"
     )
     if report.errors and not (report.clips or report.skipped or report.duplicates):
         raise typer.Exit(1)
@@ -84,8 +87,9 @@ def _merge(store: Path, workers: int | None) -> None:
     with clear_errors():
         report = merge(store, workers=workers)
     console.print(
-        f"{store}: merged {report.parts} parts, {report.clips} clips, {report.hours:.2f} h; "
-        f"{report.duplicates} equal others, {report.errors} files failed",
+        f"{store}: merged {counted(report.parts, 'part')}, {counted(report.clips, 'clip')}, "
+        f"{report.hours:.2f} h; "
+        f"{report.duplicates} equal others, {counted(report.errors, 'file')} failed",
         markup=False,
     )
 
@@ -100,8 +104,10 @@ def _check(store: Path, workers: int | None) -> None:
     for damage in report.damages:
         console.print(f"damaged: {damage}", markup=False, style="red")
     if report.damages:
-        console.print(f"{store}: {len(report.damages)} damages; {REMEDY}", markup=False)
+        console.print(f"{store}: {counted(len(report.damages), 'damage')}; {REMEDY}", markup=False)
         raise typer.Exit(1)
     hours = ", ".join(f"{source} {hours:.2f} h" for source, hours in report.hours.items())
     total = sum(report.hours.values())
-    console.print(f"{store}: {report.clips} clips, {total:.2f} h, no damage: {hours}", markup=False)
+    console.print(
+        f"{store}: {counted(report.clips, 'clip')}, {total:.2f} h, no damage: {hours}", markup=False
+    )

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from models.terminal import MAX_SEED, Force, busy, console, keep_existing, new_model_file
+from models import shipped
+from models.terminal import (
+    MAX_SEED,
+    Force,
+    busy,
+    console,
+    counted,
+    keep_existing,
+    new_model_file,
+)
 from training.terminal import clear_errors
 
 if TYPE_CHECKING:
@@ -90,7 +99,8 @@ def import_(
         Path,
         typer.Argument(
             metavar="WEIGHTS",
-            help="Weights in the authors' key layout, or a model file, NAME.onnx.",
+            help="Weights in the authors' key layout, or a model file: NAME.onnx, or the name of "
+            "one that ships, such as default.",
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The model file, NAME.onnx.")],
@@ -119,7 +129,7 @@ def import_(
     from training import warm_start
 
     new_model_file(out, force=force)
-    is_model = path.suffix == ".onnx"
+    is_model = shipped.is_model(path)
     _check_normalisation(mean, std, is_model=is_model)
     readout = _readout(readout, store, embed_dim, without=LAYERS if is_model else BYOL_A)
     if store and readout != PROJECTED:
@@ -202,7 +212,13 @@ def weights(
 
 
 def quantize_(
-    path: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file in float32.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            help="A model file in float32, or the name of one that ships, such as default.",
+        ),
+    ],
     audio: Annotated[
         list[Path],
         typer.Option(help="A store, a folder or a tar of audio; may be repeated, but for a store."),
@@ -252,9 +268,10 @@ def quantize_(
     made = card.quantization
     assert made is not None
     console.print(
-        f"{out}: {len(made.layers)} layers in eight bits, {out.stat().st_size / 1e6:.1f} MB, space "
-        f"{card.space_id}; cosine to {made.of} {made.cosine_min:.5f} at least, "
-        f"{made.cosine_mean:.5f} in the mean, on {made.held_out} clips held out",
+        f"{out}: {counted(len(made.layers), 'layer')} in eight bits, "
+        f"{out.stat().st_size / 1e6:.1f} MB, space {card.space_id}; cosine to {made.of} "
+        f"{made.cosine_min:.5f} at least, {made.cosine_mean:.5f} in the mean, on "
+        f"{counted(made.held_out, 'clip')} held out",
         markup=False,
     )
 

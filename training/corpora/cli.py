@@ -7,7 +7,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from models.progress import TITLE, Bar
-from models.terminal import console
+from models.terminal import console, counted
 from training.terminal import clear_errors
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def corpus(
         collect(folder, names, downloaded=debs, follow=follow)
     failed = [taken for taken in done if taken.error]
     console.print(
-        f"{folder}: {sum(len(taken.clips) for taken in done)} files, "
+        f"{folder}: {counted(sum(len(taken.clips) for taken in done), 'file')}, "
         f"{sum(taken.hours for taken in done):.2f} h of {len(done) - len(failed)} packages added; "
         f"{len(names) - len(done)} were there already, {len(failed)} failed",
         markup=False,
@@ -71,7 +71,7 @@ def _line(taken: "Taken") -> str:
     if taken.error:
         return f"{taken.package}: {taken.error}"
     left = f", {len(taken.left_out)} left out" if taken.left_out else ""
-    return f"{taken.package}: {len(taken.clips)} files, {taken.hours:.2f} h{left}"
+    return f"{taken.package}: {counted(len(taken.clips), 'file')}, {taken.hours:.2f} h{left}"
 
 
 def _bar() -> Bar:

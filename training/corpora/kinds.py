@@ -27,6 +27,7 @@ from models.atomic import replacing
 from models.audio import Selection
 from models.pcm import pcm16
 from models.progress import tracked
+from models.terminal import counted
 from training.corpora.packages import Package, kind_of, listed
 
 KINDS = ("ambience", "drums", "effects", "music", "notes", "speech")
@@ -157,7 +158,8 @@ def main(
         writer = csv.writer(file)
         writer.writerow(["file_name", "label", "fold", "group"])
         writer.writerows(rows)
-    typer.echo(f"{path}: {len(rows)} clips of {len({row[1] for row in rows})} kinds")
+    n_kinds = len({row[1] for row in rows})
+    typer.echo(f"{path}: {counted(len(rows), 'clip')} of {counted(n_kinds, 'kind')}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import os
 import shutil
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -118,8 +118,11 @@ class Writer:
                 self.commit()
         finally:
             self._duplicates.close()
-            if self._pcm is not None:
-                self._pcm.close()
+            if self._pcm is not None:  # unfinished: of no use without its index
+                with suppress(OSError):  # a full disk refuses what is still buffered, too
+                    self._pcm.close()
+                self._temporary.unlink(missing_ok=True)
+                self._shard.with_suffix(".pcm").unlink(missing_ok=True)
 
     @property
     def hours(self) -> float:

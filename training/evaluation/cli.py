@@ -82,8 +82,8 @@ def evaluate(
     from training.evaluation.task_names import open_tasks
     from training.evaluation.verdict import verdict
 
-    models = [argument for argument in arguments if _is_model(argument)]
-    names = [argument for argument in arguments if not _is_model(argument)]
+    models = [argument for argument in arguments if shipped.is_model(argument)]
+    names = [argument for argument in arguments if not shipped.is_model(argument)]
     if not names:
         raise typer.BadParameter("expected at least one TASK: a CSV, a folder, or NAME:FOLDER")
     with clear_errors():
@@ -109,13 +109,6 @@ def evaluate(
             report.write_json(results, settings, out / "results.json")
             report.write_html(results, settings, out / "report.html")
             console.print(f"report: {out / 'report.html'}", highlight=False)
-
-
-def _is_model(argument: str) -> bool:
-    """Whether an argument is a model file, or the name of one that ships, rather than a task."""
-    return argument.endswith(".onnx") or (
-        argument in shipped.names() and not Path(argument).exists()
-    )
 
 
 def _by_kind(models: Sequence[str]) -> "tuple[list[Path], list[Classifier]]":

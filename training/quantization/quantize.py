@@ -17,6 +17,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from models import shipped
 from models.modelfile import Card, Golden, Quantization, open_session, reference_signal, write
 from models.runtime import Encoder
 from training.quantization.calibration import Clip, draw, measure
@@ -49,7 +50,7 @@ def quantize(
     """Write the encoder `model` as `out` with its heavy layers in eight bits.
 
     Args:
-        model: a file of an encoder in float32.
+        model: a file of an encoder in float32, or the name of one that ships.
         audio: a store, or folders and tars of audio like that to be embedded.
         out: the new model file.
         n_clips: clips to draw; three of four give the ranges, the others check the vectors.
@@ -64,6 +65,7 @@ def quantize(
         CorpusError: for audio that cannot be read.
         ModelFileError: for a file that is no encoder.
     """
+    model = shipped.find(model)
     _, card = open_session(model)
     if card.quantization is not None:
         raise QuantizationError(

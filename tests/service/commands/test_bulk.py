@@ -90,7 +90,21 @@ def test_frames_come_one_a_row(encoder: Encoder, files: list[Path]) -> None:
     rows = list(embed_files(encoder, files[:1], frames=True))
     features = encoder.frames(files[0])[:, : encoder.card.frame_features]
     np.testing.assert_array_equal([row.embedding for row in rows], features)
-    assert rows[1].start_s == encoder.card.frame_hop / 16_000
+    card = encoder.card
+    middle = card.frame_hop + card.frame_offset + card.receptive_field / 2  # of the second
+    assert rows[1].start_s == (middle - card.frame_hop / 2) / 16_000
+    assert [row.start_s for row in rows[1:]] == [row.end_s for row in rows[:-1]]
+
+
+@pytest.mark.parametrize("n_samples", [1, 16_000, 32_000, 32_001, 33_279])
+def test_the_times_of_frames_lie_in_their_recording(
+    encoder: Encoder, tmp_path: Path, n_samples: int
+) -> None:
+    sf.write(tmp_path / "a.wav", noise(4.0)[:n_samples], 16_000)
+    rows = list(embed_files(encoder, [tmp_path / "a.wav"], frames=True))
+    assert rows[0].start_s == 0
+    assert all(row.start_s < row.end_s for row in rows)
+    assert rows[-1].end_s <= n_samples / 16_000
 
 
 def test_frames_are_what_layers_give_without_products_of_frames(files: list[Path]) -> None:

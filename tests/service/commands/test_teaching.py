@@ -112,7 +112,7 @@ def test_an_export_says_what_it_leaves_out_and_is_of_a_recording_that_is_there(
     assert run(*pond, "--labels", labels).exit_code == 0
     done = run(*pond, "--export", out, "--recording", "rec0")
     text = " ".join(done.output.split())
-    assert "1 labels written" in text
+    assert "1 label written" in text
     assert "2 labels are negative or unsure and are left out" in text
     before = out.read_text()
     wrong = run(*pond, "--export", out, "--recording", "rec99", "--force")

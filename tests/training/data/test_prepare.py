@@ -1,5 +1,6 @@
 """training/data/prepare.py: nothing is lost, runs resume, and what is broken is told."""
 
+import errno
 import hashlib
 import json
 import os
@@ -373,3 +374,42 @@ def test_sources_that_cannot_be_used_are_refused(folder, tmp_path):
     with pytest.raises(CorpusError, match="is a source, too"):
         run([folder], folder / ".")
     assert not list(folder.glob("shard-*"))
+
+
+class Full:
+    """A file of a disk that fills up after so many bytes."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def write(self, content):
+        self.room -= len(content)
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.file.write(content)
+
+    def close(self):
+        self.file.close()
+
+
+def test_a_full_disk_leaves_no_part_of_a_shard(folder, tmp_path, monkeypatch):
+    truly_open = Path.open
+
+    def open_full(self, *given, **options):
+        file = truly_open(self, *given, **options)
+        return Full(file, 1_000) if given == ("wb",) else file
+
+    monkeypatch.setattr(Path, "open", open_full)
+    with pytest.raises(OSError, match="No space left"):
+        run([folder], tmp_path / "store")
+    assert not list((tmp_path / "store").glob("shard-*"))
+
+
+def test_a_full_disk_leaves_no_shard_without_its_index(folder, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        run([folder], tmp_path / "store")
+    assert not list((tmp_path / "store").glob("shard-*"))

@@ -195,3 +195,10 @@ def test_what_a_person_can_put_right_is_one_line(
     assert message in result.output
     assert "Traceback" not in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_ships_is_quantized_by_its_name(
+    calibration_audio: Path, tmp_path: Path
+) -> None:
+    card = quantize(Path("default"), [calibration_audio], tmp_path / "q.onnx", least_cosine=0)
+    assert card.quantization.of == "default"

@@ -193,7 +193,6 @@ def changed(path: Path, out: Path, **changes: object) -> Path:
         {"receptive_field": 3_260},
         {"receptive_field": 3_300},
         {"receptive_field": 4_000},
-        {"min_samples": 4_000},
         {"context_frames": 0},
     ],
 )

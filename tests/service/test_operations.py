@@ -174,10 +174,12 @@ def test_an_unexpected_error_is_logged_and_answered_without_its_text(model_file:
 
 
 def test_vectors_that_are_no_numbers_never_leave(serve: Serve, tmp_path: Path) -> None:
-    root = "signed = Add (maximum, mean) embedding = Sqrt (signed)"
-    path = write_model(
-        tmp_path / "tiny.onnx", graph=GRAPH.replace("embedding = Add (maximum, mean)", root)
+    graph = GRAPH.replace("{-1e30}>", "{-1e30}, float tenth = {0.1}>").replace(
+        "(products)", "(roots)"
     )
+    # The products of the reference signal are all above -0.1
+    roots = "raised = Add (products, tenth)\n    roots = Sqrt (raised)\n    frames ="
+    path = write_model(tmp_path / "tiny.onnx", graph=graph.replace("frames =", roots, 1))
     like_a_filter = np.roll(tone(1.0, hz=100), -40)  # turned over, each frame's product is negative
     files = [
         ("file", (name, encoded(s))) for name, s in (("a", -like_a_filter), ("b", like_a_filter))

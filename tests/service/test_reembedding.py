@@ -28,7 +28,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two models whose vectors differ."""
     folder = tmp_path_factory.mktemp("models")
     write_model(folder / "tiny.onnx")
-    other = GRAPH.replace("embedding = Add (maximum, mean)", "embedding = Sub (maximum, mean)")
+    other = GRAPH.replace(
+        "frames = Transpose <perm = [0, 2, 1]> (products)",
+        "negative = Neg (products)\n    frames = Transpose <perm = [0, 2, 1]> (negative)",
+    )
     write_model(folder / "other.onnx", "other", graph=other)
     return folder
 

@@ -68,7 +68,8 @@ def shortened(embedding: Floats, dimensions: int | None) -> Floats:
     n = embedding.shape[-1]
     if dimensions is None or dimensions == n:
         return embedding
-    if not isinstance(dimensions, int | np.integer) or not 1 <= dimensions < n:
+    is_whole = isinstance(dimensions, int | np.integer) and not isinstance(dimensions, bool)
+    if not is_whole or not 1 <= dimensions < n:
         raise ValueError(f"dimensions is {dimensions!r}; expected 1 to {n}")
     return unit(embedding[..., :dimensions])
 

@@ -359,7 +359,7 @@ def test_a_shorter_vector_is_the_first_values_at_length_one() -> None:
     np.testing.assert_allclose(np.linalg.norm(short, axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(short[0], vectors[0, :3] / np.linalg.norm(vectors[0, :3]), rtol=1e-5)
     assert shortened(vectors, None) is shortened(vectors, 9) is vectors
-    for dimensions in (0, -1, 10):
+    for dimensions in (0, -1, 10, True):
         with pytest.raises(ValueError, match=f"dimensions is {dimensions}; expected 1 to 9"):
             shortened(vectors, dimensions)
 

@@ -47,6 +47,7 @@ class AsyncClient:
         self.connection = Connection(address, key, timeout_s)
         self.retries = retries
         self.refusals = 0
+        self._is_found = False  # whether an answer has ever come from there
         self._http = httpx.AsyncClient(**self.connection.options())
 
     async def embed(self, sound: Sound, *, sample_rate: int | None = None, **asked: Any) -> Answer:
@@ -193,7 +194,9 @@ class AsyncClient:
                 finally:
                     await outcome.aclose()
                 return
-            pause_s = self.retries.pause_s(outcome, attempt, spent_s, repeats=call.repeats)
+            pause_s = self.retries.pause_s(
+                outcome, attempt, spent_s, repeats=call.repeats, found=self._is_found
+            )
             if pause_s is None:
                 raise outcome.error
             self.refusals += outcome.is_refusal
@@ -206,6 +209,7 @@ class AsyncClient:
                 pieces = call.body.pieces_async() if call.body and file is None else ()
                 request = self._http.build_request(**request_of(call, file, pieces))
                 response = await self._http.send(request, stream=True)
+            self._is_found = True
             if response.is_success and not is_read:
                 return response
             body = await response.aread()

@@ -45,7 +45,11 @@ class Connection:
         Raises:
             ValueError: the address is none of a service, or the key holds characters that no key
                 has. Neither the key nor a password is shown.
+            TypeError: one of them is no text.
         """
+        for name, given in (("address", self.address), ("key", self.key)):
+            if not (isinstance(given, str) or (name == "key" and given is None)):
+                raise TypeError(f"{name}: expected a text, not {type(given).__name__}")
         object.__setattr__(self, "address", _address(self.address))
         if self.key is None:
             return
@@ -72,8 +76,10 @@ class Connection:
 
     def failed(self, error: httpx.RequestError) -> Failure:
         """An attempt that got no answer."""
-        told = Unreachable(f"no answer from {self.shown}: {error or type(error).__name__}")
         never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+        remedy = "; does the service run there, and is the address right?" if never_sent else ""
+        reason = error or type(error).__name__
+        told = Unreachable(f"no answer from {self.shown}: {reason}{remedy}")
         return Failure(told, isinstance(error, BROKEN_OFF), is_undone=never_sent)
 
     @property

@@ -56,6 +56,7 @@ class Client:
         self.connection = Connection(address, key, timeout_s)
         self.retries = retries
         self.refusals = 0
+        self._is_found = False  # whether an answer has ever come from there
         self._counting = threading.Lock()
         self._http = httpx.Client(**self.connection.options())
 
@@ -241,7 +242,9 @@ class Client:
                 finally:
                     outcome.close()
                 return
-            pause_s = self.retries.pause_s(outcome, attempt, spent_s, repeats=call.repeats)
+            pause_s = self.retries.pause_s(
+                outcome, attempt, spent_s, repeats=call.repeats, found=self._is_found
+            )
             if pause_s is None:
                 raise outcome.error
             with self._counting:
@@ -255,6 +258,7 @@ class Client:
                 pieces = call.body.pieces() if call.body and file is None else ()
                 request = self._http.build_request(**request_of(call, file, pieces))
                 response = self._http.send(request, stream=True)
+            self._is_found = True
             if response.is_success and not is_read:
                 return response
             body = response.read()

@@ -120,6 +120,39 @@ def test_a_service_that_is_not_there_is_named(free_tcp_port: int) -> None:
         client.models()
 
 
+def test_an_address_where_nobody_ever_answered_is_given_up_soon(free_tcp_port: int) -> None:
+    retries = viola.Retries(budget_s=1e6, unfound_s=0.2, first_s=0.05)
+    address = f"http://127.0.0.1:{free_tcp_port}"
+    unfound = pytest.raises(viola.Unreachable, match="does the service run there")
+    with viola.Client(address, retries=retries) as client, unfound:
+        client.models()
+
+    async def asked() -> None:
+        async with viola.AsyncClient(address, retries=retries) as client:
+            await client.models()
+
+    with pytest.raises(viola.Unreachable, match="does the service run there"):
+        asyncio.run(asked())
+
+
+def test_a_service_that_has_answered_once_is_waited_for(
+    moody: tuple[str, type[Moody]], clip: Path
+) -> None:
+    address, server = moody
+    server.moods = ["answer", "hang up", "hang up", "answer"]
+    retries = viola.Retries(budget_s=5, unfound_s=0, first_s=0.01)
+    with viola.Client(address, retries=retries) as client:
+        client.embed(clip)
+        client.embed(clip)
+    assert not server.moods
+
+
+@pytest.mark.parametrize("given", [{"address": None}, {"address": 8000}, {"key": 3}, {"key": 0}])
+def test_an_address_and_a_key_are_texts(given: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(given))}: expected a text, not "):
+        viola.Client(**given)
+
+
 def test_32_in_parallel_lose_no_file_where_the_service_takes_two(folder: Path) -> None:
     clip = encoded(tone(0.5))
     settings = Settings(models=folder, threads=1, max_inflight=2)
@@ -138,8 +171,8 @@ def _hurry(client: viola.Client) -> None:
     pauses = viola.Retries(budget_s=1e6, draw=lambda: 0.0)
 
     class Impatient(viola.Retries):
-        def pause_s(self, *failed: Any, repeats: bool = False) -> float | None:
-            asked = pauses.pause_s(*failed, repeats=repeats)
+        def pause_s(self, *failed: Any, **how: bool) -> float | None:
+            asked = pauses.pause_s(*failed, **how)
             return None if asked is None else asked / 50
 
     client.retries = Impatient()

@@ -1,8 +1,10 @@
 """What other browsers do otherwise, and what a keyboard and a screen reader meet."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile as sf
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -31,6 +33,27 @@ RUNS_NO_AUDIO = """AudioWorkletNode = class extends GainNode {
   port = {};
   constructor(context) { super(context); }
 };"""
+
+# As Firefox: a microphone is connected to a context of the sound card's own rate alone.
+HAS_A_RATE = """const Context = AudioContext;
+AudioContext = class extends Context {
+  constructor({ sampleRate = RATE } = {}) { super({ sampleRate }); }
+  createMediaStreamSource(stream) {
+    if (this.sampleRate !== RATE) throw new DOMException("another rate", "NotSupportedError");
+    return super.createMediaStreamSource(stream);
+  }
+};"""
+
+# A browser that asks whoever uses it, and gets its answer from allow().
+ASKS_FIRST = """() => {
+  const devices = navigator.mediaDevices;
+  const get = devices.getUserMedia.bind(devices);
+  const asked = new Promise((resolve) => { window.allow = resolve; });
+  devices.getUserMedia = async (wanted) => {
+    await asked;
+    return (window.opened = await get(wanted));
+  };
+}"""
 
 # What was read out: all texts of the status line that a screen reader gets.
 LISTENS = """window.heard = [];
@@ -114,6 +137,90 @@ def test_why_there_is_no_microphone_is_told_in_a_sentence(visit: Visit, name: st
     )
     page.get_by_role("button", name="Listen").click()
     expect(page.get_by_role("alert")).to_contain_text("then try again.")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("NotAllowedError", "Allow it in the browser's settings, then try again."),
+        ("NotFoundError", "Connect one, then try again."),
+        ("NotReadableError", "Close what uses it, or connect it anew, then try again."),
+    ],
+)
+@pytest.mark.parametrize("view", ["#listen", "#live"])
+def test_recording_and_listening_say_the_same_of_a_microphone_that_cannot_be_had(
+    visit: Visit, view: str, name: str, remedy: str
+) -> None:
+    page = visit(view)
+    page.evaluate(
+        "name => { navigator.mediaDevices.getUserMedia = async () =>"
+        " { throw new DOMException('Invalid constraint', name); }; }",
+        name,
+    )
+    button = "Listen" if view == "#live" else "Record from the microphone"
+    page.get_by_role("button", name=button).click()
+    said = page.get_by_role("alert") if view == "#live" else page.locator("#status")
+    expect(said).to_contain_text("The microphone cannot be used: ")
+    expect(said).to_contain_text(remedy)
+    expect(page.get_by_role("button", name=button)).to_be_visible()
+    if view == "#listen":
+        expect(page.locator("#recording")).to_be_hidden()
+
+
+@pytest.mark.parametrize("rate", [44_100, 96_000, 192_000])
+def test_a_microphone_of_any_rate_is_heard(visit: Visit, rate: int) -> None:
+    page = visit()
+    page.add_init_script(HAS_A_RATE.replace("RATE", str(rate)))
+    page.goto(f"{page.url}#live")
+    page.reload()
+    sent: list[str | bytes] = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(frame)))
+    page.get_by_role("button", name="Listen").click()
+    expect(page.locator("#stream .bars li").first).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    stream_rate = json.loads(sent[0])["sample_rate"]
+    assert stream_rate == min(rate, 48_000)
+    blocks = [np.frombuffer(block, np.float32) for block in sent if isinstance(block, bytes)]
+    heard = np.concatenate(blocks)[-stream_rate:]
+    spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
+    assert np.argmax(spectrum) * stream_rate / len(heard) == pytest.approx(440, abs=3)
+    assert 0.1 < np.abs(heard).max() <= 1.0
+
+
+def test_a_view_that_is_left_while_the_browser_asks_does_not_listen(visit: Visit) -> None:
+    page = visit("#live")
+    page.evaluate(ASKS_FIRST)
+    page.get_by_role("button", name="Listen").click()
+    page.get_by_role("link", name="Compare").click()
+    expect(page.get_by_role("heading", name="Which sounds are alike?")).to_be_visible()
+    page.evaluate("allow()")
+    page.wait_for_function("() => window.opened?.getTracks()[0].readyState === 'ended'")
+    page.get_by_role("link", name="Live").click()
+    expect(page.get_by_role("button", name="Listen")).to_be_visible()
+
+
+# Of a control, and of what stands in it, nothing is read out a second time as a description.
+SAID_TWICE = """() => [...document.querySelectorAll("[title]")]
+  .filter((one) => one.textContent.includes(one.title) || one.ariaLabel?.includes(one.title))
+  .map((one) => one.outerHTML)"""
+
+
+def test_names_are_read_out_once_and_shown_whole_under_the_pointer(
+    visit: Visit, tmp_path: Path
+) -> None:
+    page = visit()
+    paths = [
+        path.rename(path.with_stem(f"{'long' * 20}-{path.stem}")) for path in clips(tmp_path, 2)
+    ]
+    page.locator("#files").set_input_files(paths)
+    expect(page.locator(".bars").first).to_be_visible()
+    assert page.evaluate(SAID_TWICE) == []
+    page.get_by_role("link", name="Compare").click()
+    expect(page.locator(".matrix")).to_be_visible()
+    assert page.evaluate(SAID_TWICE) == []
+    row = page.locator(".matrix tbody th").first
+    row.hover()
+    expect(row).to_have_attribute("title", f"1  {paths[0].name}")
 
 
 def test_each_view_has_a_title_of_its_own(visit: Visit) -> None:

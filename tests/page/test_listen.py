@@ -166,6 +166,61 @@ def test_a_long_recording_is_labelled_while_it_is_heard(
             assert len(printed.splitlines()) >= 40, (kind, printed)  # a line a window
 
 
+def times(page: Page) -> list[str]:
+    """What stands at the visible ticks of the axis."""
+    return [text for text in page.locator("[part~=timeline-notch]").all_inner_texts() if text]
+
+
+def test_the_axis_fits_what_is_zoomed_to(visit: Visit, tmp_path: Path) -> None:
+    path = tmp_path / "minutes.wav"
+    sf.write(path, np.tile(tone(440, 1.0), 300), 16_000)
+    page = visit()
+    drop(page, path)
+    expect(page.locator("[part~=timeline-notch]").first).to_be_visible()
+    for name, step in (("Zoom in", "0.5"), ("Zoom out", "30")):
+        for _ in range(8):
+            page.get_by_role("button", name=name).click()
+        expect(page.locator("[part~=timeline-notch]").get_by_text(step, exact=True)).to_be_visible()
+        assert 5 <= len(times(page)) <= 30
+
+
+def test_labels_over_time_go_on_while_another_sound_is_shown(
+    browser: Browser, served: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "long.wav"
+    sf.write(path, np.tile(tone(440, 1.0), 40), 16_000)
+    settings = Settings(models=served, threads=1, max_duration_s=10)
+    with serving(settings) as http, watching(browser, str(http.base_url)) as visit:
+        page = visit()
+        drop(page, path)
+        held: list[Route] = []
+        page.route("**/v1/audio/classifications?*", lambda route: held.append(route))
+        page.get_by_role("button", name="Label all of it").click()
+        page.get_by_role("button", name="clap").click()
+        expect(page.locator("#sound .bars").first).to_be_visible()
+        with page.expect_response("**/v1/audio/classifications?*stream=true*") as answer:
+            held[0].continue_()
+        answer.value.finished()
+        page.get_by_role("button", name="long.wav").click()
+        expect(page.locator("#sound .bars")).to_have_count(2)
+        expect(page.locator("canvas.track")).to_have_count(2)
+        expect(page.locator("#sound .u-wrap")).to_have_count(2)
+        expect(page.get_by_role("button", name="Label all of it")).to_be_enabled()
+        widths = page.locator(".u-wrap").evaluate_all("all => all.map((one) => one.clientWidth)")
+        assert min(widths) > 500
+
+
+def test_a_chart_is_as_wide_as_its_place(visit: Visit, clip: Path) -> None:
+    page = visit(viewport={"width": 1000, "height": 700})
+    drop(page, clip)
+    chart = page.locator(".u-wrap").first
+    expect(chart).to_be_visible()
+    page.set_viewport_size({"width": 380, "height": 700})
+    page.wait_for_function("() => document.querySelector('.u-wrap').clientWidth < 380")
+    page.set_viewport_size({"width": 1000, "height": 700})
+    page.wait_for_function("() => document.querySelector('.u-wrap').clientWidth > 800")
+
+
 def test_the_microphone_is_recorded(visit: Visit) -> None:
     page = visit()
     page.get_by_role("button", name="Record from the microphone").click()

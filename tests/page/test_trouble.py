@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import soundfile as sf
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from service.settings import Settings
 from service.traffic.auth import Key, digest_of
@@ -237,3 +237,81 @@ def test_where_nothing_can_be_copied_the_code_is_chosen(visit: Visit, clip: Path
     page.get_by_role("button", name="curl").first.click()
     expect(page.locator("#status")).to_contain_text("Ctrl+C")
     assert page.evaluate("String(getSelection())").startswith("curl")
+
+
+def test_a_collection_too_large_for_a_map_can_be_seen_by_a_label(
+    page: Page, tmp_path: Path
+) -> None:
+    page.locator("#add-files").set_input_files(clips(tmp_path, 3))
+    expect(page.get_by_text("3 recordings")).to_be_visible()
+    too_many = {"title": "Too many", "detail": "at most 1000 are: use a filter.", "status": 413}
+    page.route("**/map", lambda route: route.fulfill(status=413, json=too_many))
+    page.get_by_role("button", name="Map").click()
+    expect(page.locator("#collection .error")).to_contain_text("Label some items, then choose")
+    page.locator("#label-names").fill("bell")
+    page.locator("[aria-label=Items] li").first.focus()
+    page.keyboard.press("1")
+    page.keyboard.press("1")
+    expect(page.locator("[aria-label=Items] .good:not(:empty)")).to_have_count(2)
+    page.get_by_label("of", exact=True).last.select_option("bell")
+    with page.expect_response("**/map?filter=*") as answer:
+        page.get_by_role("button", name="Map").click()
+    assert len(answer.value.json()["data"]) == 2
+    expect(page.locator("#collection .map")).to_be_visible()
+
+
+def test_what_was_changed_in_another_tab_can_be_seen(page: Page, tmp_path: Path) -> None:
+    page.locator("#add-files").set_input_files(clips(tmp_path, 3))
+    expect(page.get_by_text("3 recordings")).to_be_visible()
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.on("dialog", lambda dialog: dialog.accept())
+    other.get_by_role("button", name="Delete").click()
+    expect(other.get_by_role("heading", name="street")).to_have_count(0)
+    page.get_by_role("button", name="Play clip-1.wav").click()
+    expect(page.locator("#collection").get_by_role("alert")).to_contain_text(
+        "no collection 'street'"
+    )
+    page.get_by_role("button", name="Show what is there now").click()
+    expect(page.get_by_role("heading", name="street")).to_have_count(0)
+    expect(page.get_by_label("called").first).to_be_visible()
+
+
+def test_nothing_more_is_offered_where_all_is_shown(page: Page, tmp_path: Path) -> None:
+    def some(route: object) -> None:
+        route.continue_(url=route.request.url.replace("limit=200", "limit=2"))  # type: ignore[attr-defined]
+
+    page.route("**/items?limit=200*", some)
+    page.locator("#add-files").set_input_files(clips(tmp_path, 4))
+    expect(page.get_by_text("The first 2 of 4.")).to_be_visible()
+    page.get_by_role("button", name="more").press("Enter")
+    expect(page.locator("[aria-label=Items] li")).to_have_count(4)
+    expect(page.get_by_role("button", name="more")).to_have_count(0)
+    expect(page.locator("[aria-label=Items] li").nth(2)).to_be_focused()
+
+
+def test_digits_that_are_faster_than_answers_label_one_item_each(
+    page: Page, tmp_path: Path
+) -> None:
+    page.locator("#add-files").set_input_files(clips(tmp_path, 3))
+    expect(page.get_by_text("3 recordings")).to_be_visible()
+    page.locator("#label-names").fill("bell, wind")
+    held: list[Route] = []
+    page.route("**/labels", lambda route: held.append(route))
+    page.locator("[aria-label=Items] li").first.focus()
+    for digit in "121":
+        page.keyboard.press(digit)
+    page.wait_for_timeout(500)
+    for route in held:
+        route.continue_()
+    labels = page.locator("[aria-label=Items] .good")
+    expect(labels).to_have_text(["bell", "wind", "bell"])
+
+
+def test_a_digit_labels_the_item_whose_button_was_pressed(page: Page, tmp_path: Path) -> None:
+    page.locator("#add-files").set_input_files(clips(tmp_path, 3))
+    page.locator("#label-names").fill("bell")
+    page.get_by_role("button", name="Play clip-2.wav").click()
+    page.keyboard.press("1")
+    labelled = page.locator("[aria-label=Items] li").filter(has_text="bell")
+    expect(labelled).to_contain_text("clip-2.wav")

@@ -6,7 +6,7 @@ import { copyAs } from "./code.js";
 import { button, byId, download, element, errorText, fileField, fixed, save, say, seconds } from "./dom.js";
 import { ItemSound, forgetHeard } from "./items.js";
 import { PointMap } from "./map.js";
-import { play } from "./playing.js";
+import { play, playButton } from "./playing.js";
 import { TeachingView } from "./teaching.js";
 
 const SHOWN = 200; // items at a time
@@ -30,6 +30,7 @@ export class CollectionView {
     this.kinds = element("input", { id: "label-names", placeholder: "bell, other", value: "", oninput: () => this.keys() });
     this.legend = element("div", { class: "legend" });
     this.found = element("div");
+    this.seen = element("select", { id: "seen-label" }); // of large collections, a part can be seen
     this.near = element("div");
     this.mapHolder = element("div");
     this.teaching = new TeachingView(this);
@@ -49,6 +50,8 @@ export class CollectionView {
       return await work();
     } catch (error) {
       place.replaceChildren(errorText(error, () => this.trying(work, place)));
+      const isElsewhere = error.status === 404 && place === this.trouble; // changed in another tab, or by somebody else
+      if (isElsewhere) place.firstChild.append(" ", button("Show what is there now", () => this.onChange()));
       return undefined;
     }
   }
@@ -126,6 +129,10 @@ export class CollectionView {
     return this.trying(() => play(this.sound(id), start));
   }
 
+  playButton(text, id, start, attributes) {
+    return playButton(text, this.sound(id).id, start, () => this.playItem(id, start), attributes);
+  }
+
   searching() {
     const file = fileField("like-file", ([chosen]) => this.search(null, chosen));
     return element("div", { class: "panel" }, element("h3", {}, "Search by example"),
@@ -153,7 +160,7 @@ export class CollectionView {
           element("strong", {}, hit.file ?? hit.id), element("br"),
           this.isOfWindows() ? `${seconds(hit.start_s)} to ${seconds(hit.end_s)}, ` : "",
           `cosine ${fixed(hit.score)}`, hit.percentile === undefined ? "" : `, closer than ${hit.percentile.toFixed(1)} % of pairs`,
-          element("div", { class: "row" }, button("Play", () => this.playItem(hit.id, hit.start_s), { "aria-label": `Play ${hit.file ?? hit.id}` }), button("Like it", () => this.search(hit.id, undefined, this.isOfWindows() ? { start_s: hit.start_s, end_s: hit.end_s } : {}), { "aria-label": `Like it: ${hit.file ?? hit.id}` }))))),
+          element("div", { class: "row" }, this.playButton("Play", hit.id, hit.start_s ?? 0, { "aria-label": `Play ${hit.file ?? hit.id}` }), button("Like it", () => this.search(hit.id, undefined, this.isOfWindows() ? { start_s: hit.start_s, end_s: hit.end_s } : {}), { "aria-label": `Like it: ${hit.file ?? hit.id}` }))))),
         copyAs(asked, "hits", () => answer));
       say(`${answer.data.length} hits.`);
     }, this.found);
@@ -207,11 +214,12 @@ export class CollectionView {
 
   draw() {
     const wasUsed = this.grid.contains(document.activeElement);
-    this.grid.replaceChildren(...this.items.map((item, at) => element("li", { "aria-label": this.told(item), "aria-current": String(at === this.at), onfocus: () => this.choose(at) },
+    this.grid.replaceChildren(...this.items.map((item, at) => element("li", { "aria-label": this.told(item), "aria-current": String(at === this.at), onfocusin: () => this.choose(at) },
       element("strong", {}, item.file ?? item.id), element("br"),
       element("span", { class: "quiet" }, `${seconds(item.duration_s)} `),
       element("span", { class: "good" }, this.labelled(item)),
-      element("div", { class: "row" }, button("Play", () => this.playItem(item.id), { "aria-label": `Play ${this.name(item.id)}` }), button("Like it", () => this.search(item.id), { "aria-label": `Like it: ${this.name(item.id)}` })))));
+      element("div", { class: "row" }, this.playButton("Play", item.id, 0, { "aria-label": `Play ${this.name(item.id)}` }), button("Like it", () => this.search(item.id), { "aria-label": `Like it: ${this.name(item.id)}` })))));
+    this.offerSeen();
     this.reach();
     if (wasUsed) this.grid.children[Math.max(0, this.at)]?.focus();
     const more = async () => {
@@ -220,7 +228,7 @@ export class CollectionView {
       this.draw();
       if (this.items.length > shown) this.go(shown - this.at);
     };
-    this.more.replaceChildren(...(this.items.length && this.cursor !== undefined
+    this.more.replaceChildren(...(this.items.length < this.about.items && this.cursor !== undefined
       ? [element("span", { class: "quiet" }, `The first ${this.items.length} of ${this.about.items}.`), button(`Show ${SHOWN} more`, more)] : []));
   }
 
@@ -257,28 +265,35 @@ export class CollectionView {
     this.grid.children[this.at]?.focus();
   }
 
-  label(label, stretch = {}, item = this.items[this.at]?.id) {
+  // What is labelled goes on to the next item at once: whoever knows them is faster than an answer.
+  label(label, stretch = {}, given = undefined) {
+    const item = given ?? this.items[this.at]?.id;
     if (!item) return say("Choose an item first.");
+    if (!given) this.go(1);
     return this.trying(async () => {
       const answer = await ask("POST", `${this.path}/labels`, { json: { labels: [{ item, label, ...stretch }] } });
       answer.data.forEach((one) => this.note(one));
       say(`${this.name(item)} is ${label}.`);
-      const was = this.at;
-      this.draw();
-      if (this.items[was]?.id === item) { this.at = was; this.go(1); }
+      this.drawLabels(item);
     });
+  }
+
+  drawLabels(id) {
+    this.offerSeen();
+    const at = this.items.findIndex((item) => item.id === id);
+    if (at < 0) return; // it is not among those that are shown
+    this.grid.children[at].setAttribute("aria-label", this.told(this.items[at]));
+    this.grid.children[at].querySelector(".good").textContent = this.labelled(this.items[at]);
   }
 
   unlabel() {
     const { id } = this.items[this.at];
     const last = this.labels.get(id)?.at(-1);
     if (!last) return say(`${this.name(id)} has no label.`);
+    this.labels.set(id, this.labels.get(id).filter((label) => label !== last)); // at once: no press is for it again
     return this.trying(async () => {
-      await ask("DELETE", `${this.path}/labels/${last.id}`);
-      this.labels.set(id, this.labels.get(id).filter((label) => label !== last));
-      const was = this.at;
-      this.draw();
-      this.at = was;
+      await ask("DELETE", `${this.path}/labels/${last.id}`).catch((error) => { this.note(last); throw error; });
+      this.drawLabels(id);
       this.go(0);
       say(`${this.name(id)} is not ${last.label} any more.`);
     });
@@ -286,31 +301,59 @@ export class CollectionView {
 
   seeing() {
     return element("div", { class: "panel" }, element("h3", {}, "See"),
-      element("div", { class: "row" }, button("Near-duplicates", () => this.duplicates()), button("Map", () => this.map())), this.near, this.mapHolder);
+      element("div", { class: "row" }, button("Near-duplicates", () => this.duplicates()), button("Map", () => this.map()),
+        element("label", { for: "seen-label" }, "of"), this.seen), this.near, this.mapHolder);
+  }
+
+  // Everything, or what has a label.
+  offerSeen() {
+    const was = this.seen.value;
+    const labels = [...new Set([...this.labels.values()].flat().map(({ label }) => label))].sort();
+    this.seen.replaceChildren(element("option", { value: "" }, "everything"),
+      ...labels.map((label) => element("option", { value: label, selected: label === was }, label)));
+  }
+
+  // The filter of what is chosen to be seen, for a request and in Python.
+  filter() {
+    const json = JSON.stringify({ labels: [this.seen.value] });
+    return this.seen.value ? { query: { filter: json }, python: `filter=${json}` } : { query: {}, python: "" };
   }
 
   duplicates() {
+    const { query, python } = this.filter();
     return this.trying(async () => {
-      const answer = await get(`${this.path}/duplicates`);
+      this.near.replaceChildren(element("progress", { "aria-label": "Looking for near-duplicates" }));
+      const answer = await get(`${this.path}/duplicates`, query);
       await this.loadNames(answer.data.flatMap(({ ids }) => ids));
       this.near.replaceChildren(
         element("p", {}, answer.pairs ? `${answer.pairs} pairs are closer than neighbours are by chance.` : "No two items are closer than neighbours are by chance."),
         element("ul", { class: "grid" }, answer.data.map(({ ids, score }) => element("li", {}, `cosine ${score.toFixed(3)}`,
-          element("div", { class: "row" }, ids.map((id) => button(this.name(id), () => this.playItem(id))))))),
-        copyAs(() => ({ path: `${this.path}/duplicates`, python: this.python("print(collection.duplicates())") }), "duplicates", () => answer));
-    });
+          element("div", { class: "row" }, ids.map((id) => this.playButton(this.name(id), id, 0)))))),
+        copyAs(() => ({ path: `${this.path}/duplicates`, query, python: this.python(`print(collection.duplicates(${python}))`) }), "duplicates", () => answer));
+    }, this.near);
   }
 
   map() {
+    const { query, python } = this.filter();
     return this.trying(async () => {
-      const answer = await get(`${this.path}/map`);
+      this.mapHolder.replaceChildren(element("progress", { "aria-label": "Drawing the map" }));
+      const answer = await this.places(query);
       answer.data.forEach(({ id, file }) => this.names.set(id, file ?? id));
       const map = new PointMap((point, isPlayed) => isPlayed && this.playItem(point.id), `Map of ${this.about.name}`);
       this.mapHolder.replaceChildren(
         element("p", { class: "quiet" }, "What sounds alike lies together; colours are labels, or groups. Click to play; or focus the map, then arrow keys and Enter."), map.element,
-        copyAs(() => ({ path: `${this.path}/map`, python: this.python("for place in collection.map():\n    print(place.x, place.y, place.cluster, place.file)") }), "map", () => answer));
+        copyAs(() => ({ path: `${this.path}/map`, query, python: this.python(`for place in collection.map(${python}):\n    print(place.x, place.y, place.cluster, place.file)`) }), "map", () => answer));
       map.show(answer.data.map(({ id, file, x, y, cluster }) => ({ id, x, y, name: file ?? id, label: this.labels.get(id)?.at(-1)?.label ?? `group ${cluster + 1}` })));
-    });
+    }, this.mapHolder);
+  }
+
+  async places(query) {
+    try {
+      return await get(`${this.path}/map`, query);
+    } catch (error) {
+      if (error.status === 413) error.message += this.seen.length > 1 ? " Choose a label above." : " Label some items, then choose a label above.";
+      throw error;
+    }
   }
 
   async save() {

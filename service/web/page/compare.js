@@ -5,7 +5,7 @@ import { copyAs } from "./code.js";
 import { byId, button, element, fixed, say } from "./dom.js";
 import { analysed } from "./listen.js";
 import { PointMap, cosine, plane } from "./map.js";
-import { play } from "./playing.js";
+import { play, playButton } from "./playing.js";
 
 const MOST_IN_TABLE = 40;
 
@@ -61,10 +61,10 @@ function notHeard(left, again) {
 const best = (sound) => sound.analysis.data[0].classifications[0]?.predictions[0]?.label;
 
 function matrix(sounds, vectors) {
-  const rows = sounds.map((sound, i) => element("tr", {}, element("th", { scope: "row", title: sound.name }, `${i + 1}  ${sound.name}`),
+  const rows = sounds.map((sound, i) => element("tr", {}, element("th", { scope: "row" }, `${i + 1}  ${sound.name}`),
     sounds.map((other, j) => {
       const like = cosine(vectors[i], vectors[j]);
-      const cell = element("td", {}, element("button", { type: "button", "aria-label": `${sound.name} and ${other.name}: ${fixed(like)}; play ${other.name}`, title: other.name, onclick: () => hear(other) }, fixed(like)));
+      const cell = element("td", {}, playButton(fixed(like), other.id, 0, () => hear(other), { "aria-label": `${sound.name} and ${other.name}: ${fixed(like)}; play ${other.name}` }));
       cell.style.background = `color-mix(in srgb, var(--accent) ${Math.round(45 * Math.max(0, like))}%, var(--paper))`;
       return cell;
     })));

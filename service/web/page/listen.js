@@ -158,14 +158,22 @@ function selected(sound) {
     holder, copyAs(asked));
 }
 
-// Labels over time, of all classifiers or of some; long recordings answer while they are computed.
+// Labels over time, of all classifiers or of some; long recordings answer while they are computed. What
+// was begun for a sound goes on, and is there when the sound is shown again.
 function overTime(sound) {
+  sound.overTime ??= labelsOverTime(sound);
+  sound.overTime.draw();
+  return sound.overTime.element;
+}
+
+function labelsOverTime(sound) {
   const holder = element("div", { class: "panel" }, element("h3", {}, "Over time"));
   const boxes = element("span", { class: "row", role: "group", "aria-label": "Classifiers" });
   const size = element("select", { id: "window" }, [1, 2, 5].map((s) => element("option", { value: s }, `${s} s`)));
   const progress = element("progress", { max: 1, value: 0, hidden: true, "aria-label": "Labels over time" });
   const charts = element("div");
   let stored = {};
+  let tracks = new Map(); // classifier -> its row under the waveform
   const start = button(sound.isLong ? "Label all of it" : "Label", () => run(), { class: "main", disabled: true }); // until there is something to choose
   const asked = () => ({ path: "v1/audio/classifications",
     query: { classifier: heads().join(","), granularity: "window", window_s: Number(size.value), ...(sound.isLong ? { stream: true } : {}) },
@@ -189,7 +197,7 @@ function overTime(sound) {
     start.disabled = true;
     progress.hidden = false;
     charts.replaceChildren();
-    player?.forget();
+    if (shown === sound) player?.forget();
     try {
       await label(heads());
     } catch (error) {
@@ -202,19 +210,19 @@ function overTime(sound) {
   // All of them in one pass over the recording.
   async function label(chosen) {
     if (!chosen.length) throw new Error("Choose a classifier.");
-    const mine = player;
-    const tracks = new Map(chosen.map((head) => [head, new Track(head, (time) => mine.seek(time))]));
-    if (mine) for (const track of tracks.values()) mine.add(track);
+    const mine = new Map(chosen.map((head) => [head, new Track(head, (time) => player?.seek(time))]));
+    tracks = mine;
+    if (shown === sound) draw();
     const add = (windows) => {
-      for (const [head, track] of tracks) track.add(windows.map((window) => ofHead(window, head)));
+      for (const [head, track] of mine) track.add(windows.map((window) => ofHead(window, head)));
     };
     const query = { ...asked().query, top_k: 5 };
-    if (sound.isLong) stored = await labelLong(query, add, [...tracks.keys()]);
+    if (sound.isLong) stored = await labelLong(query, add, chosen);
     else {
       stored = await send("v1/audio/classifications", query, sound.file, () => {}, sound.name);
       add(stored.data[0].windows);
     }
-    for (const [head, track] of tracks) {
+    for (const [head, track] of mine) {
       const chart = element("div", { class: "chart" });
       charts.append(element("h3", {}, `Scores of ${head}`), chart,
         element("details", {}, element("summary", {}, "As a table"), element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `${head} as a table` }, track.table())));
@@ -245,7 +253,8 @@ function overTime(sound) {
 
   holder.append(element("div", { class: "row" }, boxes, element("label", { for: "window" }, "window"), size, start),
     progress, charts, copyAs(asked, `${sound.name}.over-time`, () => stored));
-  return holder;
+  const draw = () => tracks.forEach((track) => player?.add(track));
+  return { element: holder, draw };
 }
 
 // What one classifier says, of an answer that may have several.

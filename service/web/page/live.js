@@ -3,25 +3,17 @@
 import { Refusal, address, get, hasKey, openStream } from "./api.js";
 import { copyAs } from "./code.js";
 import { button, byId, element, errorText, isFirst, percent, say } from "./dom.js";
+import { microphone } from "./microphone.js";
 import { scoreChart } from "./track.js";
 
 const KEPT_S = 60;
 const SHOWN = 4;
 const MOST_RATE = 48_000; // Hz, of a stream
 const MOST_WAIT_MS = 5000; // for the first sound of a microphone
-const REASONS = { // of a microphone that cannot be had, in other words than those of each browser
-  NotAllowedError: "this page is not allowed to. Allow it in the browser's settings, then try again.",
-  NotFoundError: "there is none. Connect one, then try again.",
-  OverconstrainedError: "there is none. Connect one, then try again.",
-};
 let running = null;
 let stop = () => {};
 
 export const stopLive = () => running && stop();
-
-// Why no microphone can be asked for; undefined where one can.
-export const microphoneTrouble = () => navigator.mediaDevices ? undefined
-  : `Browsers give no page at ${location.origin} the microphone: open this page by https://, or by http://localhost on the machine of the service.`;
 
 export async function showLive() {
   const holder = byId("stream");
@@ -41,6 +33,7 @@ export async function showLive() {
     toggle.textContent = "Stop";
     try {
       running = await listen(heads.value, { level, now, chart, log, heard }, ended);
+      if (!running) stop();
     } catch (error) {
       ended(error);
     }
@@ -78,32 +71,35 @@ export async function showLive() {
 }
 
 async function listen(head, shown, ended) {
-  const reason = microphoneTrouble();
-  if (reason) throw new Error(reason);
-  const microphone = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false } })
-    .catch(({ name, message }) => { throw new Error(`The microphone cannot be used: ${REASONS[name] ?? message}`); });
-  const context = audioContext();
+  const heard = await microphone();
+  const release = () => heard.getTracks().forEach((track) => track.stop());
+  if (byId("live").hidden) { // left while the browser asked
+    release();
+    return null;
+  }
+  const context = new AudioContext(); // of its own rate: Firefox connects no microphone to another
   const socket = openStream();
   let waiting = null;
   const close = () => {
     clearTimeout(waiting);
-    microphone.getTracks().forEach((track) => track.stop());
+    release();
     if (context.state !== "closed") context.close();
     if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ end: true }));
     else socket.close();
     socket.onopen = socket.onclose = socket.onmessage = null;
   };
   const begin = async () => {
-    socket.send(JSON.stringify({ sample_rate: context.sampleRate, encoding: "f32le", window_s: 1, hop_s: 0.5, head, top_k: 5 }));
+    const every = Math.ceil(context.sampleRate / MOST_RATE); // of its samples one is sent
+    socket.send(JSON.stringify({ sample_rate: Math.round(context.sampleRate / every), encoding: "f32le", window_s: 1, hop_s: 0.5, head, top_k: 5 }));
     await context.audioWorklet.addModule(address("web/page/capture.js"));
-    const capture = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0 });
+    const capture = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0, processorOptions: { every } });
     waiting = setTimeout(() => ended(new Error("The browser hands on nothing of what the microphone hears: has this machine no sound output, or does another program hold it? Try again.")), MOST_WAIT_MS);
     capture.port.onmessage = ({ data }) => {
       clearTimeout(waiting);
       shown.level.value = Math.min(1, 3 * Math.max(...data.map(Math.abs)));
       if (socket.readyState === WebSocket.OPEN) socket.send(data);
     };
-    context.createMediaStreamSource(microphone).connect(capture);
+    context.createMediaStreamSource(heard).connect(capture);
     context.resume().catch(() => {}); // Safari may hold it back
     say("Listening.");
   };
@@ -115,13 +111,6 @@ async function listen(head, shown, ended) {
   };
   socket.onclose = async ({ code }) => ended(code === 1000 ? null : await whyBroken());
   return { close };
-}
-
-function audioContext() {
-  const context = new AudioContext();
-  if (context.sampleRate <= MOST_RATE) return context;
-  context.close();
-  return new AudioContext({ sampleRate: MOST_RATE });
 }
 
 // A browser tells a page nothing of a handshake that was refused: a request may say more.

@@ -9,8 +9,10 @@ import { button, byId, colour, element, errorText, isFirst, say, whenIdle } from
 import { filesIn } from "./dropped.js";
 import { knownLimits } from "./limits.js";
 import { current, sample, samples, show } from "./listen.js";
-import { microphoneTrouble, showLive, stopLive } from "./live.js";
+import { showLive, stopLive } from "./live.js";
+import { UNCHANGED, microphone } from "./microphone.js";
 import { nonce } from "./player.js";
+import { silence } from "./playing.js";
 import { Sound, decode, wavFile } from "./sounds.js";
 
 const VIEWS = ["listen", "compare", "live", "collections"];
@@ -21,6 +23,7 @@ let view = null;
 function route() {
   const wanted = location.hash.slice(1);
   if (view && wanted && !VIEWS.includes(wanted)) return; // a place in the view
+  const was = view;
   view = VIEWS.includes(wanted) ? wanted : "listen";
   for (const name of VIEWS) byId(name).hidden = name !== view;
   for (const link of document.querySelectorAll("nav a")) {
@@ -30,7 +33,8 @@ function route() {
     } else link.removeAttribute("aria-current");
   }
   say("");
-  if (view !== "live") stopLive(); // what is not seen does not listen
+  if (view !== "live") stopLive(); // what is not seen does not listen,
+  if (view !== was) silence(); // nor is it heard
   if (view === "compare") showComparison(sounds);
   if (view === "live") showLive();
   if (view === "collections") showCollections(sounds);
@@ -57,7 +61,7 @@ function choose(sound) {
 
 function list() {
   byId("sounds").replaceChildren(...(sounds.length > 1 ? sounds : []).map((sound) => element("li", {},
-    button(sound.name, () => choose(sound), { "aria-pressed": String(sound === chosen), title: sound.name }))));
+    button(sound.name, () => choose(sound), { "aria-pressed": String(sound === chosen) }))));
 }
 
 function wireDropping() {
@@ -88,8 +92,7 @@ function wireRecording() {
   let count = 0;
   whenIdle("click", byId("record"), async ({ detail }) => {
     if (recorder) return isFirst(detail) && recorder.stopRecording();
-    const trouble = microphoneTrouble();
-    if (trouble) return say(trouble);
+    const asked = await microphone(); // before the plugin does, which says no reason
     holder.hidden = false;
     wave = WaveSurfer.create({ container: holder, height: 60, cspNonce: nonce(), waveColor: colour("accent") });
     recorder = wave.registerPlugin(RecordPlugin.create({ scrollingWaveform: true, renderRecordedAudio: false }));
@@ -100,12 +103,14 @@ function wireRecording() {
       else say("Nothing was recorded.");
     });
     try {
-      await recorder.startRecording();
+      await recorder.startRecording(UNCHANGED);
       byId("record").textContent = "Stop recording";
       say("Recording.");
     } catch (error) {
       end();
-      say(`The microphone cannot be used: ${error.message}`);
+      throw error;
+    } finally {
+      asked.getTracks().forEach((track) => track.stop());
     }
   });
   function end() {
@@ -164,7 +169,17 @@ function wireSkipping() {
   });
 }
 
+// What is cut off is whole under the pointer. Without one nobody gets a title: a screen reader would
+// read out the same text twice.
+function wireTitles() {
+  addEventListener("mouseover", ({ target }) => {
+    if (target.title || target.scrollWidth <= target.clientWidth) return;
+    if (getComputedStyle(target).textOverflow === "ellipsis") target.title = target.textContent;
+  });
+}
+
 wireSkipping();
+wireTitles();
 wireDropping();
 wireRecording();
 wireKeys();

@@ -3,8 +3,9 @@
 import WaveSurfer from "../vendor/wavesurfer/wavesurfer.esm.js";
 import RegionsPlugin from "../vendor/wavesurfer/regions.esm.js";
 import TimelinePlugin from "../vendor/wavesurfer/timeline.esm.js";
-import { axisTime, button, colour, element, errorText, seconds } from "./dom.js";
+import { axisTime, button, colour, element, errorText, say, seconds } from "./dom.js";
 import { Picture } from "./picture.js";
+import { PRESS_AGAIN, alone } from "./playing.js";
 
 const FIRST_VIEW_S = 60; // of a longer recording
 const CLOSEST = 800; // pixels a second
@@ -19,6 +20,7 @@ export class Player {
     this.sound = sound;
     this.tracks = [];
     this.onselect = () => {};
+    this.pause = () => this.wave.pause();
     this.onunplayable = () => {}; // the browser decoded it, and cannot play it
     this.holder = element("div", { class: "wave", role: "img", "aria-label": `Waveform of ${sound.name}` });
     this.canvas = element("canvas", { class: "picture", role: "img", "aria-label": `Log-mel spectrogram of ${sound.name}` });
@@ -39,7 +41,7 @@ export class Player {
     this.least = width / Math.max(0.05, duration);
     this.scale = Math.max(this.least, width / FIRST_VIEW_S);
     this.regions = RegionsPlugin.create();
-    this.axis = TimelinePlugin.create({ height: 20, timeInterval: this.tick(width), primaryLabelSpacing: 1, style: { fontSize: "12px" }, formatTimeCallback: axisTime });
+    this.axis = this.newAxis(width);
     this.wave = WaveSurfer.create({
       container: this.holder, height: 96, cspNonce: nonce(), url: this.sound.url,
       peaks: [this.sound.peaks], duration, minPxPerSec: this.scale, normalize: true,
@@ -59,7 +61,7 @@ export class Player {
     this.wave.on("ready", () => this.visible(shown));
     this.wave.on("redraw", () => this.visible(shown));
     this.wave.on("timeupdate", (time) => { this.picture.at(time); this.tell(time); });
-    this.wave.on("play", () => { this.play.textContent = "Pause"; });
+    this.wave.on("play", () => { alone(this.pause); this.play.textContent = "Pause"; });
     this.wave.on("pause", () => { this.play.textContent = "Play"; });
     this.regions.enableDragSelection({ color: "rgba(120, 90, 220, 0.25)" });
     this.regions.on("region-created", (region) => {
@@ -76,6 +78,10 @@ export class Player {
     const width = this.wave.getWidth?.() || this.holder.clientWidth;
     const from = this.wave.getScroll() / this.pixels(width);
     shown(from, from + width / this.pixels(width));
+  }
+
+  newAxis(width) {
+    return TimelinePlugin.create({ height: 20, timeInterval: this.tick(width), primaryLabelSpacing: 1, style: { fontSize: "12px" }, formatTimeCallback: axisTime });
   }
 
   // Seconds from one tick of the axis to the next.
@@ -114,7 +120,9 @@ export class Player {
   }
 
   toggle() {
-    return this.wave?.playPause().catch(() => {}); // what cannot be played is told by its error
+    return this.wave?.playPause().catch(({ name }) => { // what cannot be played is told by its error
+      if (name === "NotAllowedError") say(PRESS_AGAIN);
+    });
   }
 
   seek(time) {
@@ -128,8 +136,9 @@ export class Player {
   zoom(by) {
     if (!this.wave) return;
     this.scale = Math.max(this.least, Math.min(CLOSEST, this.scale * by));
-    this.axis.options.timeInterval = this.tick(this.holder.clientWidth || 600);
     this.wave.zoom(this.scale);
+    this.axis.destroy(); // it takes no other interval than its first
+    this.axis = this.wave.registerPlugin(this.newAxis(this.holder.clientWidth || 600));
   }
 
   close() {

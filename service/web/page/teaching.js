@@ -53,7 +53,7 @@ export class TeachingView {
     const { collection } = this;
     const entry = element("li", {}, element("strong", {}, collection.name(item)), element("br"),
       `${start_s.toFixed(1)} to ${end_s.toFixed(1)} s, ${predictions[0]?.label} ${predictions[0]?.score.toFixed(2)}?`,
-      element("div", { class: "row" }, button("Play", () => collection.playItem(item, start_s)),
+      element("div", { class: "row" }, collection.playButton("Play", item, start_s, { "aria-label": `Play ${collection.name(item)} from ${start_s.toFixed(1)} s` }),
         collection.wanted().map((label) => button(label, async () => {
           await collection.label(label, collection.about.granularity === "clip" ? {} : { start_s, end_s }, item);
           entry.remove();

@@ -4,6 +4,7 @@ import { axisTime, colour, element, sized } from "./dom.js";
 import { labelColour } from "./words.js";
 
 const SHOWN = 4; // labels in the chart
+const [LEAST_WIDTH, HEIGHT] = [200, 180]; // of the chart
 const STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200];
 
 export class Track {
@@ -86,6 +87,15 @@ export class Track {
   }
 }
 
+// A chart may be drawn where it is not shown yet, and a phone may be turned.
+function asWideAs(holder) {
+  const resized = new ResizeObserver(() => {
+    if (holder.clientWidth) holder.plot.setSize({ width: Math.max(LEAST_WIDTH, holder.clientWidth), height: HEIGHT });
+  });
+  resized.observe(holder);
+  return resized;
+}
+
 // Scores from 0 to 1 over seconds.
 export function scoreChart(holder, labels, data) {
   if (!window.uPlot) { // it could not be loaded, or does not run in this browser
@@ -95,8 +105,8 @@ export function scoreChart(holder, labels, data) {
   holder.setAttribute("role", "img");
   holder.setAttribute("aria-label", `Chart of scores from 0 to 1 over time: ${labels.join(", ")}`);
   const axis = { stroke: colour("quiet"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
-  new window.uPlot({
-    width: Math.max(200, holder.clientWidth), height: 180,
+  holder.plot = new window.uPlot({
+    width: Math.max(LEAST_WIDTH, holder.clientWidth), height: HEIGHT,
     scales: { x: { time: false }, y: { range: [0, 1] } },
     axes: [{ ...axis, size: 30, incrs: STEPS_S, values: (_, all) => all.map((v) => axisTime(v)) }, { ...axis, size: 40 }],
     series: [{ label: "", value: (_, v) => (v === null ? "" : `${v.toFixed(1)} s`) }, ...labels.map((label) => ({
@@ -104,4 +114,5 @@ export function scoreChart(holder, labels, data) {
       value: (_, v) => (v === null ? "" : v.toFixed(2)),
     }))],
   }, data, holder);
+  holder.resized ??= asWideAs(holder);
 }

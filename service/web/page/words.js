@@ -20,7 +20,7 @@ export function bars({ head, predictions, novelty: found }) {
     element("h3", {}, head),
     element("ol", { class: "bars" }, predictions.map(({ label, score }) =>
       element("li", {},
-        element("span", { class: "name", title: label }, label),
+        element("span", { class: "name" }, label),
         element("meter", { min: 0, max: 1, value: Math.max(0, Math.min(1, score)), "aria-hidden": "true" }),
         element("span", { class: "value" }, percent(score))))),
     novelty(head, found));

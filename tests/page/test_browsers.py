@@ -232,6 +232,47 @@ def test_each_view_has_a_title_of_its_own(visit: Visit) -> None:
     expect(page).to_have_title("Listen: Viola")
 
 
+def test_back_from_a_view_comes_to_the_one_that_an_unknown_address_had_shown(visit: Visit) -> None:
+    page = visit("#nowhere")
+    page.get_by_role("link", name="Compare").click()
+    expect(page).to_have_title("Compare: Viola")
+    page.go_back()
+    expect(page).to_have_title("Listen: Viola")
+    expect(page.get_by_role("heading", name="What is in this sound?")).to_be_visible()
+
+
+def test_a_long_name_leaves_room_for_what_is_said_of_it(visit: Visit, clip: Path) -> None:
+    page = visit(viewport={"width": 320, "height": 568})
+    page.locator("#files").set_input_files(clip.rename(clip.with_stem("long-" * 40)))
+    expect(page.locator("#sound .bars").first).to_be_visible()
+    expect(page.locator("#status")).to_contain_text("…")
+    assert page.locator("#status").evaluate("one => one.clientHeight") < 568 / 3
+
+
+def test_what_colours_say_is_also_said_without_them(visit: Visit, tmp_path: Path) -> None:
+    """With the colours of the system alone, as in a high contrast."""
+    page = visit(forced_colors="active")
+    page.locator("#files").set_input_files(clips(tmp_path, 2))
+    expect(page.locator("#sound .bars").first).to_be_visible()
+    look = "one => [getComputedStyle(one).backgroundColor, getComputedStyle(one).color].join()"
+    chosen, other = page.locator("#sounds button").all()
+    assert chosen.evaluate(look) != other.evaluate(look)
+    here, there, *_ = page.locator("nav a").all()
+    assert here.evaluate(look) != there.evaluate(look)
+    check_accessible(page)
+
+
+def test_what_is_printed_is_the_results_dark_on_white(visit: Visit, clip: Path) -> None:
+    page = visit(color_scheme="dark")
+    page.locator("#files").set_input_files(clip)
+    expect(page.locator("#sound .bars").first).to_be_visible()
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    expect(page.locator("#sound .bars").first).to_be_visible()
+    expect(page.get_by_role("button")).to_have_count(0)
+    expect(page.get_by_role("link", name="Compare")).to_be_hidden()
+
+
 def test_the_focus_is_never_lost(page: Page) -> None:
     """What is replaced by what it began hands the focus on."""
     chosen = page.get_by_label("Collection", exact=True)

@@ -157,6 +157,17 @@ def test_what_failed_while_the_service_was_gone_is_tried_again(visit: Visit, cli
     expect(page.locator("#status")).to_contain_text("the service cannot be reached")
 
 
+def test_one_press_tries_all_of_a_sound_again(visit: Visit, clip: Path) -> None:
+    page = visit()
+    page.route("**/v1/audio/**", lambda route: route.abort())
+    page.locator("#files").set_input_files(clip)
+    expect(page.locator("#sound").get_by_role("alert")).to_have_count(2)  # results and picture
+    page.unroute("**/v1/audio/**")
+    page.locator("#sound").get_by_role("button", name="Try again").first.click()
+    expect(page.locator("#sound .bars").first).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_a_key_that_is_revoked_can_be_replaced_and_the_sounds_stay(
     browser: Browser, served: Path, clip: Path
 ) -> None:

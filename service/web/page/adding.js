@@ -1,7 +1,7 @@
 // Files on their way into a collection: how far they are, which failed and why, and those once more.
 
 import { readable, send, sendLong } from "./api.js";
-import { button, element, say, sayHowFar, seconds } from "./dom.js";
+import { button, element, say, sayHowFar, seconds, short } from "./dom.js";
 import { isLong } from "./limits.js";
 import { durationOf } from "./wav.js";
 
@@ -69,7 +69,7 @@ export class Adding {
     }
     let isNew = true;
     const hear = ({ object, until_s, is_new }) => {
-      if (object === "progress") sayHowFar(`Heard ${seconds(until_s)} of ${file.name} …`);
+      if (object === "progress") sayHowFar(`Heard ${seconds(until_s)} of ${short(file.name)} …`);
       isNew = is_new ?? isNew;
     };
     await sendLong(path, {}, file, onShare, hear, file.name);

@@ -3,7 +3,7 @@
 import { Adding } from "./adding.js";
 import { ask, get, send } from "./api.js";
 import { copyAs } from "./code.js";
-import { button, byId, download, element, errorText, fileField, fixed, save, say, seconds } from "./dom.js";
+import { button, byId, download, element, errorText, fileField, fixed, save, say, seconds, short } from "./dom.js";
 import { ItemSound, forgetHeard } from "./items.js";
 import { PointMap } from "./map.js";
 import { play, playButton } from "./playing.js";
@@ -273,7 +273,7 @@ export class CollectionView {
     return this.trying(async () => {
       const answer = await ask("POST", `${this.path}/labels`, { json: { labels: [{ item, label, ...stretch }] } });
       answer.data.forEach((one) => this.note(one));
-      say(`${this.name(item)} is ${label}.`);
+      say(`${short(this.name(item))} is ${label}.`);
       this.drawLabels(item);
     });
   }
@@ -289,13 +289,13 @@ export class CollectionView {
   unlabel() {
     const { id } = this.items[this.at];
     const last = this.labels.get(id)?.at(-1);
-    if (!last) return say(`${this.name(id)} has no label.`);
+    if (!last) return say(`${short(this.name(id))} has no label.`);
     this.labels.set(id, this.labels.get(id).filter((label) => label !== last)); // at once: no press is for it again
     return this.trying(async () => {
       await ask("DELETE", `${this.path}/labels/${last.id}`).catch((error) => { this.note(last); throw error; });
       this.drawLabels(id);
       this.go(0);
-      say(`${this.name(id)} is not ${last.label} any more.`);
+      say(`${short(this.name(id))} is not ${last.label} any more.`);
     });
   }
 

@@ -1,5 +1,8 @@
 // Elements, and what is said to whoever listens.
 
+const MOST_LETTERS = 50; // of a name that is said
+const ENDING = 15; // of them
+
 // element("button", {type: "button", onclick: f}, "Play", other)
 export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -73,6 +76,9 @@ export const byId = (id) => document.getElementById(id);
 export function say(text) {
   byId("status").textContent = text;
 }
+
+// A name in a sentence, with its beginning and its end: what is said stays short.
+export const short = (name) => (name.length <= MOST_LETTERS ? name : `${name.slice(0, MOST_LETTERS - ENDING)}…${name.slice(1 - ENDING)}`);
 
 // How far something is: too often for a screen reader to read it out, which has the progress bar.
 export function sayHowFar(text) {

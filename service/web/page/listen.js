@@ -2,7 +2,7 @@
 
 import { get, send, sendLong } from "./api.js";
 import { copyAs, keywords } from "./code.js";
-import { button, byId, element, errorText, say, sayHowFar, seconds, whenIdle } from "./dom.js";
+import { button, byId, element, errorText, say, sayHowFar, seconds, short, whenIdle } from "./dom.js";
 import { isLong } from "./limits.js";
 import { Player } from "./player.js";
 import { Track } from "./track.js";
@@ -60,7 +60,7 @@ export async function show(sound) {
   const whole = element("div", {}, waiting);
   holder.replaceChildren(element("h2", {}, sound.name), seen, whole);
   if (sound.isPlayable) see(sound, seen);
-  if (!sound.analysis) say(`Sending ${sound.name} …`);
+  if (!sound.analysis) say(`Sending ${short(sound.name)} …`);
   await asked;
   if (shown !== sound) return;
   if (!sound.error && (!sound.isPlayable || hearsAnother(sound))) await seeDecoded(sound, seen);
@@ -76,6 +76,7 @@ function hearsAnother({ analysis, duration, isDecoded }) {
 function see(sound, holder) {
   player?.close();
   player = new Player(sound);
+  player.again = () => (sound.error ? show(sound) : player.picture.fetch()); // what failed for one reason is tried with one press
   player.onunplayable = () => shown === sound && hearDecoded(sound, holder);
   holder.replaceChildren(player.element);
   player.start();
@@ -109,12 +110,12 @@ function results(sound) {
     return [errorText(sound.error, () => show(sound))];
   }
   if (sound.isLong) {
-    say(`${sound.name} is long${sound.duration ? `: ${seconds(sound.duration)}` : ""}.`);
+    say(`${short(sound.name)} is long${sound.duration ? `: ${seconds(sound.duration)}` : ""}.`);
     return [overTime(sound)];
   }
   const [file] = sound.analysis.data;
   const best = file.classifications.map((one) => `${one.head}: ${one.novelty.is_novel ? "nothing that it knows" : one.predictions[0]?.label}`).join(", ");
-  say(`${sound.name}: ${best || "its vector is there"}.`);
+  say(`${short(sound.name)}: ${best || "its vector is there"}.`);
   const asked = () => ({ path: "v1/audio/analyze", query: { top_k: 5 }, file: sound.name,
     python: `answer = client.analyze(${JSON.stringify(sound.name)}, top_k=5)\nfor labels in answer.labels:\n    print(labels.head, labels.best, labels.novelty)\nprint(answer.embedding.shape)` });
   return [
@@ -246,7 +247,7 @@ function labelsOverTime(sound) {
         if (shown === sound) (members.object === "done" ? say : sayHowFar)(`Heard ${seconds(heard)} of ${seconds(sound.duration)}.`);
       }
     };
-    const sending = (share) => { progress.value = share; if (shown === sound) sayHowFar(`Sending ${sound.name}: ${Math.round(100 * share)} % …`); };
+    const sending = (share) => { progress.value = share; if (shown === sound) sayHowFar(`Sending ${short(sound.name)}: ${Math.round(100 * share)} % …`); };
     await sendLong("v1/audio/classifications", query, sound.file, sending, take, sound.name);
     return all;
   }

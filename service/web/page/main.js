@@ -23,6 +23,7 @@ let view = null;
 function route() {
   const wanted = location.hash.slice(1);
   if (view && wanted && !VIEWS.includes(wanted)) return; // a place in the view
+  if (wanted && !VIEWS.includes(wanted)) history.replaceState(null, "", "#listen"); // so that "back" comes to a view
   const was = view;
   view = VIEWS.includes(wanted) ? wanted : "listen";
   for (const name of VIEWS) byId(name).hidden = name !== view;

@@ -20,6 +20,7 @@ export class Player {
     this.sound = sound;
     this.tracks = [];
     this.onselect = () => {};
+    this.again = () => this.picture.fetch(); // after an error of the picture
     this.pause = () => this.wave.pause();
     this.onunplayable = () => {}; // the browser decoded it, and cannot play it
     this.holder = element("div", { class: "wave", role: "img", "aria-label": `Waveform of ${sound.name}` });
@@ -49,7 +50,7 @@ export class Player {
       plugins: [this.axis, this.regions],
     });
     this.picture = new Picture(this.canvas, this.sound);
-    this.picture.onerror = (error) => this.complain(error, () => this.picture.fetch());
+    this.picture.onerror = (error) => this.complain(error, () => this.again());
     this.wave.on("error", () => this.sound.isDecoded ? this.complain(new Error(`This browser cannot play ${this.sound.name}.`)) : this.onunplayable());
     this.canvas.addEventListener("click", (event) => {
       const { left, width: wide } = this.canvas.getBoundingClientRect();

@@ -1,6 +1,6 @@
 // One sound plays at a time, wherever it was chosen, and buttons show whether theirs does.
 
-import { button, say } from "./dom.js";
+import { button, say, short } from "./dom.js";
 
 // After a long wait a browser may have forgotten that somebody pressed.
 export const PRESS_AGAIN = "It can be played now: press Play again.";
@@ -67,7 +67,7 @@ export async function play(sound, start = 0) {
 // What the service hears of a sound, from a second on to its end.
 async function goOn(sound, start, mine) {
   const part = await sound.decoded(start);
-  if (!(await begin(sound, part, start, mine))) say(`This browser cannot play ${sound.name}.`);
+  if (!(await begin(sound, part, start, mine))) say(`This browser cannot play ${short(sound.name)}.`);
   if (part.next !== undefined && mine === turn) {
     audio.onended = () => mine === turn && goOn(sound, part.next, mine).catch((error) => {
       stopped();
@@ -94,6 +94,6 @@ async function begin(sound, { url, from }, start, mine) {
     audio.pause(); // what fails counts as playing
     return false;
   }
-  if (mine === turn) say(`Playing ${sound.name}.`);
+  if (mine === turn) say(`Playing ${short(sound.name)}.`);
   return true;
 }

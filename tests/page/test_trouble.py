@@ -168,6 +168,18 @@ def test_one_press_tries_all_of_a_sound_again(visit: Visit, clip: Path) -> None:
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
+def test_live_is_there_again_once_the_service_is_back(visit: Visit) -> None:
+    page = visit()
+    page.route("**/v1/classifiers", lambda route: route.abort())
+    page.get_by_role("link", name="Live").click()
+    expect(page.locator("#stream").get_by_role("alert")).to_contain_text("cannot be reached")
+    page.get_by_role("link", name="Compare").click()
+    page.unroute("**/v1/classifiers")
+    page.get_by_role("link", name="Live").click()
+    expect(page.locator("#live-head option")).to_have_count(2)
+    expect(page.locator("#stream").get_by_role("alert")).to_have_count(0)
+
+
 def test_a_key_that_is_revoked_can_be_replaced_and_the_sounds_stay(
     browser: Browser, served: Path, clip: Path
 ) -> None:
@@ -264,7 +276,7 @@ def test_a_collection_too_large_for_a_map_can_be_seen_by_a_label(
     page.keyboard.press("1")
     page.keyboard.press("1")
     expect(page.locator("[aria-label=Items] .good:not(:empty)")).to_have_count(2)
-    page.get_by_label("of", exact=True).last.select_option("bell")
+    page.get_by_label("among", exact=True).select_option("bell")
     with page.expect_response("**/map?filter=*") as answer:
         page.get_by_role("button", name="Map").click()
     assert len(answer.value.json()["data"]) == 2

@@ -302,7 +302,7 @@ export class CollectionView {
   seeing() {
     return element("div", { class: "panel" }, element("h3", {}, "See"),
       element("div", { class: "row" }, button("Near-duplicates", () => this.duplicates()), button("Map", () => this.map()),
-        element("label", { for: "seen-label" }, "of"), this.seen), this.near, this.mapHolder);
+        element("label", { for: "seen-label" }, "among"), this.seen), this.near, this.mapHolder);
   }
 
   // Everything, or what has a label.

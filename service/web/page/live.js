@@ -12,12 +12,16 @@ const MOST_RATE = 48_000; // Hz, of a stream
 const MOST_WAIT_MS = 5000; // for the first sound of a microphone
 let running = null;
 let stop = () => {};
+let offer = null; // what can be listened with, once the view was shown
 
 export const stopLive = () => running && stop();
 
 export async function showLive() {
   const holder = byId("stream");
-  if (holder.childElementCount) return;
+  if (offer) { // what could not be had may be had by now
+    if (!byId("live-head").options.length) await offer();
+    return;
+  }
   const heads = element("select", { id: "live-head" });
   const now = element("p", { class: "now", role: "status", "aria-live": "polite" });
   const level = element("meter", { min: 0, max: 1, value: 0, "aria-label": "Level" });
@@ -54,7 +58,7 @@ export async function showLive() {
     element("div", { class: "row" }, toggle, element("label", { for: "live-head" }, "with"), heads, level),
     trouble, now, chart, log,
     copyAs(() => ({ path: "v1/audio/classifications", query: { head: heads.value, granularity: "window", window_s: 1, stream: true }, file: "speech.opus", python: python(), script: script(heads.value) }), "heard", () => heard)));
-  const offer = async () => {
+  offer = async () => {
     trouble.replaceChildren();
     try {
       const { data } = await get("v1/classifiers");

@@ -78,6 +78,7 @@ def test_a_button_is_off_again_when_its_sound_has_ended(page: Page) -> None:
     play = page.get_by_role("button", name="Play clip-0.wav")
     play.click()
     expect(play).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#status")).to_have_text("Playing clip-0.wav.")  # it is loaded
     page.evaluate("for (const one of all) one.currentTime = one.duration - 0.1")
     expect(play).to_have_attribute("aria-pressed", "false")
 

@@ -355,13 +355,17 @@ def open_as(
 
     Raises:
         WrongKindError: it is of another kind.
-        ModelFileError: no such file, not ONNX, without a card, or with inputs and outputs other
-        than those of its kind.
+        ModelFileError: no such file, not readable, not ONNX, without a card, or with inputs and
+        outputs other than those of its kind.
     """
     if not Path(path).is_file():
         raise ModelFileError(f"no model file at {path}")
     if _is_no_text(str(path)):
         raise ModelFileError(f"the name {str(path)!r} is not UTF-8, as it has to be: rename it")
+    try:
+        Path(path).open("rb").close()  # ONNX Runtime does not say what keeps it
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
     opened = _opened(card_type, kind, inputs, outputs, str(path), str(path), options, providers)
     session, card = opened
     return session, card.model_copy(update={"name": Path(path).stem})  # a file renamed is too

@@ -91,7 +91,7 @@ def describe(
         calibration=_calibration(scaling, judged, labels),
         scores=_scores(task, kind, held, judged, notes.protocol),
         novelty=Novelty(
-            method=f"one minus the cosine to the nearest of {n_references} training clips",
+            method=f"one minus the cosine to the nearest of {n_references} training {task.unit}s",
             threshold=novelty.threshold(held.distance),
             passing=judged.passing,
         ),
@@ -130,7 +130,7 @@ def _calibration(scaling: Scaling | None, judged: Judged, labels: Labels) -> Cal
 def _scores(task: Task, kind: Kind, held: HeldOut, judged: Judged, protocol: str) -> Scores:
     labels = task.labels[held.index]
     folds = crossfit.round_scores(held, judged, labels)
-    how, kept = f"{len(task.rounds)} parts of {task.name}, each held out once", "all clips"
+    how, kept = f"{len(task.rounds)} parts of {task.name}, each held out once", f"all {task.unit}s"
     if len(task.rounds) == 1:
         how = f"the test part of {task.name}, in two halves"
         kept = "the training and validation parts"
@@ -140,7 +140,7 @@ def _scores(task: Task, kind: Kind, held: HeldOut, judged: Judged, protocol: str
         deviation=float(np.std(folds)),
         folds=folds,
         protocol=f"{how}{protocol and ', ' + protocol}; {kind.parameter} chosen by "
-        "cross-validation on the other clips, "
+        f"cross-validation on the other {task.unit}s, "
         f"calibration and thresholds by the other parts; the file is trained on {kept}",
         classes=crossfit.class_scores(judged, labels, task.one_hot[held.index], task.classes),
     )

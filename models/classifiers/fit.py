@@ -220,6 +220,7 @@ def _tested(name: str, task: Task, held: HeldOut, judged: Judged) -> Tested:
         labels=task.classes,
         multi_label=task.is_multilabel,
         files=tested.names([item.name for item in task.files], held.index),
+        unit=task.unit,
         truth=task.one_hot[held.index],
         probabilities=judged.probabilities,
         predicted=tested.one_hot(judged.predicted, len(task.classes)),

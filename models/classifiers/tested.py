@@ -41,6 +41,7 @@ class Tested:
         probabilities: (N, K) what was answered.
         predicted: (N, K) which labels were said to hold.
         is_known: (N,) whether a clip was not called novel.
+        unit: what a row is of: a clip, or a window.
         n_learnt: how many of the clips are known to be among those that it was trained on.
     """
 
@@ -52,6 +53,7 @@ class Tested:
     probabilities: Array
     predicted: NDArray[np.bool_]
     is_known: NDArray[np.bool_]
+    unit: str = "clip"
     n_learnt: int = 0
 
     @property
@@ -126,18 +128,18 @@ class Tested:
 
 def verdict(tested: Tested) -> list[str]:
     """How good the classifier is, in sentences."""
-    clips, sentences = f"{len(tested.files)} clips that it was not trained on", []
+    clips, sentences = f"{len(tested.files)} {tested.unit}s that it was not trained on", []
     if tested.n_learnt:
-        clips = f"{len(tested.files)} clips"
+        clips = f"{len(tested.files)} {tested.unit}s"
         sentences.append(
-            f"It was trained on {tested.n_learnt} of these clips at least, so that what follows is "
-            "too good: test it on others."
+            f"It was trained on {tested.n_learnt} of these {tested.unit}s at least, so that what "
+            "follows is too good: test it on others."
         )
     if tested.multi_label:
         precision = _percent(tested.mean_average_precision)
         sentences.append(
             f"On {clips} its mean average precision over the labels is {precision}; all labels of "
-            f"a clip are right for {_percent(tested.accuracy)}."
+            f"a {tested.unit} are right for {_percent(tested.accuracy)}."
         )
         return [*sentences, *_weakest(tested)]
     name, share = tested.commonest
@@ -147,7 +149,8 @@ def verdict(tested: Tested) -> list[str]:
     )
     if tested.accuracy < share + LITTLE:
         sentences.append(
-            "It has learnt next to nothing: more clips, or labels that can be heard, are needed."
+            f"It has learnt next to nothing: more {tested.unit}s, or labels that can be heard, "
+            "are needed."
         )
     return [*sentences, *_weakest(tested), honesty(tested)]
 
@@ -167,7 +170,8 @@ def _weakest(tested: Tested) -> list[str]:
     found = {name: (hits, held) for name, (hits, _, held) in tested.found().items() if held}
     name = min(found, key=lambda name: found[name][0] / found[name][1])
     hits, held = found[name]
-    return [] if hits == held else [f"The weakest label is {name!r}: {hits} of {held} clips found."]
+    found_of = f"{hits} of {held} {tested.unit}s found"
+    return [] if hits == held else [f"The weakest label is {name!r}: {found_of}."]
 
 
 def _percent(share: float) -> str:
@@ -183,5 +187,5 @@ def one_hot(classes: NDArray[np.int64] | NDArray[np.bool_], n_classes: int) -> N
 
 
 def names(files: Sequence[str], index: NDArray[np.int64]) -> tuple[str, ...]:
-    """The files of some clips; of a task without files, their numbers."""
-    return tuple(files[i] if files else f"clip {i}" for i in index.tolist())
+    """The files of some clips; of windows, which have none, their numbers."""
+    return tuple(files[i] if files else f"window {i}" for i in index.tolist())

@@ -41,7 +41,7 @@ class Task:
         rounds: of training and testing, one a fold.
         groups: (N,) what must not lie on both sides, or None where the table does not say.
         seconds: unit length; an embedding is that of a clip cut or padded to it.
-        files: where the clips are.
+        files: where the clips are; none where they are windows whose vectors are known.
         digests: hash of each file's content.
     """
 
@@ -71,6 +71,11 @@ class Task:
     def metric(self) -> str:
         """What a probe of this task is measured by."""
         return "mAP" if self.is_multilabel else "accuracy"
+
+    @property
+    def unit(self) -> str:
+        """What the labels are of, in messages: "clip", or "window" where there are no files."""
+        return "clip" if self.files else "window"
 
     @property
     def n_clips(self) -> int:

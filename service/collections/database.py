@@ -30,7 +30,11 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
-from service.collections.folder import FILE, refuse_a_lost_database
+from service.collections.folder import (
+    FILE,
+    refuse_a_lost_database,
+    refuse_what_cannot_be_written,
+)
 from service.collections.records import StoreBusy, StoreError, StoreFull, StoreUnavailable
 from service.collections.space import Space
 
@@ -162,6 +166,7 @@ def open_sqlite(folder: Path) -> Database:
         if folder.exists() and not folder.is_dir():
             raise StoreError(f"{folder} is a file; name a folder")
         folder.mkdir(parents=True, exist_ok=True)
+        refuse_what_cannot_be_written(folder)
         refuse_a_lost_database(folder)
     except OSError as error:
         raise StoreError(f"the folder {folder} cannot be used: {error.strerror}") from None
@@ -252,11 +257,12 @@ def _brought_up_to_date(engine: Engine, where: str) -> Database:
 
 def migrate(database: Database) -> None:
     """Bring the tables to what this version expects, all of it or nothing; one at a time."""
+    # Before it is imported, which is told as well. A step that does something we tell
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic import command  # an eighth of the start of a service that has no collections
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # a step that does something we tell
     with database.write() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SET LOCAL lock_timeout = 0"))  # others migrate as long

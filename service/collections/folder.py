@@ -1,5 +1,6 @@
 """What lies in the folder of a store: its database, and what is derived from it or waits for it."""
 
+import os
 from pathlib import Path
 
 from service.collections.records import StoreError
@@ -30,6 +31,27 @@ def refuse_a_lost_database(folder: Path) -> None:
             f"elsewhere. Put it back, as from a backup; or remove {' and '.join(left)}, to begin "
             "with no collections and no jobs"
         )
+
+
+def refuse_what_cannot_be_written(folder: Path) -> None:
+    """Refuse a folder, or files of a database in it, that this user may not change.
+
+    SQLite says no more than that it cannot open one of them.
+
+    Raises:
+        StoreError: the first that cannot be written, and what to do about it.
+    """
+    for path in (folder, *(folder / name for name in (FILE, LOG, INDEXES, QUEUE))):
+        needed = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+        if path.exists() and not os.access(path, needed):
+            raise StoreError(
+                f"{path} cannot be read and written by {_user()}: give it to that user, mount it "
+                "so that it can be written, or name another folder"
+            )
+
+
+def _user() -> str:
+    return f"user {os.geteuid()}" if hasattr(os, "geteuid") else "the user of this process"
 
 
 def _holds_something(path: Path) -> bool:

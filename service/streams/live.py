@@ -24,6 +24,7 @@ from models.tiles import checked
 from service.context import Context
 from service.dimensions import check_dimensions
 from service.errors import validation_problem
+from service.formats.json_body import refuse_twice
 from service.inference.catalogue import Catalogue
 from service.inference.windowing import Windowing
 from service.parameters import (
@@ -117,9 +118,11 @@ def _config(message: str | bytes) -> LiveConfig:
     if isinstance(message, bytes):
         raise Problem("bad-request", "The first message is text: the configuration as JSON.")
     try:
-        return LiveConfig.model_validate_json(message)
+        config = LiveConfig.model_validate_json(message)
     except ValidationError as error:
         raise validation_problem(error.errors()) from None
+    refuse_twice(message)
+    return config
 
 
 def _plan(catalogue: Catalogue, config: LiveConfig) -> Plan:
@@ -185,6 +188,7 @@ def _check_end(message: str, n_rest: int, dtype: np.dtype[Any]) -> None:
     except ValidationError:
         detail = 'After the configuration the only text is {"end": true}.'
         raise Problem("bad-request", detail) from None
+    refuse_twice(message)
     if n_rest:
         detail = f"The stream ends after {n_rest} bytes of a sample that has {dtype.itemsize}."
         raise Problem("bad-request", detail)

@@ -1,5 +1,7 @@
 import copy
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from models.nn.model import WaveformEncoder, one_pass
 from models.runtime import Encoder
 from tests.networks import small_network
 from tests.signals import noise
+from tests.users import AS_NO_SUPERUSER, CAN_BE_REFUSED
 
 
 def test_the_file_runs_without_a_line_of_ours(model_path: Path, network: WaveformEncoder) -> None:
@@ -88,6 +91,17 @@ def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path) -> None:
     path.write_text("not a model")
     with pytest.raises(ModelFileError, match="not an ONNX file"):
         modelfile.open_session(path)
+
+
+@pytest.mark.skipif(not CAN_BE_REFUSED, reason="needs users, and setpriv where root runs it")
+def test_a_file_that_may_not_be_read_is_refused_as_that(tmp_path: Path) -> None:
+    path = tmp_path / "kept.onnx"
+    path.write_text("not a model")
+    path.chmod(0)
+    code = "import sys; from models import modelfile; modelfile.open_session(sys.argv[1])"
+    command = [*AS_NO_SUPERUSER, sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert f"{path} cannot be read: Permission denied" in done.stderr.splitlines()[-1]
 
 
 def stating(card: str, **fields: object) -> str:

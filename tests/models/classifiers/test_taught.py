@@ -65,6 +65,15 @@ def test_a_taught_classifier_knows_its_windows_and_its_card_says_how_it_was_test
     assert "is right about" in taught.sentences[0]
 
 
+def test_what_a_classifier_says_of_windows_does_not_call_them_clips() -> None:
+    taught = teach(table(spread=3.0), ORDER)
+    about = [*taught.sentences, taught.card.scores.protocol, taught.card.novelty.method]
+    assert "of 48 windows that it was not trained on" in about[0]
+    assert "The weakest label is" in " ".join(about)
+    assert "trained on all windows" in taught.card.scores.protocol
+    assert "clip" not in " ".join(about)
+
+
 def test_the_same_table_makes_the_same_file() -> None:
     assert teach(table(), ORDER).file == teach(table(), ORDER).file
 

@@ -1,5 +1,7 @@
 """A folder whose database was lost is not taken for a new one."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,14 @@ from service.collections.records import StoreError
 from service.collections.store import open_store
 from service.queues.local import LocalQueue
 from tests.service.collections.conftest import QUOTA, TERMS
+from tests.users import AS_NO_SUPERUSER, CAN_BE_REFUSED
+
+OPENING = """
+import sys
+from pathlib import Path
+from service.collections.store import open_store
+open_store(Path(sys.argv[1]))
+"""
 
 
 def emptied(file: Path) -> None:
@@ -62,3 +72,19 @@ def test_a_start_that_was_killed_before_it_wrote_anything_is_no_loss(tmp_path: P
     (tmp_path / QUEUE).mkdir()
     open_store(tmp_path).close()
     assert (tmp_path / FILE).stat().st_size
+
+
+@pytest.mark.skipif(not CAN_BE_REFUSED, reason="needs users, and setpriv where root runs it")
+@pytest.mark.parametrize("name", [".", FILE, QUEUE])
+def test_what_this_user_cannot_write_is_named_with_the_remedy(tmp_path: Path, name: str) -> None:
+    used(tmp_path)
+    refused = tmp_path / name
+    mode = refused.stat().st_mode
+    refused.chmod(mode & ~0o222)
+    command = [*AS_NO_SUPERUSER, sys.executable, "-c", OPENING, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    refused.chmod(mode)
+    last = done.stderr.splitlines()[-1]
+    assert f"{refused} cannot be read and written by user" in last
+    assert "give it to that user" in last
+    open_store(tmp_path).close()  # nothing was lost

@@ -143,6 +143,27 @@ def test_a_message_that_cannot_be_used_ends_the_stream(
     assert line.close_code == code
 
 
+@pytest.mark.parametrize(
+    ("first", "messages"),
+    [
+        ('{"sample_rate": 8000, "sample_rate": 16000}', ["error"]),
+        ('{"sample_rate": 16000}', ["stream", "error"]),
+    ],
+)
+def test_a_message_that_has_a_member_twice_is_refused_by_its_name(
+    client: httpx.Client, first: str, messages: list[str]
+) -> None:
+    with connect(address(client)) as line:
+        line.send(first)
+        with suppress(ConnectionClosed):
+            line.send(tone(1.0).astype("<i2").tobytes())
+            line.send('{"end": true, "end": true}')
+        answers = list(rest(line))
+    assert [one["object"] for one in answers] == messages
+    assert "is given twice" in answers[-1]["error"]["detail"]
+    assert line.close_code == 4400
+
+
 def test_a_stream_has_the_id_that_the_client_gave_it(client: httpx.Client) -> None:
     url = str(client.base_url.copy_with(scheme="ws", path="/v1/audio/stream"))
     with connect(url, additional_headers={"X-Request-ID": "mine-1"}) as line:

@@ -1,9 +1,43 @@
-"""What child processes get of this one: nothing that is secret, and the way to the code."""
+"""Child processes: how they start, and what they get of this one, which is nothing secret."""
 
 import os
+import signal
+import subprocess
 import sys
 
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "SYSTEMROOT")
+
+THEIRS_TO_ANSWER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def spawn(
+    module: str,
+    *arguments: str,
+    environment: dict[str, str] | None = None,
+    stdin: int,
+    stdout: int,
+) -> "subprocess.Popen[bytes]":
+    """Start a module of ours as a child, whose stderr is a pipe, by `posix_spawn` alone.
+
+    Where the system has no room for a process, `Popen` would try `fork` as well. Before a fork
+    OpenBLAS ends its threads, and where it then gets no new ones it raises SIGINT, which would end
+    the service. Signals to the group are the asker's to answer, until the child ignores them.
+
+    Raises:
+        OSError: there is no room for one, or no Python.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, THEIRS_TO_ANSWER)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env=child_environment() | (environment or {}),
+            close_fds=False,  # else it forks; what Python opens closes by itself
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def child_environment() -> dict[str, str]:

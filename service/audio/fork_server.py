@@ -13,7 +13,6 @@ import resource
 import signal
 import socket
 import struct
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
@@ -34,9 +33,10 @@ def main() -> None:
     """Load what decoders need, then fork one whenever one is asked for."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # systemd sends it to all at once; the files go first
-    given = int(sys.argv[1])
-    requests = socket.socket(fileno=os.dup(given))  # at the lowest number, as all that follow
-    os.close(given)
+    requests = socket.socket(fileno=os.dup(0))  # what is asked for comes on stdin
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, MAX_FILES), hard))
     warm_up()

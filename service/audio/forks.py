@@ -11,7 +11,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 from contextlib import ExitStack, suppress
 from threading import Lock
 from time import monotonic, sleep
@@ -20,7 +19,7 @@ from typing import BinaryIO
 import structlog
 
 from service.audio.fork_server import TOLD
-from service.children import child_environment
+from service.children import spawn
 from service.untrusted import printable
 
 ANSWER_S = 2.0  # for a fork, which takes ms: beyond it the server hangs
@@ -185,14 +184,8 @@ class ForkServer:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "service.audio.fork_server", str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    env=child_environment(),
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,  # Ctrl-C is the service's to answer
+                self._process = spawn(
+                    "service.audio.fork_server", stdin=theirs.fileno(), stdout=subprocess.DEVNULL
                 )
             except BaseException:
                 ours.close()

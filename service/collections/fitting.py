@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ import structlog
 
 from models.classifier import ClassifierCard
 from models.classifiers.table import HEAD, Order, Table, packed, unframed
-from service.children import child_environment
+from service.children import spawn
 from service.exceptions import Reason, ServiceError
 from service.threads import to_the_end
 
@@ -138,13 +137,12 @@ class FitProcess:
             "memory_bytes": limits.memory_bytes,
         }
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", PROCESS, json.dumps(granted)],
+            self._process = spawn(
+                PROCESS,
+                json.dumps(granted),
+                environment=_commit(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=child_environment() | _commit(),
-                start_new_session=True,  # Ctrl-C is the asker's to answer
             )
         except (FileNotFoundError, PermissionError) as error:  # Python was moved, or replaced
             log.error("fit not started", reason=str(error))

@@ -14,6 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from models.audio import Limits
+from service import children as children_of_ours
 from service.audio import decoder as decoders
 from service.audio import fork_server, recordings
 from service.audio import forks as fork_servers
@@ -214,8 +215,8 @@ def test_a_server_that_cannot_load_is_tried_less_and_less_often(monkeypatch) -> 
     with ExitStack() as held:
         with monkeypatch.context() as patch, capture_logs() as logs:
             patch.setattr(decoders, "WAIT_S", 3.0)
-            patch.setattr(fork_servers, "child_environment", lambda: environment)
-            patch.setattr(fork_servers.sys, "executable", sys._base_executable)  # type: ignore[attr-defined]
+            patch.setattr(children_of_ours, "child_environment", lambda: environment)
+            patch.setattr(children_of_ours.sys, "executable", sys._base_executable)  # type: ignore[attr-defined]
             patch.chdir("/")
             pool = held.enter_context(closing(Decoder(Limits(), 1)))
             with pytest.raises(ServiceError) as problem:

@@ -22,8 +22,9 @@ def refuse_a_lost_database(folder: Path) -> None:
     """
     file = folder / FILE
     # Before the file: another process that begins makes that one first
-    left = [name for name in (LOG, INDEXES, QUEUE) if _holds_something(folder / name)]
-    if left and not _holds_something(file):
+    left = [LOG] if _has_bytes(folder / LOG) else []
+    left += [name for name in (INDEXES, QUEUE) if _has_files(folder / name)]
+    if left and not _has_bytes(file):
         state = "is empty" if file.exists() else "is missing"
         raise StoreError(
             f"the database {file} {state}, though {' and '.join(left)} beside it "
@@ -54,7 +55,9 @@ def _user() -> str:
     return f"user {os.geteuid()}" if hasattr(os, "geteuid") else "the user of this process"
 
 
-def _holds_something(path: Path) -> bool:
-    if path.is_dir():
-        return any(path.iterdir())
+def _has_bytes(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
+
+
+def _has_files(path: Path) -> bool:
+    return path.is_dir() and any(path.iterdir())

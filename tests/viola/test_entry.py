@@ -84,13 +84,22 @@ viola.main()
 """
 
 
+def heed_interruptions() -> None:
+    """In a child: Ctrl-C ends it, also where these tests run in the background and ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interruption_while_a_file_is_read_ends_the_command(tmp_path: Path) -> None:
     """It had been lost in the callback, and the file been said to be damaged."""
     out = tmp_path / "out.csv"
     command = [sys.executable, "-c", INTERRUPTED_IN_A_CALLBACK, "classify"]
     samples = map(str, sorted(SAMPLES.glob("*.opus")))
     done = subprocess.run(
-        [*command, *samples, "-o", str(out)], capture_output=True, text=True, timeout=120
+        [*command, *samples, "-o", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=heed_interruptions,
     )
     assert done.returncode == 128 + signal.SIGINT, done.stderr
     assert "Traceback" not in done.stderr
@@ -105,6 +114,7 @@ def test_an_interruption_at_the_beginning_is_no_traceback() -> None:
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=heed_interruptions,
         )
         with process:
             try:

@@ -218,7 +218,10 @@ def test_a_postgresql_that_is_lost_is_one_line_without_a_traceback(
         working = asyncio.create_task(queue.work("run", do, 1))
         await asyncio.sleep(2.0)
         await asyncio.to_thread(server.end)
-        await asyncio.sleep(4.0)
+        async with asyncio.timeout(60):
+            while not logs:
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(2.0)  # in which there would be more lines
         working.cancel()
         await asyncio.wait([working], timeout=60)
 

@@ -253,7 +253,8 @@ class Decoder:
             if process.is_usable:
                 return process
             self._lose(process)
-        self._mend()
+            self._fill()
+        self._fill()
         return self._idle.popleft() if self._idle else None
 
     def _return(self, process: DecoderProcess) -> None:
@@ -281,6 +282,10 @@ class Decoder:
         for process in [process for process in self._idle if not process.is_usable]:
             self._idle.remove(process)
             self._lose(process)
+        self._fill()
+
+    def _fill(self) -> None:
+        """Start what is missing."""
         while len(self._all) < self._wanted and monotonic() >= self._not_before and self._start():
             pass
 

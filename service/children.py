@@ -6,8 +6,7 @@ import subprocess
 import sys
 
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "SYSTEMROOT")
-
-THEIRS_TO_ANSWER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS_OF_A_GROUP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def spawn(
@@ -21,12 +20,13 @@ def spawn(
 
     Where the system has no room for a process, `Popen` would try `fork` as well. Before a fork
     OpenBLAS ends its threads, and where it then gets no new ones it raises SIGINT, which would end
-    the service. Signals to the group are the asker's to answer, until the child ignores them.
+    the service. Ctrl-C reaches the whole group, and this process answers it: the child starts with
+    such signals blocked, and then ignores them.
 
     Raises:
         OSError: there is no room for one, or no Python.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, THEIRS_TO_ANSWER)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS_OF_A_GROUP)
     try:
         return subprocess.Popen(
             [sys.executable, "-m", module, *arguments],

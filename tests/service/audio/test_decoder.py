@@ -110,6 +110,16 @@ def test_a_child_that_was_killed_is_replaced_and_the_file_tried_again(make: Make
     assert decoder.restarts == {"signal": 1}
 
 
+def test_a_process_that_is_found_dead_is_replaced_at_once(make: Make) -> None:
+    decoder = make(workers=2)
+    dead = decoder._idle[0]
+    os.kill(dead.pid, signal.SIGKILL)
+    until(lambda: not dead.is_usable)
+    decode(decoder, encoded(tone()))
+    assert dead.pid not in decoder.pids
+    assert len(decoder.pids) == 2
+
+
 def test_a_file_that_kills_two_children_is_refused(make: Make, monkeypatch) -> None:
     decoder = make()
     monkeypatch.setattr(

@@ -9,9 +9,8 @@ process of its own, which prints its row when it has it. Vectors are made: clust
 directions, as those of real sounds lie. Queries are vectors of the same kind. recall@10 is against
 the exact search of the same store.
 
-Adds a second are those of the first windows, each transaction on the disk, with every index that
-the store keeps in step. The rest of a large collection is loaded without waiting for the disk, and
-into PostgreSQL without the graph, which is made at its end. Of 1,000,000 vectors of 1,024 values
+Adds a second are those of the first windows, each transaction on the disk. The rest of a large
+collection is loaded into SQLite without waiting for the disk. Of 1,000,000 vectors of 1,024 values
 SQLite's two rows should take some 6 minutes of a free core, 5 GB of memory and 7 GB of disk;
 pgvector is left out above `--pgvector-most`, since its graph alone would take most of an hour.
 """
@@ -25,11 +24,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -40,7 +39,7 @@ from service.collections.store import Store, open_shared_store, open_store
 STORES = ("exact", "approximate", "pgvector")
 WINDOWS, LONG = 10, 100  # of an item; in a large collection
 BATCH = 500  # windows in a transaction
-TIMED = {"exact": 20_000, "pgvector": 2_000}  # windows of which the time to add is told
+TIMED = 20_000  # windows of which the time to add is told
 LARGE = 100_000  # windows; above, fewer queries, and nothing is deleted at the end
 MEMORY = 16 << 30
 NAME = "scale"
@@ -100,29 +99,17 @@ def fill(store: Store, made: Made, first: int, n: int, each: int) -> float:
 
 def filled(store: Store, made: Made, n_windows: int, name: str) -> float:
     """A collection of so many windows; windows added a second, at first."""
-    timed = min(n_windows, TIMED[name])
+    timed = min(n_windows, TIMED)
     adds = fill(store, made, 0, timed, WINDOWS)
     each = LONG if n_windows > LARGE else WINDOWS
-    with unhurried(store, name, made.dimensions):
+    with nullcontext() if name == "pgvector" else unhurried(store):
         fill(store, made, timed, n_windows - timed, each)
     return adds
 
 
 @contextmanager
-def unhurried(store: Store, name: str, dimensions: int) -> Iterator[None]:
-    """Nothing waits for the disk inside the block, and PostgreSQL's graph is made at its end."""
-    graph = f"ix_windows_vector_{dimensions}"
-    if name == "pgvector":
-        with store.database.write() as connection:
-            made = connection.execute(
-                text("SELECT indexdef FROM pg_indexes WHERE indexname = :name"), {"name": graph}
-            ).scalar_one()
-            connection.execute(text(f"DROP INDEX {graph}"))
-        yield
-        with store.database.write() as connection:
-            connection.execute(text("SET LOCAL maintenance_work_mem = '4GB'"))
-            connection.execute(text(made))
-        return
+def unhurried(store: Store) -> Iterator[None]:
+    """SQLite does not wait for the disk inside the block."""
     with store.database.read() as connection:
         raw = connection.connection.dbapi_connection  # the only one, which all here use
     raw.execute("PRAGMA synchronous = OFF")
@@ -167,7 +154,7 @@ def measure(name: str, where: str, n_windows: int, dimensions: int, n_queries: i
             row["added a second"] = f"{filled(store, made, n_windows, name):,.0f}"
             say(f"{n_windows} {name}: filled in {time.perf_counter() - started:.0f} s")
         collection, is_exact = store.collections.get("", NAME), name == "exact"
-        if name == "approximate":
+        if not is_exact:
             started = time.perf_counter()
             store.index.prepare(collection)
             row["index made in"] = f"{time.perf_counter() - started:.1f} s"
@@ -197,7 +184,7 @@ def measure(name: str, where: str, n_windows: int, dimensions: int, n_queries: i
 @contextmanager
 def opened(name: str, where: str) -> Iterator[Store]:
     store = (
-        open_shared_store(where)
+        open_shared_store(with_memory(where))
         if name == "pgvector"
         else open_store(Path(where), memory_bytes=MEMORY, approximate_from=1)
     )
@@ -209,6 +196,12 @@ def opened(name: str, where: str) -> Iterator[Store]:
         yield store
     finally:
         store.close()
+
+
+def with_memory(address: str) -> str:
+    """The address of a PostgreSQL, where graphs may be made in memory."""
+    options = {"options": "-c maintenance_work_mem=4GB"}
+    return make_url(address).update_query_dict(options).render_as_string(hide_password=False)
 
 
 def resident() -> int:

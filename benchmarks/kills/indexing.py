@@ -1,6 +1,7 @@
 """The index of searches that need not be exact is made again and again, while items come and go.
 
-In SQLite's folder that is a file of clusters; PostgreSQL keeps its graph in step by itself.
+In SQLite's folder that is a file of clusters; PostgreSQL keeps its graph in step by itself, once it
+is made.
 """
 
 from contextlib import suppress

@@ -70,7 +70,7 @@ _FAILING = (  # what SQLite says where it is not the statement that is wrong
 # The classes of PostgreSQL's codes that say the same: lost connections, rights, too little memory,
 # too few connections, an administrator or a limit that ends it, I/O errors, damage
 _FAILING_CLASSES = ("08", "28", "53", "57", "58", "F0", "XX")
-_DISK_FULL = "53100"
+DISK_FULL = "53100"  # or a memory that processes share
 _READ_ONLY = "25006"  # a standby, or a server that was set so
 _FAILING_STATES = (_READ_ONLY, "25P03", "25P04")  # and limits on transactions
 _LOCK = 0x564C41  # of PostgreSQL, for whoever brings the tables up to date
@@ -100,6 +100,14 @@ class Database:
         """A connection whose changes are on the disk when the block has ended well, else undone."""
         with _translated(), self._writing.begin() as connection:
             yield connection
+
+    @contextmanager
+    def session(self) -> Iterator[Connection]:
+        """A connection for statements outside any transaction; what it sets ends with the block."""
+        with _translated(), self._reading.connect() as connection:
+            alone = connection.execution_options(isolation_level="AUTOCOMMIT")
+            alone.detach()
+            yield alone
 
     def delete_all(self, table: Table, condition: ColumnElement[bool]) -> int:
         """Delete the rows of a table for which a condition holds, some at a time; how many."""
@@ -199,8 +207,7 @@ def open_postgres(address: str) -> Database:
             pool_timeout=WAIT_S,
             connect_args={k: v for k, v in ANSWERING.items() if k not in url.query},
         )
-        import pgvector.sqlalchemy  # noqa: F401
-
+        from service.collections.halves import send_as_bytes
         from service.collections.postgres_link import PostgresLink
     except (ModuleNotFoundError, NoSuchModuleError):
         raise StoreError(
@@ -210,6 +217,7 @@ def open_postgres(address: str) -> Database:
     event.listen(
         engine, "do_connect", lambda dialect, record, args, kwargs: link.connect(args, kwargs)
     )
+    event.listen(engine, "connect", send_as_bytes)
     if "lock_timeout" not in str(url.query.get("options", "")):
         event.listen(engine, "connect", _limit_waits)
     event.listen(engine, "handle_error", _leave_what_is_read_only)
@@ -361,7 +369,7 @@ def _of_postgres(error: DBAPIError) -> StoreError | None:
         state = "08"  # there is no connection to tell more
     if state in ("40001", "40P01", "55P03"):
         return StoreBusy("The database of the collections cannot do this now.")
-    if state == _DISK_FULL:
+    if state == DISK_FULL:
         return StoreFull(FULL)
     if state in _FAILING_STATES or state.startswith(_FAILING_CLASSES):
         return _unavailable(error.orig or error)

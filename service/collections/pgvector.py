@@ -7,12 +7,13 @@ scanned on until enough windows pass the filter. https://github.com/pgvector/pgv
 from typing import Any
 
 import numpy as np
-from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy import ColumnElement, Connection, Float, Label, Select, cast, func, select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from service.collections.database import Database
 from service.collections.filters import EVERYTHING, Filter, matching
+from service.collections.graphs import Graphs, of_size
+from service.collections.halves import HalfVec
 from service.collections.records import Collection, Floats, Integers, Nearest
 from service.collections.schema import windows
 
@@ -23,10 +24,16 @@ _MORE = 8  # windows for each item that is wanted, at first
 
 
 class Pgvector:
-    """The index of a PostgreSQL database."""
+    """The index of a PostgreSQL database.
+
+    Args:
+        database: where the vectors are.
+        approximate_from: windows of a collection, from which on a graph is made.
+    """
 
     def __init__(self, database: Database, approximate_from: int = APPROXIMATE_FROM) -> None:
         self._database, self._approximate_from = database, approximate_from
+        self._graphs = Graphs(database)
 
     def nearest(
         self,
@@ -41,14 +48,24 @@ class Pgvector:
     ) -> Nearest:
         """See `exact.Index`."""
         chosen = self._chosen(collection, filter, without)
+        has_graph = not exact and self._has_graph(collection)
         with self._database.read() as connection:
-            if exact or not self._has_graph(collection):
-                return _exact(connection, chosen, query, k, by_item)
-            return _approximate(connection, collection, chosen, query, k, by_item)
+            if has_graph:
+                return _approximate(connection, collection, chosen, query, k, by_item)
+            return _exact(connection, chosen, query, k, by_item)
 
     def prepare(self, collection: Collection) -> bool:
-        """The graph is there: the database keeps it in step."""
-        return self._has_graph(collection)
+        """Make the graph of a collection now, if it has none; whether it has one.
+
+        Raises:
+            StoreError: it could not be made.
+        """
+        dimensions = collection.terms.dimensions
+        if not self._is_for(collection):
+            return False
+        if not self._graphs.has(dimensions):
+            self._graphs.make(dimensions)
+        return self._graphs.has(dimensions)
 
     def forget(self, key: int) -> None:
         """Nothing is kept here."""
@@ -57,9 +74,19 @@ class Pgvector:
         """Nothing is kept here."""
 
     def close(self) -> None:
-        """Nothing is done beside the searches."""
+        """Give up what is done beside the searches."""
+        self._graphs.close()
 
     def _has_graph(self, collection: Collection) -> bool:
+        """Whether there is one; it is made beside the searches, which are exact meanwhile."""
+        if not self._is_for(collection):
+            return False
+        has_graph = self._graphs.has(collection.terms.dimensions)
+        if not has_graph:
+            self._graphs.make_beside(collection.terms.dimensions)
+        return has_graph
+
+    def _is_for(self, collection: Collection) -> bool:
         is_large = collection.n_windows >= self._approximate_from
         return is_large and collection.terms.dimensions <= MAX_GRAPH_DIMENSIONS
 
@@ -72,20 +99,6 @@ class Pgvector:
         if len(without):
             query = query.where(row.item.not_in(without.tolist()))
         return query
-
-
-def make_graph(connection: Connection, dimensions: int) -> None:
-    """See to it that vectors of so many values have their HNSW index."""
-    name = f"ix_windows_vector_{dimensions}"
-    known = text("SELECT 1 FROM pg_class WHERE relname = :name AND relkind = 'i'")
-    if dimensions > MAX_GRAPH_DIMENSIONS or connection.execute(known, {"name": name}).first():
-        return
-    connection.execute(
-        text(
-            f"CREATE INDEX IF NOT EXISTS {name} ON windows USING hnsw "
-            f"((vector::halfvec({dimensions})) halfvec_cosine_ops) WHERE {_of_size(dimensions)}"
-        )
-    )
 
 
 def _exact(
@@ -110,8 +123,8 @@ def _approximate(
     by_item: bool,
 ) -> Nearest:
     dimensions = collection.terms.dimensions
-    distance = _distance(cast(windows.c.vector, HALFVEC(dimensions)), query)
-    timed = chosen.add_columns(distance).where(text(_of_size(dimensions))).order_by(distance)
+    distance = _distance(cast(windows.c.vector, HalfVec(dimensions)), query)
+    timed = chosen.add_columns(distance).where(text(of_size(dimensions))).order_by(distance)
     n = _MORE * k if by_item else k
     while True:
         _scan_on(connection, n)
@@ -135,13 +148,9 @@ def _scan_on(connection: Connection, n: int) -> None:
         connection.execute(select(func.set_config(name, str(value), True)))
 
 
-def _of_size(dimensions: int) -> str:
-    return f"vector_dims(vector) = {dimensions}"
-
-
 def _distance(vector: ColumnElement[Any], query: Floats) -> Label[float]:
     """One minus the cosine."""
-    bound = cast(query, HALFVEC(len(query)))
+    bound = cast(query, HalfVec(len(query)))
     return vector.op("<=>", return_type=Float(53))(bound).label("distance")
 
 

@@ -7,7 +7,7 @@ old one is whole, and what has been computed is there when one goes on. Letters:
 embedding dim.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,10 +65,8 @@ class Move:
 class Reembedding:
     """Moves collections to other models; each method is a transaction of its own."""
 
-    def __init__(
-        self, database: Database, register: Register, prepare: Callable[[Connection, int], None]
-    ) -> None:
-        self._database, self._register, self._prepare = database, register, prepare
+    def __init__(self, database: Database, register: Register) -> None:
+        self._database, self._register = database, register
 
     def begin(self, collection: Collection, terms: Terms, quota: Quota) -> Move:
         """Begin to move a collection to these terms, or go on with it.
@@ -94,7 +92,6 @@ class Reembedding:
                 "replaces": old.key,
             }
             connection.execute(insert(collections).values(values))
-            self._prepare(connection, terms.dimensions)
             return Move(old, collection_of(connection.execute(_replacing(old)).one()))
 
     def left(self, move: Move, after: int = 0, limit: int = 100) -> list[Item]:

@@ -28,9 +28,6 @@ from service.collections.records import (
 )
 from service.collections.schema import collections, items, windows
 
-Prepare = Callable[[Connection, int], None]
-"""Sees to it that vectors of so many values can be searched."""
-
 Forget = Callable[[int], None]
 """Is told the key of a collection that has been deleted, or of which something has."""
 
@@ -38,11 +35,8 @@ Forget = Callable[[int], None]
 class Register:
     """Collections by owner and name. What is not the owner's is as good as not there."""
 
-    def __init__(
-        self, database: Database, now: Callable[[], float], prepare: Prepare, forget: Forget
-    ) -> None:
-        self._database, self._now = database, now
-        self._prepare, self._forget = prepare, forget
+    def __init__(self, database: Database, now: Callable[[], float], forget: Forget) -> None:
+        self._database, self._now, self._forget = database, now, forget
 
     def put(self, owner: str, name: str, terms: Terms, quota: Quota) -> tuple[Collection, bool]:
         """The collection of that name, and whether it was made just now.
@@ -62,7 +56,6 @@ class Register:
                 return _same(collection_of(row), terms), False
             self._check_quota(connection, owner, quota)
             connection.execute(insert(collections).values(self._row(owner, name, terms)))
-            self._prepare(connection, terms.dimensions)
             made = collection_of(connection.execute(_named(owner, name)).one())
         return made, True
 

@@ -44,9 +44,9 @@ class Vector(TypeDecorator[Any]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """The type of the database."""
         if dialect.name == "postgresql":
-            from pgvector.sqlalchemy import HALFVEC
+            from service.collections.halves import HalfVec
 
-            return dialect.type_descriptor(HALFVEC())
+            return dialect.type_descriptor(HalfVec())
         return dialect.type_descriptor(LargeBinary())
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:

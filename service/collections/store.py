@@ -27,7 +27,7 @@ from service.collections.jobs import Jobs
 from service.collections.labels import Labels
 from service.collections.records import CollectionNotFound
 from service.collections.reembedding import Reembedding
-from service.collections.register import Prepare, Register
+from service.collections.register import Register
 from service.collections.uploads import Uploads
 from service.collections.windows import Windows
 
@@ -100,7 +100,7 @@ def open_store(
     windows = Windows(database)
     exact = InMemory(database, windows, memory_bytes)
     index = Approximate(database, windows, exact, folder, memory_bytes, approximate_from)
-    return _opened(database, windows, index, lambda connection, dimensions: None, now)
+    return _opened(database, windows, index, now)
 
 
 def open_shared_store(address: str, *, now: Callable[[], float] | None = None) -> Store:
@@ -112,20 +112,19 @@ def open_shared_store(address: str, *, now: Callable[[], float] | None = None) -
         StoreError: it cannot be used.
     """
     database = open_postgres(address)
-    from service.collections.pgvector import Pgvector, make_graph
+    from service.collections.pgvector import Pgvector
 
     clock = SharedClock(database) if now is None else now
-    return _opened(database, Windows(database), Pgvector(database), make_graph, clock)
+    return _opened(database, Windows(database), Pgvector(database), clock)
 
 
 def _opened(
     database: Database,
     windows: Windows,
     index: Index,
-    prepare: Prepare,
     now: Callable[[], float],
 ) -> Store:
-    register = Register(database, now, prepare, index.drop)
+    register = Register(database, now, index.drop)
     store = Store(
         database,
         register,
@@ -133,7 +132,7 @@ def _opened(
         windows,
         Labels(database, now),
         Classifiers(database, now),
-        Reembedding(database, register, prepare),
+        Reembedding(database, register),
         Jobs(database, now),
         Attempts(database, now),
         Uploads(database, now),

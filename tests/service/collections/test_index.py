@@ -1,6 +1,5 @@
 """Both indexes against plain NumPy."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from service.collections import exact
 from service.collections.approximate import Approximate
 from service.collections.filters import Filter
 from service.collections.records import Collection, Floats, NewItem
-from service.collections.store import Store, open_shared_store, open_store
+from service.collections.store import Store, open_store
 from tests.service.collections.conftest import NOBODY, QUOTA, TERMS, new_item
 
 TOLERANCE = 2e-3  # of half vectors
@@ -86,34 +85,6 @@ def test_what_is_added_is_found_and_what_is_deleted_is_not(
     full = store.collections.get("ann", "birds")
     assert store.index.nearest(full, items[5].vectors[0], 1, without=NOBODY).score[0] < 0.99
     assert store.index.nearest(full, new.vectors[0], 1, without=NOBODY).score[0] > 0.999
-
-
-def test_the_graph_finds_what_the_exact_search_finds(
-    postgres: str, items_of_graph: tuple[Store, Collection]
-) -> None:
-    from service.collections.pgvector import Pgvector
-
-    store, full = items_of_graph
-    index = Pgvector(store.database, approximate_from=1)
-    for only in (Filter(), Filter(metadata={"site": ["B"]})):
-        for by_item in (False, True):
-            asked = {"filter": only, "without": NOBODY, "by_item": by_item}
-            some = index.nearest(full, QUERY, 8, exact=False, **asked)  # type: ignore[arg-type]
-            true = index.nearest(full, QUERY, 8, **asked)  # type: ignore[arg-type]
-            assert (some.is_exact, true.is_exact) == (False, True)
-            np.testing.assert_array_equal(some.windows, true.windows)
-            np.testing.assert_allclose(some.score, true.score, atol=1e-6)
-
-
-@pytest.fixture
-def items_of_graph(postgres: str) -> Iterator[tuple[Store, Collection]]:
-    store = open_shared_store(postgres)
-    collection, _ = store.collections.put("ann", "graph", TERMS, QUOTA)
-    new = [new_item(i, 1 + i % 4, metadata={"site": "AB"[i % 2]}) for i in range(60)]
-    store.items.add(collection, new, QUOTA)
-    yield store, store.collections.get("ann", "graph")
-    store.collections.delete("ann", "graph")
-    store.close()
 
 
 def test_an_empty_collection_has_nothing_near(store: Store, collection: Collection) -> None:

@@ -1,0 +1,153 @@
+"""Graphs (HNSW) of PostgreSQL's pgvector: one index over all vectors of one size.
+
+Adding to a graph takes more than ten times as long as adding without one, so there is none before a
+search has use for it. It is then made while others search and write (`CREATE INDEX CONCURRENTLY`),
+and kept in step by the database. https://github.com/pgvector/pgvector#hnsw
+"""
+
+import logging
+import threading
+import time
+from contextlib import suppress
+
+import psycopg
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from service.collections.database import DISK_FULL, Database
+from service.collections.records import StoreError
+
+PAUSE_S = 60.0  # until one that could not be made is tried again
+CLOSE_S = 5.0
+_LOCK = 0x564C47  # of PostgreSQL: one graph is made at a time, whichever process makes it
+
+log = logging.getLogger(__name__)
+
+
+class Graphs:
+    """The graphs of a database, and the thread that makes them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._seen: set[int] = set()
+        self._lock = threading.Lock()  # of what follows
+        self._work: threading.Thread | None = None
+        self._at: psycopg.Connection | None = None  # where one is being made
+        self._not_before = 0.0
+        self._is_closed = False
+
+    def has(self, dimensions: int) -> bool:
+        """Whether there is a whole graph of the vectors of so many values."""
+        if dimensions not in self._seen:
+            with self._database.read() as connection:
+                if _is_whole(connection, dimensions):
+                    self._seen.add(dimensions)
+        return dimensions in self._seen
+
+    def make(self, dimensions: int) -> None:
+        """Make it, unless it is there or another is being made; what was left half made goes first.
+
+        Raises:
+            StoreError: it could not be made.
+        """
+        with self._database.session() as connection:
+            lock = text("SELECT pg_try_advisory_lock(:lock)")  # which ends with the session
+            if not connection.execute(lock, {"lock": _LOCK}).scalar_one():
+                return
+            if _is_whole(connection, dimensions):
+                return
+            connection.execute(text("SET statement_timeout = 0"))
+            connection.execute(text("SET lock_timeout = 0"))
+            try:
+                self._may_be_cancelled(connection)
+                _create(connection, dimensions)
+            except BaseException:
+                with suppress(DBAPIError):  # then it goes when the next one is made
+                    connection.execute(text("SET lock_timeout = '1s'"))
+                    _drop(connection, dimensions)
+                raise
+            finally:
+                with self._lock:
+                    self._at = None
+
+    def make_beside(self, dimensions: int) -> None:
+        """Make it in a thread, unless that is at work or has failed just now."""
+        with self._lock:
+            is_at_work = self._work is not None and self._work.is_alive()
+            if self._is_closed or is_at_work or time.monotonic() < self._not_before:
+                return
+            self._not_before = time.monotonic() + PAUSE_S
+            work = threading.Thread(
+                target=self._made, args=(dimensions,), name="graph", daemon=True
+            )
+            try:
+                work.start()
+            except RuntimeError as error:  # no room for another thread
+                log.warning("a graph is not made now: %s", error)
+                return
+            self._work = work
+
+    def close(self) -> None:
+        """Give up the one that is being made."""
+        with self._lock:
+            self._is_closed = True
+            at, work = self._at, self._work
+        if at is not None:
+            with suppress(psycopg.Error):
+                at.cancel_safe(timeout=CLOSE_S)
+        if work is not None:
+            work.join(CLOSE_S)
+
+    def _made(self, dimensions: int) -> None:
+        began = time.monotonic()
+        try:
+            self.make(dimensions)
+        except StoreError as error:
+            if not self._is_closed:
+                log.warning("the graph of vectors of %d values: %s", dimensions, error)
+        else:
+            took_s = time.monotonic() - began
+            log.info("the graph of vectors of %d values is made: %.1f s", dimensions, took_s)
+
+    def _may_be_cancelled(self, connection: Connection) -> None:
+        with self._lock:
+            if self._is_closed:
+                raise StoreError("the store is closed")
+            self._at = connection.connection.dbapi_connection  # type: ignore[assignment]
+
+
+def of_size(dimensions: int) -> str:
+    """The condition that a row of `windows` is in the graph."""
+    return f"vector_dims(vector) = {dimensions}"
+
+
+def _name(dimensions: int) -> str:
+    return f"ix_windows_vector_{dimensions}"
+
+
+def _is_whole(connection: Connection, dimensions: int) -> bool:
+    query = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+    return bool(connection.execute(query, {"name": _name(dimensions)}).scalar())
+
+
+def _drop(connection: Connection, dimensions: int) -> None:
+    connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {_name(dimensions)}"))
+
+
+def _create(connection: Connection, dimensions: int) -> None:
+    """By several workers of the server; by one where they have no room for what they share."""
+    for workers in ("DEFAULT", "0"):
+        connection.execute(text(f"SET max_parallel_maintenance_workers = {workers}"))
+        _drop(connection, dimensions)
+        try:
+            connection.execute(
+                text(
+                    f"CREATE INDEX CONCURRENTLY {_name(dimensions)} ON windows USING hnsw "
+                    f"((vector::halfvec({dimensions})) halfvec_cosine_ops) "
+                    f"WHERE {of_size(dimensions)}"
+                )
+            )
+            return
+        except OperationalError as error:  # of /dev/shm containers have 64 MB
+            if getattr(error.orig, "sqlstate", None) != DISK_FULL or workers == "0":
+                raise

@@ -59,7 +59,7 @@ class Data(Section):
     resident: Literal["auto", "device", "host"] = "auto"
     """Where segments are cut: in device memory, if the store fits there, or on the host."""
 
-    workers: int = Field(2, gt=0)
+    workers: int = Field(2, gt=0, le=1024)
     """Threads that cut batches ahead of their step, when the store stays on the host."""
 
     @property
@@ -212,7 +212,7 @@ class Run(Section):
     2307.13813), so that the target follows a segment as fast.
     """
 
-    epochs: float = Field(100, gt=0)
+    epochs: float = Field(100, gt=0, le=1e9)
     """One epoch is as many segments as the store has clips, long ones as `data.length_power` says.
     """
 
@@ -342,7 +342,7 @@ def _read(name_or_path: str) -> dict[str, Any]:
     if name_or_path in named_recipes():
         text = (files("training") / "recipes" / f"{name_or_path}.toml").read_text()
     elif Path(name_or_path).is_file():
-        text = Path(name_or_path).read_text(errors="replace")
+        text = Path(name_or_path).read_text("utf-8-sig", "replace")  # Windows begins with a mark
     else:
         known = ", ".join(named_recipes())
         names = [*named_recipes(), BY_HARDWARE]
@@ -391,10 +391,16 @@ def _change_method(document: dict[str, Any], changes: dict[str, Any]) -> None:
 
 
 def _complaint(error: Mapping[str, Any]) -> str:
-    """One pydantic error in a person's words."""
-    if error["type"] != "extra_forbidden":
-        return str(error["msg"])
-    return "there is no such setting" + did_you_mean(_place(error["loc"]), settings_of(Recipe))
+    """One pydantic error in a person's words: the value, and what is expected of it."""
+    if error["type"] == "extra_forbidden":
+        return "there is no such setting" + did_you_mean(_place(error["loc"]), settings_of(Recipe))
+    message = str(error["msg"]).removeprefix("Value error, ")
+    given = error["input"]
+    if error["type"] == "model_type":
+        return f"is {given!r}; expected a section, settings with values"
+    if isinstance(given, dict):  # a section whose settings do not go together
+        return message
+    return f"is {given!r}; {message[:1].lower()}{message[1:]}"
 
 
 def _place(location: tuple[int | str, ...]) -> str:

@@ -70,7 +70,7 @@ class Run:
         )
         self.total_steps = settings.n_steps(self.sampler.epoch_segments)
         self.scaled = recipe.scaled()
-        _check(recipe, self.total_steps)
+        _check(recipe, self.total_steps, world.size * settings.accumulate)
         self.step = 0
         self.seconds = 0.0
         self.waited = 0.0
@@ -386,8 +386,14 @@ def _check_store(corpus: Corpus, world: World, device: torch.device) -> None:
     )
 
 
-def _check(recipe: Recipe, total_steps: int) -> None:
-    """Refuse what no schedule can be made of."""
+def _check(recipe: Recipe, total_steps: int, parts: int) -> None:
+    """Refuse parts of a batch that have no statistics, and what no schedule can be made of."""
+    if parts * 2 > recipe.run.batch_size:
+        raise TrainingError(
+            f"run.batch_size {recipe.run.batch_size} in {parts} parts (run.accumulate times the "
+            "processes) leaves one segment in each; at least 2 are needed: raise the one, or lower "
+            "the other"
+        )
     warmup, decay = recipe.optimizer.warmup_steps, resuming.decay_steps(recipe)
     if warmup and warmup >= total_steps:
         raise TrainingError(

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.terminal import counted
 from training.record import read_facts, read_metrics
 
 PROBE = "probe/"
@@ -37,8 +38,9 @@ def _alarms(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     if not n:
         return []
     return [
-        f"There were {n} alarms: the encoder may give all sounds nearly the same vector. A lower "
-        "rate, a larger batch or batch norm in `objective.norm` help."
+        f"There {'was' if n == 1 else 'were'} {counted(n, 'alarm')}: the encoder may give all "
+        "sounds nearly the same vector. A lower rate, a larger batch or batch norm in "
+        "`objective.norm` help."
     ]
 
 

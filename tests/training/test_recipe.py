@@ -53,7 +53,10 @@ def test_settings_lie_over_the_file() -> None:
         (["encoder.name=AudioNTT2022", "encoder.embed_dim=512"], "above 1024"),
         (["augment.crop_scale=[1.5, 0.6]"], "crop_scale is 1.5, 0.6"),
         (["augment.crop_scale_frequency=[0, 1]"], "crop_scale_frequency is 0, 1"),
-        (["run.epochs=inf"], "run.epochs"),
+        (["run.epochs=inf"], "run.epochs: is inf; input should be a finite number"),
+        (["run.epochs=1e308"], r"run.epochs: is 1e\+308; .* less than or equal to 1000000000"),
+        (["run.steps=0"], "run.steps: is 0; input should be greater than 0"),
+        (["run=3"], "run: is 3; expected a section"),
         (["run.steps"], "expected section.key=value"),
         (["run.seed=9223372036854775808"], "run.seed"),
         (["name.x=1"], "name is a value"),
@@ -86,13 +89,19 @@ def test_the_recipes_of_the_hardware_are_v2_on_a_gpu_and_the_light_encoder_on_a_
 
 def test_a_length_is_given_in_one_way() -> None:
     assert recipe.load("tiny", ["run.steps=9"]).run.n_steps(1) == 9
-    with pytest.raises(RecipeError, match="steps and segments are both given"):
+    with pytest.raises(RecipeError, match="run: steps and segments are both given"):
         recipe.load("tiny", ["run.segments=80"])
 
 
 def test_an_unknown_recipe_lists_those_that_ship() -> None:
     with pytest.raises(RecipeError, match="byol-a-v1, byol-a-v2"):
         recipe.load("byol-a-v9")
+
+
+def test_a_recipe_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "marked.toml"
+    path.write_text("[run]\nsteps = 3\n", encoding="utf-8-sig")
+    assert recipe.load(str(path)).run.steps == 3
 
 
 def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:

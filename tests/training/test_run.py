@@ -232,6 +232,11 @@ def test_a_warm_up_longer_than_the_run_is_refused(corpus: Corpus) -> None:
         Run(tiny("optimizer.warmup_steps=8"), corpus, CPU)
 
 
+def test_parts_of_a_single_segment_are_refused(corpus: Corpus) -> None:
+    with pytest.raises(TrainingError, match=r"run\.batch_size 8 in 8 parts .* one segment"):
+        Run(tiny("run.accumulate=8"), corpus, CPU)
+
+
 def test_precision_follows_the_hardware_unless_the_recipe_says_otherwise() -> None:
     assert choose_precision(Settings(precision="float32"), CPU) == torch.float32
     assert choose_precision(Settings(precision="bfloat16"), CPU) == torch.bfloat16

@@ -33,7 +33,7 @@ def test_alarms_and_the_ending_come_first() -> None:
     failed = {"state": "failed", "step": 3, "total_steps": 9, "message": "no disk"}
     ending, alarm, _ = verdict(lines, failed)
     assert ending.startswith("It failed: no disk")
-    assert alarm.startswith("There were 1 alarms")
+    assert alarm.startswith("There was 1 alarm:")
     assert verdict([], {})[0] == "It has not ended yet."
     stopped = {"state": "stopped", "step": 3, "total_steps": 9}
     assert "step 3 of 9; --resume" in verdict([], stopped)[0]

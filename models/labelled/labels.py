@@ -123,6 +123,10 @@ def of_folder(folder: Path) -> list[Row]:
             f"{folder} holds {len(loose)} files outside of a class folder: {some(loose)}; give a "
             "folder of class folders, or a CSV of file_name,label"
         )
+    labels = {name.split("/")[0] for name in names}
+    bare = {each.name for each in folder.iterdir() if each.is_dir()} - labels
+    if shown := sorted(name for name in bare if not name.startswith(".")):
+        log.warning("%s: folders without audio are no classes: %s", folder, some(shown))
     return [Row(name, normal(name.split("/")[0])) for name in names]
 
 

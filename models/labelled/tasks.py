@@ -216,6 +216,13 @@ def assemble(
         )
     files = _files(name, rows, root)
     digests, lengths = clips.survey(files)
+    if contrary := _contrary(files, digests, one_hot):
+        log.warning(
+            "%s: the same sound has different labels: %s; leave one out, or put one of them into a "
+            "table with both labels, joined by a comma",
+            name,
+            some(contrary),
+        )
     if seconds is None:
         known = [length for length in lengths if length] or [1.0]
         seconds = max(MIN_SECONDS, round(math.fsum(known) / len(known), 2))
@@ -255,6 +262,18 @@ def _files(name: str, rows: Sequence[Row], root: Path) -> tuple[Item, ...]:
             "--root names the folder that file names start from"
         )
     return tuple(item for item in found if item is not None)
+
+
+def _contrary(
+    files: Sequence[Item], digests: Sequence[str], one_hot: NDArray[np.bool_]
+) -> list[str]:
+    """Files of equal content whose labels differ, in words: "a/1.wav is b/1.wav"."""
+    first: dict[str, int] = {}
+    return [
+        f"{files[index].name} is {files[same].name}"
+        for index, digest in enumerate(digests)
+        if (one_hot[index] != one_hot[same := first.setdefault(digest, index)]).any()
+    ]
 
 
 def _groups(rows: Sequence[Row]) -> NDArray[np.str_] | None:

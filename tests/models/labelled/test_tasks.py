@@ -1,10 +1,11 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.labelled import tasks
-from models.labelled.labels import Row, of_table
+from models.labelled.labels import Row, of_folder, of_table
 from models.labelled.tasks import TaskError
 from tests.labelled import clip, pack, table_of_folds, write_clip, write_table
 from tests.signals import noise
@@ -184,9 +185,24 @@ def test_times_that_are_not_read_and_labels_that_are_alike_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [f"{i}.wav,{'Low' if i % 2 else 'low'},0,0.1" for i in range(20)]
-    tasks.load(write_table(tmp_path, "file_name,label,start_s,end_s", rows))
+    path = write_table(tmp_path, "file_name,label,start_s,end_s", rows)
+    tasks.load(path)
     assert "the columns start_s, end_s are not read, each file is taken whole" in caplog.text
     assert "'Low' and 'low' are different classes" in caplog.text
+    assert "different labels" not in caplog.text
+    shutil.copy(tmp_path / "0.wav", tmp_path / "again.wav")
+    path.write_text(path.read_text() + "again.wav,Low,0,0.1\n")
+    tasks.load(path)
+    assert "the same sound has different labels: again.wav is 0.wav;" in caplog.text
+
+
+def test_folders_without_audio_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for label in ("low", "high", ".hidden"):
+        (tmp_path / label).mkdir()
+    write_clip(tmp_path / "low" / "a.wav", noise(0.1))
+    assert of_folder(tmp_path) == [Row("low/a.wav", "low")]
+    assert "folders without audio are no classes: high" in caplog.text
+    assert "hidden" not in caplog.text
 
 
 def test_what_is_no_task_is_said(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -131,6 +132,9 @@ class Selection:
             raise AudioError("selection", what, MAX_CHANNEL, self.channel, "channels")
         end_s = MAX_TIME_S if self.end_s is None else self.end_s
         for name, value in (("start_s", self.start_s), ("end_s", end_s)):
+            if not isinstance(value, Real):
+                what = f"{name} = {value!r} is no time: expected 0 to {MAX_TIME_S:g} seconds"
+                raise AudioError("selection", what)
             if not (math.isfinite(value) and 0 <= value <= MAX_TIME_S):
                 what = f"{name} = {value:g} is no time: expected 0 to {MAX_TIME_S:g} seconds"
                 raise AudioError("selection", what, MAX_TIME_S, value, "s")

@@ -1,5 +1,6 @@
 """Entry point of the `viola` command, and of `python -m viola`."""
 
+import io
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ def main() -> None:
     to finish put handlers of their own in its place.
     """
     _open_standard_files()
+    _print_any_name()
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, _end)
     with _interruptible() as interrupted:
@@ -101,6 +103,13 @@ def _open_standard_files() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # at the lowest number that is free
             setattr(sys, name, open(number, "w" if number else "r"))  # noqa: SIM115
+
+
+def _print_any_name() -> None:
+    """Escape characters that the terminal or the pipe has no code for, rather than fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -184,6 +184,13 @@ def test_a_channel_is_a_number_or_mix(channel: object) -> None:
         Selection(channel=channel)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("time", ["1", [1.0], np.array([1.0])])
+def test_a_time_is_a_number(time: object) -> None:
+    with pytest.raises(AudioError, match="start_s = .* is no time"):
+        Selection(start_s=time)  # type: ignore[arg-type]
+    assert Selection(start_s=np.float32(0.5), end_s=np.int64(1)).start_s == 0.5  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("dimensions", ["2", 1.5, 0, -1, 5])
 def test_dimensions_are_a_number_that_the_model_has(encoder: Encoder, dimensions: object) -> None:
     with pytest.raises(ValueError, match="dimensions"):

@@ -1,5 +1,6 @@
 """The command as process 1 of a container."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -51,6 +52,15 @@ def test_process_1_can_be_ended_from_its_beginning(tmp_path: Path) -> None:
             assert process.wait(30) == 128 + signal.SIGTERM
         finally:
             process.kill()
+
+
+def test_names_that_a_terminal_has_no_code_for_are_printed() -> None:
+    program = "from viola.entry import main; import sys, viola.commands as c; "
+    program += "c.build = lambda: lambda: print('\\xfc', '\\udcff'); main()"
+    command = [sys.executable, "-c", program]
+    for encoding, printed in (("ascii", rb"\xfc \udcff"), ("utf-8", rb"%b \udcff" % "ü".encode())):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        assert subprocess.check_output(command, env=environment).strip() == printed
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

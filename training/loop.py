@@ -31,7 +31,7 @@ from training.objectives.objective import Outcome
 from training.plan import plan
 from training.probing import Prober
 from training.recipe import Recipe
-from training.record import RECIPE_NAME, Record, environment, read_metrics
+from training.record import RECIPE_NAME, Record, environment, full_disk_told, read_metrics
 from training.run import Run, TrainingError, describe
 from training.signals import stop_on_signal
 from training.speed import Meter, flops_per_segment
@@ -68,6 +68,7 @@ def train(
         TrainingError: the folder holds a run already, another process trains in it, a checkpoint
             does not fit, the run diverged, or memory ran out.
         TaskError: a task of the probe cannot be used.
+        RecordError: the disk is full.
     """
     last = folder / checkpoint.LAST
     with ExitStack() as held, _clear_memory_error(recipe), stop_on_signal() as stop:
@@ -92,7 +93,8 @@ def train(
         if not world.is_main:
             _other_process(run, stop)
         else:
-            _main_process(run, folder, flops, keep, profile, stop, console)
+            with full_disk_told(folder):
+                _main_process(run, folder, flops, keep, profile, stop, console)
         world.wait()  # with leaving: the first one still writes
     return run.step >= run.total_steps
 

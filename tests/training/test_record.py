@@ -1,3 +1,5 @@
+import errno
+import threading
 import time
 from pathlib import Path
 
@@ -6,12 +8,40 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from training import pictures
-from training.record import METRICS_NAME, Record, environment, read_metrics
+from training.record import (
+    METRICS_NAME,
+    Record,
+    RecordError,
+    environment,
+    full_disk_told,
+    read_metrics,
+)
 
 
 def stages(n: int = 2) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     return {name: rng.normal(size=(n, 64, 20)).astype(np.float32) for name in ("log-mel", "a: b")}
+
+
+def test_a_full_disk_is_told_with_what_to_do_and_no_traceback_of_a_thread(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write_twice() -> None:
+        with full_disk_told(tmp_path):
+            writer = threading.Thread(target=write)
+            writer.start()
+            writer.join()
+            write()
+
+    before = threading.excepthook
+    with pytest.raises(RecordError, match="No space left on device. Make room, .* --resume"):
+        write_twice()
+    assert (threading.excepthook, capsys.readouterr().err) == (before, "")
+    with pytest.raises(FileNotFoundError), full_disk_told(tmp_path):
+        (tmp_path / "gone").read_bytes()
 
 
 def test_values_are_lines_and_curves(tmp_path: Path) -> None:

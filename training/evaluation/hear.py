@@ -8,8 +8,10 @@ Sounds are run by ONNX Runtime, as they are served, wherever their tensors lie. 
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.modelfile import DEFAULT_MODEL
@@ -38,8 +40,7 @@ def load_model(model_file_path: str | Path = "") -> Model:
 
 def get_scene_embeddings(audio: Tensor, model: Model) -> Tensor:
     """One vector a sound: (B, S) in [-1, 1] -> (B, D)."""
-    rows = list(audio.detach().cpu().float().numpy())
-    return torch.from_numpy(model.encoder.embed_batch(rows)).to(audio.device)
+    return torch.from_numpy(model.encoder.embed_batch(_rows(audio))).to(audio.device)
 
 
 def get_timestamp_embeddings(audio: Tensor, model: Model) -> tuple[Tensor, Tensor]:
@@ -49,10 +50,17 @@ def get_timestamp_embeddings(audio: Tensor, model: Model) -> tuple[Tensor, Tenso
     every 40 ms for AudioNTT2022, every 80 ms for the others.
     """
     card = model.encoder.card
-    rows = audio.detach().cpu().float().numpy()
-    features = [model.encoder.frames(row)[:, : card.frame_features] for row in rows]
+    features = [model.encoder.frames(row)[:, : card.frame_features] for row in _rows(audio)]
     frames = torch.stack([torch.from_numpy(each) for each in features])
     first = card.frame_offset + card.receptive_field / 2
     samples = first + card.frame_hop * torch.arange(frames.shape[1], dtype=torch.float64)
     milliseconds = (1000 * samples / card.sample_rate).float()
     return frames.to(audio.device), milliseconds.repeat(len(frames), 1).to(audio.device)
+
+
+def _rows(audio: Tensor) -> list[NDArray[Any]]:
+    """The sounds of a batch; whole numbers stay such, since their type tells their full scale."""
+    if audio.ndim != 2:
+        raise ValueError(f"audio of shape {tuple(audio.shape)}; expected (sounds, samples)")
+    host = audio.detach().cpu()
+    return list((host.float() if host.is_floating_point() else host).numpy())

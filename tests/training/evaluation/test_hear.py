@@ -34,6 +34,15 @@ def test_a_scene_has_one_vector_a_sound(model: hear.Model) -> None:
     assert vectors.shape == (4, 1024)
 
 
+def test_whole_numbers_have_the_scale_of_their_type(model: hear.Model) -> None:
+    batch = (sounds(2, 0.5) * 32767).to(torch.int16)
+    torch.testing.assert_close(
+        hear.get_scene_embeddings(batch, model), hear.get_scene_embeddings(batch / 32768, model)
+    )
+    with pytest.raises(ValueError, match=r"audio of shape \(8000,\); expected \(sounds, samples\)"):
+        hear.get_scene_embeddings(batch[0], model)
+
+
 @pytest.mark.parametrize("seconds", [0.05, 1.07, 1.98, 4.0, 12.0])
 def test_timestamps_are_even_and_span_the_sound(model: hear.Model, seconds: float) -> None:
     vectors, times = hear.get_timestamp_embeddings(sounds(2, seconds), model)

@@ -27,6 +27,7 @@ from models.modelfile import Card, Golden, Training
 from models.runtime import Encoder
 from service.app import create_app
 from service.settings import Settings
+from service.telemetry import logs
 from service.traffic.connections import bounded_protocol
 from service.traffic.sockets import bounded_socket
 
@@ -113,9 +114,12 @@ def encoded(samples: NDArray[Any], *, rate: int = SAMPLE_RATE, kind: str = "WAV"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quiet() -> None:
-    """Log lines go nowhere unless a test captures them."""
+def _quiet() -> Iterator[None]:
+    """Log lines go nowhere unless a test captures them, after a command in this process as well."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "configure", lambda level: None)
+        yield
 
 
 @pytest.fixture(scope="session")

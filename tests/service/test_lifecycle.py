@@ -37,7 +37,7 @@ from service.traffic.auth import digest_of, new_key
 from service.traffic.drain import Drain
 from tests.service.conftest import encoded, tone, until, write_model
 from tests.service.telemetry.test_metrics import scraped
-from tests.service.test_process import SERVE
+from tests.service.test_process import SERVE, invoked
 from tests.service.traffic.test_connections import all_of
 from tests.service.traffic.test_refusals import refused
 
@@ -497,36 +497,27 @@ def test_where_nothing_would_be_left_to_serve_all_stays_as_it_was() -> None:
 def test_a_check_tells_what_would_be_served_by_its_exit_code_too(
     tmp_path: Path, model_file: Path
 ) -> None:
-    app = viola.build()
-
-    def check(**env: str) -> Any:
-        return subprocess.run(
-            [sys.executable, "-m", "viola", "serve", "--check"],
-            env=os.environ | {"VIOLA_THREADS": "1"} | env,
-            capture_output=True,
-            text=True,
-        )
-
     shutil.copy(model_file, tmp_path / "tiny.onnx")
-    good = check(VIOLA_MODELS=str(tmp_path))
-    assert good.returncode == 0, good.stderr
-    assert "tiny, space space-of-tiny" in good.stdout
-    assert "none: the service is open" in good.stdout
-    assert good.stdout.endswith("ready to serve\n")
+    command = [sys.executable, "-m", "viola", "serve", "--check"]
+    settings = os.environ | {"VIOLA_THREADS": "1", "VIOLA_MODELS": str(tmp_path)}
+    said = subprocess.check_output(command, env=settings, text=True)
+    assert "tiny, space space-of-tiny" in said
+    assert "none: the service is open" in said
+    assert said.endswith("ready to serve\n")
     (tmp_path / "broken.onnx").write_bytes(b"no model")
-    bad = check(VIOLA_MODELS=str(tmp_path), VIOLA_API_KEYS=f"web:{'0' * 64}")
-    assert bad.returncode == 1
+    bad = invoked("--check", VIOLA_MODELS=tmp_path, VIOLA_API_KEYS=f"web:{'0' * 64}")
+    assert bad.exit_code == 1
     assert "broken.onnx" in bad.stdout
     assert "keys        web" in bad.stdout
-    assert check(VIOLA_MODELS=str(tmp_path / "none")).returncode == 2
-    unusable = check(VIOLA_API_KEYS="web:secret")
-    assert unusable.returncode == 2
+    assert invoked("--check", VIOLA_MODELS=tmp_path / "none").exit_code == 2
+    unusable = invoked("--check", VIOLA_API_KEYS="web:secret")
+    assert unusable.exit_code == 2
     assert "VIOLA_API_KEYS, line 1" in unusable.stderr
     assert "secret" not in unusable.stderr
-    for name in ("VIOLA_REDIS_URL", "VIOLA_HOST"):  # as a start refuses them
-        refused = check(**{name: "" if name == "VIOLA_HOST" else "localhost:6379"})
-        assert (refused.returncode, name in refused.stderr) == (2, True)
-    assert CliRunner().invoke(app, ["serve", "--check"], env={"VIOLA_PORT": "x"}).exit_code == 2
+    misnamed = {"VIOLA_REDIS_URL": "localhost:6379", "VIOLA_HOST": "", "VIOLA_PORT": "x"}
+    for name, value in misnamed.items():  # as a start refuses them
+        ended = invoked("--check", **{name: value})
+        assert (ended.exit_code, name in ended.stderr) == (2, True)
 
 
 def test_keys_that_cannot_be_used_keep_the_service_from_starting_open(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import viola
 from models.modelfile import PRETRAINED
@@ -106,8 +106,14 @@ def test_a_start_that_cannot_answer_says_where_the_reasons_are(tmp_path: Path, p
     assert "try_it" not in last
 
 
+def invoked(*arguments: object, **env: object) -> Result:
+    """`viola serve` to its end, in this process."""
+    settings = {name: str(value) for name, value in env.items()}
+    return CliRunner().invoke(viola.build(), ["serve", *map(str, arguments)], env=settings)
+
+
 def serve(*arguments: object, code: str = SERVE) -> "subprocess.CompletedProcess[str]":
-    """The command to its end."""
+    """The command to its end, in a process of its own."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
@@ -191,15 +197,15 @@ def test_a_folder_without_models_is_refused_with_where_they_are(
     below.mkdir()
     shutil.copy(model_file, below)
     for path, hint in ((tmp_path, f"there are some in {below}"), (tmp_path / "gone", "no such")):
-        ended = serve("--models", path)
-        assert ended.returncode == 2
+        ended = invoked("--models", path)
+        assert ended.exit_code == 2
         assert hint in ended.stderr
 
 
 def test_a_classifier_alone_is_served_with_the_encoder_that_ships(tmp_path: Path) -> None:
     shutil.copy(PRETRAINED / "sounds-10.onnx", tmp_path / "mine.onnx")
-    ended = serve("--models", tmp_path / "mine.onnx", "--check")
-    assert ended.returncode == 0, ended.stderr
+    ended = invoked("--models", tmp_path / "mine.onnx", "--check")
+    assert ended.exit_code == 0, ended.stderr
     assert re.search(r"model +default, .*, the default", ended.stdout)
     assert re.search(r"classifier +mine, ", ended.stdout)  # it is called as its file is
 
@@ -208,8 +214,8 @@ def test_a_classifier_of_an_encoder_that_is_not_there_names_file_and_remedy(
     tmp_path: Path,
 ) -> None:
     write_head(tmp_path / "mine.onnx", space_id="elsewhere")
-    ended = serve("--models", tmp_path / "mine.onnx", "--check")
-    assert ended.returncode == 1
+    ended = invoked("--models", tmp_path / "mine.onnx", "--check")
+    assert ended.exit_code == 1
     assert "refused     mine.onnx: it was trained on vectors of" in ended.stdout
     assert f"no encoder is served from {tmp_path / 'mine.onnx'}: name" in ended.stdout
 
@@ -227,16 +233,12 @@ def test_too_few_open_files_are_refused_at_the_start(
     assert "raise `ulimit -n`" in ended.stderr
 
 
-def test_a_check_says_whether_redis_counts(model_file: Path) -> None:
+def test_a_check_says_whether_redis_counts(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("redis", reason="needs the redis extra")
-    environment = os.environ | {"VIOLA_REDIS_URL": "redis://127.0.0.1:1/0"}
-    ended = subprocess.run(
-        [sys.executable, "-m", "viola", "serve", "--check", "--models", str(model_file)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    monkeypatch.setenv("VIOLA_REDIS_URL", "redis://127.0.0.1:1/0")
+    ended = serve("--check", "--models", model_file)
     assert ended.returncode == 0  # a start does not wait for it
     assert re.search(r"^redis +is down now", ended.stdout, re.MULTILINE)
     assert "redis is down" in ended.stderr

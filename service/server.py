@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from time import sleep
 from types import FrameType
 
@@ -14,7 +14,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from service import footprint
+from service import footprint, hangups
 from service.app import create_app
 from service.collecting import Collecting
 from service.inference import worker
@@ -99,16 +99,23 @@ class Server(uvicorn.Server):
         gate: Gate = app.state.gate
         self.drain = gate.drain
         self._application = AsyncExitStack()
+        self._signals = ExitStack()  # ours in the place of those that were there
         self._is_told = threading.Event()
-        self._reload = asyncio.Lock()
-        self._reloads: set[asyncio.Task[None]] = set()
+        self._hung_up = asyncio.Event()
         self._known: set[asyncio.Task[None]] | None = None  # in hand when they were last counted
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to go."""
-        if hasattr(signal, "SIGHUP"):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_hangup)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up.set)
+        if hangups.came.is_set():
+            self._hung_up.set()
         await super().serve(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """From the end of `startup` on: a start has nothing to finish, and any signal ends it."""
+        with self._signals:
+            yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Load and listen; the last line of a start says where, and what to try.
@@ -123,6 +130,8 @@ class Server(uvicorn.Server):
             lifespan = self.app.router.lifespan_context(self.app)
             await self._application.enter_async_context(lifespan)
             await super().startup(sockets)
+        self._signals.enter_context(super().capture_signals())
+        self._reloading = asyncio.create_task(self._reload_when_told())
         told = {"address": self.address, "docs": f"{self.address}/docs"}
         if self.app.state.context.catalogue.is_ready:
             command = f"curl -F file=@clip.wav {self.address}/v1/audio/embeddings"
@@ -132,6 +141,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop to listen, and end the application, unless it is to end at once."""
+        self._reloading.cancel()
         if not self.force_exit:
             await self._answer_the_last(sockets or [])
         await super().shutdown(sockets)
@@ -197,17 +207,12 @@ class Server(uvicorn.Server):
         log.error("not ended in time; something hangs")
         os._exit(1)
 
-    def _on_hangup(self) -> None:
-        task = asyncio.ensure_future(self._reload_in_turn())
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
-
-    async def _reload_in_turn(self) -> None:
-        async with self._reload:
-            if not hasattr(self.app.state, "context"):
-                log.warning("nothing to reload yet")
-            else:
-                await reload(self.app.state.context, self.app.state.gate.keyring)
+    async def _reload_when_told(self) -> None:
+        """Reload once for all SIGHUPs that have come by then, those of the start among them."""
+        while True:
+            await self._hung_up.wait()
+            self._hung_up.clear()
+            await reload(self.app.state.context, self.app.state.gate.keyring)
 
 
 def _accepted(listening: socket.socket) -> Iterator[socket.socket]:

@@ -1,6 +1,7 @@
 """The commands of the serving half."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -64,13 +65,20 @@ def serve(
     ends with 0 if all would be served, with 1 if a file is refused or the default model is missing,
     and with 2, as a start does, if the settings cannot be used.
     """
+    from service import hangups
+
+    with nullcontext() if check else hangups.kept():
+        _serve(check, models=models, host=host, port=port, log_level=log_level)
+
+
+def _serve(check: bool, **options: object) -> None:
     # Here, not above: the other commands need no web server and start without one
     from service.inference.fetching import models_path
     from service.server import run
     from service.settings import SettingsError, load_settings
 
     try:
-        settings = load_settings(models=models, host=host, port=port, log_level=log_level)
+        settings = load_settings(**options)
         _check_models(models_path(settings))
         if check:
             _check(settings)

@@ -10,9 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,17 +22,22 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from typer.testing import CliRunner
 
 import viola
 from models.modelfile import DEFAULT_MODEL
+from service import hangups
+from service.app import create_app
 from service.inference.catalogue import Catalogue, Refused, Served
 from service.inference.kind import Kind
 from service.inference.kinds.classifier import KIND as CLASSIFIER
 from service.inference.kinds.encoder import KIND as ENCODER
+from service.listening import listen
 from service.problems import Problem
 from service.reloading import merged
 from service.server import Server
+from service.settings import Settings
 from service.traffic.auth import digest_of, new_key
 from service.traffic.drain import Drain
 from tests.service.conftest import encoded, tone, until, write_model
@@ -379,6 +384,41 @@ def test_a_second_signal_ends_it_at_once_and_quietly(model_file: Path, port: int
         it.process.send_signal(signal.SIGTERM)
         assert it.ended() == 0
     assert not [line for line in it.said if "Traceback" in line]
+
+
+def test_a_signal_ends_a_start_and_hangups_before_it_is_ready_are_one_reload(
+    model_file: Path, port: int
+) -> None:
+    app = create_app(Settings(models=model_file, threads=1, drain_delay_s=0))
+    load, before, during = app.router.lifespan_context, signal.getsignal(signal.SIGTERM), []
+
+    @asynccontextmanager
+    async def loading(app: FastAPI) -> AsyncIterator[Any]:
+        during.append(signal.getsignal(signal.SIGTERM))
+        for _ in range(3):
+            signal.raise_signal(signal.SIGHUP)
+        async with load(app) as state:
+            yield state
+
+    def reloads() -> float:
+        context = getattr(app.state, "context", None)
+        return context and context.metrics.registry.get_sample_value(
+            "viola_reloads_total", {"outcome": "done"}
+        )
+
+    def tell() -> None:
+        until(lambda: reloads() == 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    app.router.lifespan_context = loading
+    telling = threading.Thread(target=tell)
+    with hangups.kept(), listen("127.0.0.1", port) as listening:
+        signal.raise_signal(signal.SIGHUP)
+        telling.start()
+        Server(uvicorn.Config(app, log_config=None, lifespan="off"), app, "").run([listening])
+    telling.join()
+    assert during == [before] == [signal.getsignal(signal.SIGTERM)]
+    assert reloads() == 1
 
 
 def test_the_drain_goes_by_steps() -> None:

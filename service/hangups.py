@@ -1,0 +1,22 @@
+"""SIGHUP at a start, which would end the process: it counts once there is something to reload."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+
+came = Event()
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Inside the block `came` tells whether there was one; whoever serves may put a handler here.
+
+    A handler, for signals that are blocked reach the threads that are there already.
+    """
+    came.clear()
+    before = signal.signal(signal.SIGHUP, lambda *_: came.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -45,4 +45,12 @@ def child_environment() -> dict[str, str]:
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     single |= {"MALLOC_MMAP_THRESHOLD_": str(1 << 18), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
-    return inherited | single | {"PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)}
+    return inherited | single | {"PYTHONPATH": os.pathsep.join(_search_path())}
+
+
+def _search_path() -> list[str]:
+    """Where modules are found; relative folders keep Python from starting where cwd is deleted."""
+    try:
+        return [os.path.abspath(folder) for folder in sys.path]
+    except FileNotFoundError:  # so it is
+        return [folder for folder in sys.path if os.path.isabs(folder)]

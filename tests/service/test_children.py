@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from service.children import spawn
 
 REFUSED = """
 import errno, os, resource, subprocess
@@ -36,3 +39,16 @@ def test_a_child_for_which_there_is_no_room_takes_no_threads_of_this_process() -
     )
     assert done.stdout.split() == ["EAGAIN", str(1024**3)], done.stderr
     assert done.returncode == 0
+
+
+def test_a_child_starts_where_the_working_directory_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend("")  # as `python -c` has it
+    monkeypatch.syspath_prepend("relative")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with spawn("service.untrusted", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child:
+        _, said = child.communicate(timeout=60)
+    assert (child.returncode, said) == (0, b"")

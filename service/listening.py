@@ -33,4 +33,7 @@ def _why_not(host: str, port: int, error: OSError) -> str:
         )
     if error.errno == errno.EACCES:
         return f"port {port} may not be used by this user: choose one above 1023 with --port"
-    return f"it cannot listen on {host}, port {port}: {error.strerror or error}"
+    return (
+        f"it cannot listen on {host}, port {port}: {error.strerror or error}; --host (VIOLA_HOST) "
+        "takes a name or an address of this machine, and 0.0.0.0 or :: for all of its addresses"
+    )

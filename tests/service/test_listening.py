@@ -1,7 +1,10 @@
 import asyncio
 import socket
 
+import pytest
+
 from service.listening import listen
+from service.settings import SettingsError
 
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:
@@ -27,3 +30,9 @@ def test_answers_do_not_wait_for_acknowledgements() -> None:
                 writer.close()
 
     assert asyncio.run(accepted()) != 0
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1", "[::1]"])
+def test_an_address_that_is_not_this_machines_is_refused_with_what_is_expected(host: str) -> None:
+    with pytest.raises(SettingsError, match=r"--host .* takes .* an address of this machine"):
+        listen(host, 1024)

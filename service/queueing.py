@@ -11,6 +11,7 @@ import structlog
 from service.collecting import Collecting
 from service.collections.job_records import Backlog, Charge, Job, NewJob, Step
 from service.collections.store import Store
+from service.outage import Outage
 from service.queues.queue import Queue
 from service.settings import Settings, SettingsError
 from service.threads import in_thread
@@ -138,31 +139,29 @@ class Queueing:
 
     async def watch(self) -> None:
         """Look at the time and at how many jobs there are, every few seconds."""
-        clock = self._clock()
+        clock, outage = self._clock(), Outage("jobs could not be counted")
         while True:
             try:
                 await in_thread(self.store.ask_the_time)
                 clock = await in_thread(self._keep_up, clock)
                 self.seen.n_silent = len(await in_thread(self.store.attempts.silent, self.lapse_s))
                 self.seen.backlog = await in_thread(self.store.jobs.backlog)
+                outage.works()
             except Exception as error:  # of a database that may come back
-                if self.seen.backlog is not None:
-                    log.warning("jobs could not be counted", reason=str(error))
+                outage.fails(str(error))
                 self.seen.backlog = None
             await asyncio.sleep(LOOK_S)
 
     async def settle(self, charge: Callable[[Charge], None]) -> None:
         """Have the keys charged with what their jobs cost, wherever those are worked on."""
-        has_failed = False
+        outage = Outage("jobs could not be charged")
         while True:
             try:
                 for one in await in_thread(self.store.jobs.charges):
                     charge(one)
-                has_failed = False
+                outage.works()
             except Exception as error:  # of a database that may come back
-                if not has_failed:
-                    log.warning("jobs could not be charged", reason=str(error))
-                has_failed = True
+                outage.fails(str(error))
             await asyncio.sleep(CHARGE_S)
 
 

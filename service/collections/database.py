@@ -12,7 +12,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import structlog
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -27,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from service.collections.folder import (
@@ -36,10 +35,12 @@ from service.collections.folder import (
     refuse_what_cannot_be_written,
 )
 from service.collections.records import StoreBusy, StoreError, StoreFull, StoreUnavailable
+from service.collections.refusals import READ_ONLY, WAIT_S, refusal_of
 from service.collections.space import Space
+from service.outage import Outage
 
 MIGRATIONS = "service.collections:migrations"
-WAIT_S = 20.0  # for others who write
+STEADY_S = 10.0  # without a failure, after which the database answers again
 BACKENDS = ("postgresql", "postgres")  # as addresses of one begin
 EXPECTED = "postgresql://user:password@host:port/name"
 CONNECTIONS = 8  # kept; as many again where there is much to do
@@ -53,30 +54,9 @@ ANSWERING = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
-FULL = (
-    "There is no room on the disk of the collections, and nothing was changed: make some. Deleting "
-    "needs some too, until it is done."
-)
 PAGE_BYTES = 16 << 10  # holds a few vectors; in SQLite's own of 4096 bytes half would be empty
-_FAILING = (  # what SQLite says where it is not the statement that is wrong
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_NOTADB,
-)
-# The classes of PostgreSQL's codes that say the same: lost connections, rights, too little memory,
-# too few connections, an administrator or a limit that ends it, I/O errors, damage
-_FAILING_CLASSES = ("08", "28", "53", "57", "58", "F0", "XX")
-DISK_FULL = "53100"  # or a memory that processes share
-_READ_ONLY = "25006"  # a standby, or a server that was set so
-_FAILING_STATES = (_READ_ONLY, "25P03", "25P04")  # and limits on transactions
 _LOCK = 0x564C41  # of PostgreSQL, for whoever brings the tables up to date
 _BEGIN = "viola_begin"  # how a transaction begins: an execution option of ours
-
-log = structlog.get_logger()
 
 
 class Database:
@@ -86,11 +66,16 @@ class Database:
         self._reading = engine
         self._writing = engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
         self._space = Space(self._outside) if engine.dialect.name == "sqlite" else None
+        self._outage = Outage(
+            "the database of the collections fails",
+            "the database of the collections answers again",
+            steady_s=STEADY_S,
+        )
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection that sees one state of the database, whatever others write meanwhile."""
-        with _translated(), self._reading.connect() as connection:
+        with self._translated(), self._reading.connect() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             yield connection
@@ -98,13 +83,13 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A connection whose changes are on the disk when the block has ended well, else undone."""
-        with _translated(), self._writing.begin() as connection:
+        with self._translated(), self._writing.begin() as connection:
             yield connection
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
         """A connection for statements outside any transaction; what it sets ends with the block."""
-        with _translated(), self._reading.connect() as connection:
+        with self._translated(), self._reading.connect() as connection:
             alone = connection.execution_options(isolation_level="AUTOCOMMIT")
             alone.detach()
             yield alone
@@ -145,8 +130,29 @@ class Database:
     @contextmanager
     def _outside(self) -> Iterator[Any]:
         """A connection of the database's own kind, outside any transaction."""
-        with _translated(), self._reading.connect() as connection:
+        with self._translated(), self._reading.connect() as connection:
             yield connection.connection.dbapi_connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """What callers can do something about, in their words.
+
+        A server's own words may hold addresses and names, and go to the log alone.
+        """
+        try:
+            yield
+            self._outage.works()
+        except NoConnection as error:
+            raise StoreBusy(
+                f"The collections had no connection free within {WAIT_S:g} s."
+            ) from error
+        except (DBAPIError, sqlite3.Error, StoreUnavailable) as error:
+            refusal = refusal_of(error)
+            if isinstance(refusal, StoreUnavailable):
+                self._outage.fails(str(getattr(error, "orig", None) or error.__cause__ or error))
+            if refusal is None or refusal is error:
+                raise
+            raise refusal from error
 
 
 def some_to_delete(
@@ -310,11 +316,10 @@ def _stay_with(engine: Engine, file: Path) -> None:
 
     def check(*_: Any) -> None:
         if _identity(file) != opened:
-            log.error("the database of the collections was moved, deleted or replaced", file=file)
             raise StoreUnavailable(
                 "The database of the collections is not where it was opened: put it back, or "
                 "start the service again."
-            )
+            ) from FileNotFoundError(f"{file} was moved, deleted or replaced")
 
     event.listen(engine, "do_connect", check)
     event.listen(engine, "begin", check, insert=True)
@@ -332,50 +337,6 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    """What callers can do something about, in their words."""
-    try:
-        yield
-    except NoConnection as error:
-        raise StoreBusy(f"The collections had no connection free within {WAIT_S:g} s.") from error
-    except DBAPIError as error:
-        if refusal := _of_sqlite(error.orig or error) or _of_postgres(error):
-            raise refusal from error
-        raise
-    except sqlite3.Error as error:  # past SQLAlchemy
-        if refusal := _of_sqlite(error):
-            raise refusal from error
-        raise
-
-
-def _of_sqlite(error: BaseException) -> StoreError | None:
-    code: int | None = getattr(error, "sqlite_errorcode", None)
-    if code is None:
-        return None
-    primary = code & 0xFF
-    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreBusy(f"Others write to the collections for more than {WAIT_S:g} s.")
-    if primary == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE:
-        return StoreFull(FULL)
-    if primary in _FAILING:
-        return _unavailable(error, f": {error}")
-    return None
-
-
-def _of_postgres(error: DBAPIError) -> StoreError | None:
-    state: str = getattr(error.orig, "sqlstate", None) or ""
-    if not state and isinstance(error, OperationalError):
-        state = "08"  # there is no connection to tell more
-    if state in ("40001", "40P01", "55P03"):
-        return StoreBusy("The database of the collections cannot do this now.")
-    if state == DISK_FULL:
-        return StoreFull(FULL)
-    if state in _FAILING_STATES or state.startswith(_FAILING_CLASSES):
-        return _unavailable(error.orig or error)
-    return None
-
-
 def _limit_waits(connection: Any, record: object) -> None:
     """Wait for others' locks as long as SQLite does."""
     connection.execute(f"SET lock_timeout = {int(1000 * WAIT_S)}")
@@ -384,11 +345,5 @@ def _limit_waits(connection: Any, record: object) -> None:
 
 def _leave_what_is_read_only(context: ExceptionContext) -> None:
     """Connect anew: another server may be the one to write to, and a session stays as it began."""
-    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
         context.is_disconnect = True
-
-
-def _unavailable(error: BaseException, reason: str = "") -> StoreUnavailable:
-    """What is told; a server's own words may hold addresses and names, and go to the log alone."""
-    log.error("the database of the collections fails", reason=str(error))
-    return StoreUnavailable(f"The database of the collections cannot be used now{reason}.")

@@ -14,8 +14,9 @@ import psycopg
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from service.collections.database import DISK_FULL, Database
+from service.collections.database import Database
 from service.collections.records import StoreError
+from service.collections.refusals import DISK_FULL
 
 PAUSE_S = 60.0  # until one that could not be made is tried again
 CLOSE_S = 5.0

@@ -28,6 +28,7 @@ from sqlalchemy.engine import make_url
 from service.collections.database import ANSWERING
 from service.collections.job_records import Step
 from service.collections.records import StoreBusy
+from service.outage import Outage
 from service.queues.queue import Again, Handle
 
 LINES: Mapping[Step, str] = {"run": "viola", "tell": "viola-tell"}  # names of their queues
@@ -63,7 +64,9 @@ class PostgresQueue:
         self._address = url.render_as_string(hide_password=False)
         self._lapse_s = lapse_s
         self._putting = App(connector=SyncPsycopgConnector(conninfo=self._address))
-        self._is_away = False  # the database, as the workers see it
+        self._outage = Outage(
+            "the queue of jobs has lost its database", "the queue of jobs has its database again"
+        )
         self._seen_at = monotonic()
         for name in ("procrastinate", "psycopg.pool"):  # what goes wrong we log
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -151,14 +154,9 @@ class PostgresQueue:
             await asyncio.sleep(self._lapse_s / 3)
 
     def _note(self, error: Exception | None) -> None:
-        """Tell the log that the database is away, or back, where that is news."""
+        """Note how the workers find the database."""
         if error is None:
             self._seen_at = monotonic()
-        if self._is_away == (error is not None):
-            return
-        self._is_away = error is not None
-        if error is None:
-            log.info("the queue of jobs has its database again")
+            self._outage.works()
         else:
-            reason = str(error.__cause__ or error).partition("\n")[0]
-            log.warning("the queue of jobs has lost its database", reason=reason)
+            self._outage.fails(str(error.__cause__ or error).partition("\n")[0])

@@ -1,12 +1,17 @@
 """A database that is out of reach is one sentence at the start, and a refusal later."""
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from structlog.testing import capture_logs
 
 from service.collections import database
-from service.collections.database import Database, open_postgres
+from service.collections.database import Database, open_postgres, open_sqlite
+from service.collections.folder import FILE
 from service.collections.records import StoreBusy, StoreError, StoreUnavailable
+from service.outage import Outage
 
 NOBODY = "postgresql://nobody:secret@127.0.0.1:1/viola"
 
@@ -52,8 +57,44 @@ def test_a_connection_that_cannot_be_made_is_refused_for_now() -> None:
 
 
 def test_a_pool_without_a_free_connection_is_one_as_well() -> None:
-    with pytest.raises(StoreBusy, match="no connection free"), database._translated():
+    there = Database(create_engine("sqlite://"))
+    with pytest.raises(StoreBusy, match="no connection free"), there.read():
         raise PoolTimeout
+
+
+def test_a_database_that_is_away_is_one_line_and_one_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "STEADY_S", 0.0)
+    there = open_sqlite(tmp_path)
+    file, elsewhere = tmp_path / FILE, tmp_path / "elsewhere"
+
+    def use() -> None:
+        with there.read() as connection:
+            connection.execute(text("SELECT 1"))
+
+    with capture_logs() as logs:
+        for _ in range(2):
+            file.rename(elsewhere)
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable, match="not where it was opened"):
+                    use()
+            elsewhere.rename(file)
+            for _ in range(2):
+                use()
+    there.close()
+    fails, back = "the database of the collections fails", "the database of the collections answers"
+    assert [line["event"] for line in logs] == [fails, f"{back} again"] * 2
+    assert logs[0]["reason"] == f"{file} was moved, deleted or replaced"
+
+
+def test_what_works_between_failures_is_not_back() -> None:
+    outage = Outage("lost", "back", steady_s=60)
+    with capture_logs() as logs:
+        for _ in range(3):
+            outage.fails("gone")
+            outage.works()
+    assert [(line["event"], line["reason"]) for line in logs] == [("lost", "gone")]
 
 
 def test_a_mistake_of_ours_stays_one(postgres: str) -> None:

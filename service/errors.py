@@ -118,7 +118,8 @@ def shortage(error: BaseException) -> Problem | None:
     headers = {"Retry-After": str(SHORTAGE_RETRY_S)}
     code = error.errno if isinstance(error, OSError) else None
     if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return Problem("storage-full", "There is no room to keep the upload.", headers=headers)
+        detail = "There is no room for temporary files, in the folder that TMPDIR names (or /tmp)."
+        return Problem("storage-full", detail, headers=headers)
     if code in (errno.EMFILE, errno.ENFILE):
         detail = "The service can open no more files."
         return Problem("resources-exhausted", detail, headers=headers)

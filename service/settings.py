@@ -26,8 +26,15 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/*\sA-Z]+", re.ASCII)
 _PINNED = re.compile(r"[a-z][a-z0-9+.-]*://[^#\s]+#sha256=[0-9a-fA-F]{64}", re.ASCII)
 
 MAX_AT_ONCE = 1024  # threads, or processes: each is started
-# Beyond these, timers of the system and dates overflow
-_LONGEST = {"_duration_s": 1e9, "_s": 1e6, "_hours": 876_000.0, "_days": 36_500.0}
+# By the ends of their names, the first that fits: beyond these, numbers of the system overflow
+_MOST = {
+    "_per_s": 1e15,
+    "_duration_s": 1e9,
+    "_s": 1e6,
+    "_hours": 876_000.0,
+    "_days": 36_500.0,
+    "": 1e15,
+}
 
 # No origins are as good as none given; of keys a loss is told in words of its own
 _MAY_BE_EMPTY = ("cors_origins", "webhook_origins", "api_keys")
@@ -302,7 +309,9 @@ class Settings(BaseSettings):
     )
     max_windows: int = Field(default=4096, ge=1, description="windows in one request")
 
-    max_streams: int = Field(default=4, ge=1, description="answers in lines at the same time")
+    max_streams: int = Field(
+        default=4, ge=1, le=MAX_AT_ONCE, description="answers in lines at the same time"
+    )
     max_live_streams: int = Field(
         default=16, ge=1, description="live streams with audio at the same time"
     )
@@ -330,15 +339,15 @@ class Settings(BaseSettings):
     @field_validator("*")
     @classmethod
     def _is_finite(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse times that no clock counts: each request would fail of them."""
+        """Refuse numbers that no clock or limit of the system takes: each request would fail."""
         if not isinstance(value, int | float):
             return value
         if not math.isfinite(value):
             raise ValueError("it is not finite; expected a number")
         name = info.field_name or ""
-        unit = next((unit for unit in _LONGEST if name.endswith(unit)), None)
-        if unit and not name.endswith("_per_s") and value > _LONGEST[unit]:
-            raise ValueError(f"expected at most {_LONGEST[unit]:.0f}")
+        most = next(most for unit, most in _MOST.items() if name.endswith(unit))
+        if value > most:
+            raise ValueError(f"expected at most {most:.0f}")
         return value
 
     @field_validator("models_url")

@@ -79,8 +79,7 @@ async def received(request: Request, copies: int = 1) -> bytearray:
 async def counted(request: Request, copies: int = 1) -> AsyncGenerator[bytes, None]:
     """The chunks of a body, each taken into the request's share of memory."""
     share: Share = request.state.share
-    announced = request.headers.get("content-length", "0")
-    left = copies * int(announced) if announced.isascii() and announced.isdigit() else 0
+    left = copies * announced_bytes(request)
     await share.take(left, is_upload=True)  # all of it, or many would wait for each other's rest
     async for chunk in request.stream():
         left -= copies * len(chunk)
@@ -129,6 +128,12 @@ def body_timeout(timeout_s: float) -> Problem:
         unit="s",
         headers=_CLOSE,
     )
+
+
+def announced_bytes(request: Request) -> int:
+    """How long a body is by its head; 0 where that does not say it."""
+    announced = request.headers.get("content-length", "0")
+    return int(announced) if announced.isascii() and announced.isdigit() else 0
 
 
 def has_body(request: Request) -> bool:

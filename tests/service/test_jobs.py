@@ -118,6 +118,7 @@ def test_a_job_that_finds_no_room_is_put_off_and_says_why(
         assert ended(working, job)["state"] == "done"
     (told,) = [line for line in logs if line["event"] == "job put off"]
     assert (told["job"], told["problem"], told["again_in_s"]) == (job["id"], "storage-full", 5.0)
+    assert "TMPDIR" in told["detail"]
 
 
 @pytest.mark.parametrize("method", ["begin", "end"])
@@ -143,7 +144,8 @@ def test_a_job_is_done_where_no_folder_takes_temporary_files(
 ) -> None:
     content = encoded(tone(4.0))
     assert len(content) > HELD_BYTES
-    with serve(data=tmp_path, max_body_bytes=3 * len(content)) as client:
+    with serve(data=tmp_path, max_body_bytes=3 * len(content), max_files=10**6) as client:
+        submit(client, {"a": content}, embed={})  # takes its own memory, not that of a million
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
         job = submit(client, {"a": content, "b": content}, embed={})
         done = ended(client, job)

@@ -43,6 +43,7 @@ def test_a_file_that_may_not_grow_is_a_full_store(
             assert it.client.post(URL, content=wav).status_code == 200  # needs no disk
         assert (answer.status_code, answer.json()["type"]) == (507, "/problems/storage-full")
         assert answer.headers["Retry-After"]
+        assert "TMPDIR" in answer.json()["detail"]
         assert shortages(it, 1) == ["storage-full"]
         assert it.client.post(URL, params=LINES, **sent).status_code == 200
 

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from service.collections.folder import QUEUE
 from service.collections.job_records import Step
 from service.collections.records import StoreBusy, StoreUnavailable
+from service.outage import Outage
 from service.queues.queue import Again, Handle
 from service.threads import in_thread
 
@@ -113,17 +114,20 @@ class _Line:
 
     def __init__(self, queue: SimpleQueue[Message], kind: Step, lapse_s: float) -> None:
         self._queue, self._kind, self._lapse_s = queue, kind, lapse_s
+        self._outage = Outage("the queue cannot be read", "the queue can be read again")
 
     async def next(self) -> Job[Message]:
         """The next step, once there is one."""
         while True:
             wait_s = POLL_S[self._kind]
             try:
-                return await in_thread(self._queue.get_nowait)
+                taken = await in_thread(self._queue.get_nowait)
+                self._outage.works()
+                return taken
             except Empty:
-                pass
+                self._outage.works()
             except LocalQueueError as error:
-                log.error("the queue cannot be read", reason=str(error))
+                self._outage.fails(str(error))
                 wait_s = ERROR_S
             await asyncio.sleep(wait_s)
 

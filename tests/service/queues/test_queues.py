@@ -11,7 +11,9 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from service.collections.database import Database, open_postgres, open_sqlite
+from service.collections.folder import QUEUE
 from service.collections.job_records import Step
+from service.queues import local
 from service.queues.local import LocalQueue
 from service.queues.postgres import PostgresQueue
 from service.queues.queue import Again, Handle, Queue
@@ -230,3 +232,30 @@ def test_a_postgresql_that_is_lost_is_one_line_without_a_traceback(
     assert [line["event"] for line in logs] == ["the queue of jobs has lost its database"]
     assert not any("exc_info" in line or "\n" in line["reason"] for line in logs)
     assert not [one for one in caplog.records if one.name.startswith(("procrastinate", "psycopg"))]
+
+
+def test_a_folder_that_is_away_is_one_line_and_one_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "ERROR_S", 0.02)
+    queue, folder, elsewhere = LocalQueue(tmp_path, LAPSE_S), tmp_path / QUEUE, tmp_path / "away"
+
+    async def do(step: Step, job: str) -> None:
+        raise AssertionError(step, job)
+
+    async def work() -> None:
+        working = asyncio.create_task(queue.work("run", do, 1))
+        for source, target, n_lines in ((folder, elsewhere, 1), (elsewhere, folder, 2)):
+            source.rename(target)
+            async with asyncio.timeout(20):
+                while len(logs) < n_lines:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)  # in which there would be more lines
+        working.cancel()
+        await asyncio.wait([working])
+
+    with capture_logs() as logs:
+        asyncio.run(work())
+    queue.close()
+    events = [line["event"] for line in logs]
+    assert events == ["the queue cannot be read", "the queue can be read again"]

@@ -390,11 +390,12 @@ def test_a_signal_ends_a_start_and_hangups_before_it_is_ready_are_one_reload(
     model_file: Path, port: int
 ) -> None:
     app = create_app(Settings(models=model_file, threads=1, drain_delay_s=0))
-    load, before, during = app.router.lifespan_context, signal.getsignal(signal.SIGTERM), []
+    server = Server(uvicorn.Config(app, log_config=None, lifespan="off"), app, "")
+    load, handlers = app.router.lifespan_context, [signal.getsignal(signal.SIGTERM)]
 
     @asynccontextmanager
     async def loading(app: FastAPI) -> AsyncIterator[Any]:
-        during.append(signal.getsignal(signal.SIGTERM))
+        handlers.append(signal.getsignal(signal.SIGTERM))
         for _ in range(3):
             signal.raise_signal(signal.SIGHUP)
         async with load(app) as state:
@@ -408,16 +409,18 @@ def test_a_signal_ends_a_start_and_hangups_before_it_is_ready_are_one_reload(
 
     def tell() -> None:
         until(lambda: reloads() == 1)
-        os.kill(os.getpid(), signal.SIGTERM)
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        server.drain.begin(at_once=True)  # a signal would end this process, some time later
 
     app.router.lifespan_context = loading
     telling = threading.Thread(target=tell)
     with hangups.kept(), listen("127.0.0.1", port) as listening:
         signal.raise_signal(signal.SIGHUP)
         telling.start()
-        Server(uvicorn.Config(app, log_config=None, lifespan="off"), app, "").run([listening])
+        server.run([listening])
     telling.join()
-    assert during == [before] == [signal.getsignal(signal.SIGTERM)]
+    before = signal.getsignal(signal.SIGTERM)
+    assert handlers == [before, before, server.handle_exit]
     assert reloads() == 1
 
 

@@ -212,7 +212,10 @@ class Server(uvicorn.Server):
         while True:
             await self._hung_up.wait()
             self._hung_up.clear()
-            await reload(self.app.state.context, self.app.state.gate.keyring)
+            try:
+                await reload(self.app.state.context, self.app.state.gate.keyring)
+            except Exception:  # the next one may succeed
+                log.exception("not reloaded")
 
 
 def _accepted(listening: socket.socket) -> Iterator[socket.socket]:

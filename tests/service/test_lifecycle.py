@@ -35,7 +35,7 @@ from service.inference.kinds.classifier import KIND as CLASSIFIER
 from service.inference.kinds.encoder import KIND as ENCODER
 from service.listening import listen
 from service.problems import Problem
-from service.reloading import merged
+from service.reloading import merged, reload
 from service.server import Server
 from service.settings import Settings
 from service.traffic.auth import digest_of, new_key
@@ -387,8 +387,9 @@ def test_a_second_signal_ends_it_at_once_and_quietly(model_file: Path, port: int
 
 
 def test_a_signal_ends_a_start_and_hangups_before_it_is_ready_are_one_reload(
-    model_file: Path, port: int
+    model_file: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And one that fails for a reason that nobody thought of does not keep the next one away."""
     app = create_app(Settings(models=model_file, threads=1, drain_delay_s=0))
     server = Server(uvicorn.Config(app, log_config=None, lifespan="off"), app, "")
     load, handlers = app.router.lifespan_context, [signal.getsignal(signal.SIGTERM)]
@@ -407,11 +408,21 @@ def test_a_signal_ends_a_start_and_hangups_before_it_is_ready_are_one_reload(
             "viola_reloads_total", {"outcome": "done"}
         )
 
+    async def reload_or_fail(*given: Any) -> None:
+        asked.append(given)
+        if len(asked) == 1:
+            raise RuntimeError("a fault")
+        await reload(*given)
+
     def tell() -> None:
+        until(lambda: len(asked) == 1)
+        os.kill(os.getpid(), signal.SIGHUP)
         until(lambda: reloads() == 1)
         handlers.append(signal.getsignal(signal.SIGTERM))
         server.drain.begin(at_once=True)  # a signal would end this process, some time later
 
+    asked: list[Any] = []
+    monkeypatch.setattr("service.server.reload", reload_or_fail)
     app.router.lifespan_context = loading
     telling = threading.Thread(target=tell)
     with hangups.kept(), listen("127.0.0.1", port) as listening:
@@ -421,7 +432,7 @@ def test_a_signal_ends_a_start_and_hangups_before_it_is_ready_are_one_reload(
     telling.join()
     before = signal.getsignal(signal.SIGTERM)
     assert handlers == [before, before, server.handle_exit]
-    assert reloads() == 1
+    assert len(asked) == 2
 
 
 def test_the_drain_goes_by_steps() -> None:

@@ -6,6 +6,7 @@ shown can be told from what it knows. Letters: `N` embeddings, `D` embedding dim
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self
 
@@ -24,6 +25,7 @@ from models.modelfile import (
     packed,
     unpacked,
 )
+from models.reopen import Reopened
 
 Floats = NDArray[np.float32]
 
@@ -182,12 +184,14 @@ class Predictions:
     novelty: Floats
 
 
-class Classifier:
-    """A classifier file, ready to predict; safe to use from several threads.
+class Classifier(Reopened):
+    """A classifier file, ready to predict; safe to use from several threads, and may be pickled.
 
     Example:
         `Classifier.open("sounds-10").predict(encoder.embed("dog.wav")[None])`
     """
+
+    card: ClassifierCard
 
     def __init__(self, session: ort.InferenceSession, card: ClassifierCard) -> None:
         self.card = card
@@ -203,7 +207,9 @@ class Classifier:
         """
         file = shipped.find(path)
         kind = (ClassifierCard, "classifier", INPUTS, OUTPUTS)
-        return cls(*modelfile.open_as(*kind, file, _options()))
+        classifier = cls(*modelfile.open_as(*kind, file, _options()))
+        classifier._open_again = partial(cls.open, file.absolute())
+        return classifier
 
     @classmethod
     def of_bytes(cls, content: bytes, name: str) -> Self:

@@ -70,6 +70,10 @@ class WrongKindError(ModelFileError):
         super().__init__(message)
         self.kind = kind
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it passes from a worker process to its parent."""
+        return type(self), (str(self), self.kind)
+
 
 class Part(BaseModel):
     """A card or a part of one."""

@@ -13,6 +13,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from numbers import Integral
 from pathlib import Path
@@ -26,6 +27,7 @@ from models import inputs, modelfile, shipped
 from models.audio import SAMPLE_RATE, WHOLE, Limits, Selection
 from models.inputs import Source
 from models.modelfile import DEFAULT_MODEL, PROJECTION, Card, ModelFileError
+from models.reopen import Reopened
 from models.tiles import Tile, Tiling, checked, groups
 from models.windows import Grid, Pool, Pooling, Timed, Timeline, shortened
 
@@ -59,8 +61,8 @@ class Windows:
         return cls(starts, ends, np.stack(embedding), whole)
 
 
-class Encoder:
-    """A model file, ready to embed; safe to use from several threads.
+class Encoder(Reopened):
+    """A model file, ready to embed; safe to use from several threads, and may be pickled.
 
     Three steps that may also be taken one by one: `tiling` cuts, `run_batch` infers, `timeline`
     and `models.windows.Pool` pool.
@@ -69,6 +71,8 @@ class Encoder:
         `Encoder.open().embed("dog.wav")` is a vector of `card.embed_dim` float32
         values.
     """
+
+    card: Card
 
     def __init__(self, session: ort.InferenceSession, card: Card) -> None:
         self.card = card
@@ -95,8 +99,10 @@ class Encoder:
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # patterns are kept for each shape ever seen
         options.log_severity_level = 3
-        session, card = modelfile.open_session(shipped.find(path), options)
-        return cls(session, card)
+        file = shipped.find(path)
+        encoder = cls(*modelfile.open_session(file, options))
+        encoder._open_again = partial(cls.open, file.absolute(), threads=threads)
+        return encoder
 
     @property
     def gives_log_mel(self) -> bool:

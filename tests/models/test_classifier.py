@@ -1,3 +1,5 @@
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,23 @@ def test_a_prediction_does_not_depend_on_the_batch(
     np.testing.assert_allclose(parts.novelty, whole.novelty, atol=1e-6)
 
 
+def test_a_copy_and_a_pickle_open_the_same_file_again(
+    head: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for opened in (Classifier.open("pitch.onnx"), Encoder.open(threads=1)):
+        again = pickle.loads(pickle.dumps(copy.deepcopy(opened)))
+        assert again.card == opened.card
+        assert again.self_test() < 1e-4
+    kept = pickle.dumps(head)
+    write_head(tmp_path / "pitch.onnx", space_id="space-of-another")
+    with pytest.raises(ModelFileError, match="the model pitch has changed since it was opened"):
+        pickle.loads(kept)
+    unsaved = Classifier.of_bytes((tmp_path / "pitch.onnx").read_bytes(), "unsaved")
+    with pytest.raises(TypeError, match=r"use Classifier\.open"):
+        copy.copy(unsaved)
+
+
 def test_no_embedding_gives_no_prediction(head: Classifier) -> None:
     found = head.predict(embeddings(0))
     assert found.probabilities.shape == (0, len(LABELS))
@@ -85,6 +104,8 @@ def test_an_encoder_is_no_classifier_and_a_classifier_no_encoder(
     with pytest.raises(WrongKindError, match="kind encoder; expected kind classifier") as caught:
         Classifier.open(model_path)
     assert caught.value.kind == "encoder"
+    again = pickle.loads(pickle.dumps(caught.value))  # from a worker process to its parent
+    assert (str(again), again.kind) == (str(caught.value), "encoder")
     with pytest.raises(WrongKindError, match="kind classifier; expected kind encoder"):
         Encoder.open(write_head(tmp_path / "pitch.onnx"))
 

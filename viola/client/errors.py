@@ -40,6 +40,10 @@ class ServiceError(Exception):
         self.retry_after_s = given if retry_after_s is None else retry_after_s
         super().__init__(f"{self.title} ({status}): {self.detail}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it passes from a worker process to its parent."""
+        return type(self), (self.status, self.document, self.retry_after_s)
+
 
 class Unreachable(Exception):
     """No answer of the service came: nobody, or another program, listens there; or it broke off."""

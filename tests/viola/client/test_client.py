@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import pickle
 import socket
 import subprocess
 import sys
@@ -100,6 +101,8 @@ def test_a_refusal_has_the_words_of_the_service(client: viola.Client, tmp_path: 
         client.embed(text)
     assert (refusal.value.status, refusal.value.kind) == (415, "unsupported-format")
     assert refusal.value.request_id
+    again = pickle.loads(pickle.dumps(refusal.value))  # from a worker process to its parent
+    assert (str(again), vars(again)) == (str(refusal.value), vars(refusal.value))
     with pytest.raises(viola.ServiceError) as refusal:
         client.embed(tone(1), sample_rate=16_000, window_s=-1)
     assert refusal.value.kind == "invalid-parameter"

@@ -22,7 +22,7 @@ from models.labelled.labels import LabelError, Row, some
 from models.labelled.splits import Clues, Round
 from models.sources import Item, SourceError
 
-MIN_SECONDS = 0.05  # unit length
+MIN_SECONDS, MAX_SECONDS = 0.05, 3600.0  # unit length; it is held in memory
 log = logging.getLogger(__name__)
 
 
@@ -204,8 +204,10 @@ def assemble(
     Raises:
         TaskError: as `load`.
     """
-    if seconds is not None and not seconds >= MIN_SECONDS:
-        raise TaskError(f"{name}: a unit length of {seconds:g} s; at least {MIN_SECONDS:g} s")
+    if seconds is not None and not MIN_SECONDS <= seconds <= MAX_SECONDS:
+        raise TaskError(
+            f"{name}: a unit length of {seconds:g} s; expected {MIN_SECONDS:g} to {MAX_SECONDS:g} s"
+        )
     try:
         classes, one_hot = labels.one_hot(rows, separator)
     except LabelError as error:

@@ -3,6 +3,7 @@
 Letters: `N` clips, `D` embedding dim, `K` classes.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from models.labelled.labels import some
 from models.labelled.splits import Round
 from models.labelled.tasks import Task, TaskError
 from models.progress import TITLE, Bar
+from models.terminal import counted
 from training.evaluation import neighbours, scores
 from training.evaluation.embeddings import Subject, embeddings
 from training.evaluation.linear_probe import linear
@@ -26,6 +29,7 @@ SHOTS = (1, 5, 10)
 SEARCH_DEPTH = 10
 LEAST_ANSWERS = 3  # of a measure: where there are fewer rounds, seeds make them up
 Floats = NDArray[np.float32]
+log = logging.getLogger(__name__)
 Ask = Callable[[Round, int], Floats]
 """Scores of the test part of a round, (n test, K), for a seed."""
 
@@ -101,6 +105,7 @@ def evaluate(
     """
     for task in tasks:
         _check_rounds(task)
+        _tell_of_untrained(task)
     results = []
     with _bars(console) as bars:
         for task in tasks:
@@ -124,6 +129,22 @@ def _check_rounds(task: Task) -> None:
         raise TaskError(
             f"{task.name}: no round tests a label that it trains on; each label needs clips in at "
             "least two folds or groups, and some more to validate"
+        )
+
+
+def _tell_of_untrained(task: Task) -> None:
+    """Warn of labels that are tested in a round that trains on none of their clips."""
+    labels = task.one_hot
+    unknown = np.zeros(labels.shape, np.bool_)
+    for round_ in task.rounds:
+        unknown[round_.test] |= labels[round_.test] & ~labels[round_.train].any(0)
+    if unknown.any():
+        log.warning(
+            "%s: %s have labels that no clip trains in their round, and count as missed: %s; each "
+            "label needs clips in at least two folds or groups, and some more to validate",
+            task.name,
+            counted(int(unknown.any(1).sum()), "test clip"),
+            some([task.classes[index] for index in np.flatnonzero(unknown.any(0))]),
         )
 
 

@@ -214,8 +214,9 @@ def test_what_is_no_task_is_said(tmp_path: Path) -> None:
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TaskError, match="not a CSV"):
         tasks.load(tmp_path / "bytes.csv")
-    with pytest.raises(TaskError, match="unit length of 0 s"):
-        tasks.load(table_of_folds(tmp_path / "t"), 0.0)
+    for seconds in (0.0, 1e9, float("nan")):
+        with pytest.raises(TaskError, match=r"unit length of .* s; expected 0\.05 to 3600 s"):
+            tasks.load(table_of_folds(tmp_path / "t"), seconds)
 
 
 def test_clips_are_cut_or_padded_at_their_end(tmp_path: Path) -> None:

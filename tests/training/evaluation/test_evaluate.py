@@ -112,7 +112,9 @@ def test_several_labels_are_scored_by_map(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n_shared", [0, 1])
-def test_labels_of_one_group_alone_are_no_test_of_search(tmp_path: Path, n_shared: int) -> None:
+def test_labels_of_one_group_alone_are_no_test_of_search(
+    tmp_path: Path, n_shared: int, caplog: pytest.LogCaptureFixture
+) -> None:
     labels = ["high", "low"] * n_shared or ["high"]
     rows = [f"a{i}.wav,{label},a" for i, label in enumerate(labels * 4)]
     rows += [f"b{i}.wav,low,b" for i in range(4)] + [f"c{i}.wav,mid,c" for i in range(4)]
@@ -122,6 +124,8 @@ def test_labels_of_one_group_alone_are_no_test_of_search(tmp_path: Path, n_share
             measured(task, tmp_path)
         return
     search = measured(task, tmp_path)[0].measures["search"]
+    told = r"12 test clips have labels that no clip trains in their round.*: high, low, mid; each"
+    assert len(re.findall(told, caplog.text)) == 1  # those of "low" that are not tested validate
     assert 0 < len(search.values) < len(task.rounds)  # nothing is looked for in that of group c
     assert math.isfinite(search.mean)
 

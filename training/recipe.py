@@ -216,10 +216,10 @@ class Run(Section):
     """One epoch is as many segments as the store has clips, long ones as `data.length_power` says.
     """
 
-    steps: int | None = Field(None, gt=0)
+    steps: int | None = Field(None, gt=0, le=10**12)
     """Length of the run in steps instead of epochs."""
 
-    segments: int | None = Field(None, gt=0)
+    segments: int | None = Field(None, gt=0, le=10**15)
     """Length of the run in segments instead of either, whatever the batch."""
 
     seed: int = Field(42, ge=0, lt=2**63)

@@ -2,7 +2,7 @@
 
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.fields import FieldInfo
 
 
@@ -12,6 +12,17 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, given: Any) -> Any:
+        """Refuse `true` in place of a number: it would count as 1."""
+        for name, value in given.items() if isinstance(given, dict) else ():
+            parts = _parts(cls.model_fields[name].annotation) if name in cls.model_fields else []
+            inner = value.values() if isinstance(value, dict) and float in parts else [value]
+            if parts and bool not in parts and any(isinstance(one, bool) for one in inner):
+                raise ValueError(f"{name} is {value}; expected no true or false")
+        return given
 
 
 def settings_of(section: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:

@@ -64,6 +64,9 @@ def test_settings_lie_over_the_file() -> None:
         (["encoder.norm=group", "encoder.n_channels=6"], "n_channels is 6; group norm needs"),
         (["objective.norm=group", "objective.hidden_dim=100"], "needs a multiple of 16"),
         (["augment.noise_ratio=2"], "augment.noise_ratio"),
+        (["run.steps=true"], "run: steps is True; expected no true or false"),
+        (["data.weights={a=false}"], "data: weights is .*; expected no true"),
+        (["run.steps=1000000000000000000000"], "run.steps: is 1000000000000000000000; "),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(settings: list[str], message: str) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -19,7 +19,6 @@ from torch.profiler import profile as profile_
 
 from models.atomic import replacing
 from models.labelled import tasks
-from models.lock import locked
 from models.progress import tracked
 from training import checkpoint, collapse, profiling, report, warm_start
 from training.agenda import Agenda, Due
@@ -27,11 +26,12 @@ from training.checkpoint import Saver
 from training.data.corpus import Corpus
 from training.distributed import World
 from training.evaluation.probe import Probe
+from training.folder import full_disk_told, sole_run
 from training.objectives.objective import Outcome
 from training.plan import plan
 from training.probing import Prober
 from training.recipe import Recipe
-from training.record import RECIPE_NAME, Record, environment, full_disk_told, read_metrics
+from training.record import RECIPE_NAME, Record, environment, read_metrics
 from training.run import Run, TrainingError, describe
 from training.signals import stop_on_signal
 from training.speed import Meter, flops_per_segment
@@ -39,8 +39,6 @@ from training.step import Result
 from training.trackers import open_tracker
 from training.verdict import PROBE, untrained_score
 
-LOCK_NAME = "train.lock"
-CACHES_NAME = "compiled"  # of torch, for when the run goes on
 N_PICTURED = 6  # segments in a picture of the views
 
 
@@ -72,7 +70,7 @@ def train(
     """
     last = folder / checkpoint.LAST
     with ExitStack() as held, _clear_memory_error(recipe), stop_on_signal() as stop:
-        world.from_main(lambda: held.enter_context(_sole_run(folder)))
+        world.from_main(lambda: held.enter_context(sole_run(folder)))
         if not resume and world.from_main(last.exists):
             raise TrainingError(
                 f"{folder} holds a run already; pass --resume, or name another folder"
@@ -82,10 +80,8 @@ def train(
             saved = world.from_main(lambda: checkpoint.load(last))
             run.restore(saved, other_store=other_store)
             console.print(f"resumed at step {run.step} of {run.total_steps}")
-        elif init is not None:
-            warm_start.begin(run, world.from_main(lambda: warm_start.read(init)))
         else:
-            run.start()
+            _begin(run, init)
         if run.recipe.run.batch_size != recipe.run.batch_size:
             console.print(f"batches of {run.recipe.run.batch_size} for {world.size} processes")
         flops = flops_per_segment(run)
@@ -99,34 +95,31 @@ def train(
     return run.step >= run.total_steps
 
 
-def dry_run(recipe: Recipe, corpus: Corpus, device: torch.device, world: World) -> Table:
+def dry_run(
+    recipe: Recipe,
+    corpus: Corpus,
+    device: torch.device,
+    world: World,
+    *,
+    init: Path | None = None,
+) -> Table:
     """The plan of a run, from steps that are not kept.
 
     Raises:
         TrainingError: as `train`.
     """
     with _clear_memory_error(recipe):
-        return plan(Run(recipe, corpus, device, world))
+        run = Run(recipe, corpus, device, world)
+        _begin(run, init)
+        return plan(run)
 
 
-@contextmanager
-def _sole_run(folder: Path) -> Iterator[None]:
-    """Make the folder of a run if missing, and be the only process that writes to it.
-
-    A run that is refused before it has a record leaves neither lock nor empty folder.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    message = f"another process trains in {folder}; wait for it to end, or name another folder"
-    with locked(folder / LOCK_NAME, TrainingError(message)):
-        try:
-            yield
-        finally:
-            if not (folder / RECIPE_NAME).exists():
-                (folder / LOCK_NAME).unlink(missing_ok=True)
-                caches = folder / CACHES_NAME
-                for empty in (*sorted(caches.rglob("*"), reverse=True), caches, folder):
-                    with suppress(OSError):  # something is in it
-                        empty.rmdir()
+def _begin(run: Run, init: Path | None) -> None:
+    """With new networks, or with what a file holds."""
+    if init is None:
+        run.start()
+    else:
+        warm_start.begin(run, run.world.from_main(lambda: warm_start.read(init)))
 
 
 def _steps(run: Run, stop: Event) -> Iterator[tuple[Result, Due]]:
@@ -393,7 +386,7 @@ def _clear_memory_error(recipe: Recipe) -> Iterator[None]:
             raise
         raise TrainingError(
             f"out of memory with run.batch_size {recipe.run.batch_size} and encoder.embed_dim "
-            f"{recipe.encoder.embed_dim}: lower run.batch_size first, or take it in parts with "
-            "run.accumulate; data.resident=host keeps the store out of device memory; "
-            "objective.hidden_dim and encoder.embed_dim come last"
+            f"{recipe.encoder.embed_dim}: lower run.batch_size or data.segment_s first, or take a "
+            "batch in parts with run.accumulate; data.resident=host keeps the store out of device "
+            "memory; objective.hidden_dim and encoder.embed_dim come last"
         ) from error

@@ -15,8 +15,7 @@ MEASURED = 20
 
 
 def plan(run: Run) -> Table:
-    """Take some steps of a run that is not kept, and tell what the whole would take."""
-    run.start()
+    """Take some steps of a run that has begun, and tell what the whole would take; none is kept."""
     seconds = _step_seconds(run)
     run.batches.close()
     settings, total = run.recipe.run, run.total_steps

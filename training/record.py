@@ -3,10 +3,8 @@
 import json
 import platform
 import sys
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
-from models.atomic import FULL, replacing
+from models.atomic import replacing
 from models.commit import git_commit
 from training import pictures
 from training.trackers import Tracker
@@ -29,39 +27,6 @@ PACKAGES = ("torch", "numpy", "librosa", "soundfile", "soxr", "viola-audio")
 
 class RecordError(ValueError):
     """A file of a run's record that holds something else, or cannot be written."""
-
-
-@contextmanager
-def full_disk_told(folder: Path) -> Iterator[None]:
-    """Say what to do where the disk of a run's folder is full.
-
-    The thread of TensorBoard prints no traceback of it: the next value that is written raises.
-
-    Raises:
-        RecordError: in place of the `OSError`.
-    """
-    shown = threading.excepthook
-
-    def show(thrown: threading.ExceptHookArgs) -> None:
-        if not _is_full(thrown.exc_value):
-            shown(thrown)
-
-    threading.excepthook = show
-    try:
-        yield
-    except OSError as error:
-        if not _is_full(error):
-            raise
-        raise RecordError(
-            f"{folder} cannot be written: {error.strerror}. Make room, and go on from the last "
-            "checkpoint with --resume; where there is none yet, begin again"
-        ) from error
-    finally:
-        threading.excepthook = shown
-
-
-def _is_full(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in FULL
 
 
 class Record:

@@ -97,7 +97,7 @@ def test_what_is_on_its_way_holds_a_place_and_memory(serve: Serve, tmp_path: Pat
         slow = (
             f"PATCH {where} HTTP/1.1\r\nHost: x\r\nUpload-Offset: 0\r\n"
             f"Content-Type: {BYTES['Content-Type']}\r\nContent-Length: {len(SOUND)}\r\n\r\n",
-            "POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+            f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: {1 << 20}\r\n"
             "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n",
         )
         for head in slow:

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from models.lock import locked
+from models.nn.official import OfficialCheckpointError
 from tests.training.methods import EVERY, settings
 from tests.training.stores import write_task
 from training import checkpoint, loop
@@ -22,7 +23,8 @@ from training import recipe as recipes
 from training.checkpoint import CheckpointError
 from training.data.corpus import Corpus
 from training.distributed import World
-from training.loop import LOCK_NAME, train
+from training.folder import LOCK_NAME
+from training.loop import train
 from training.record import read_metrics
 from training.run import TrainingError
 
@@ -338,6 +340,14 @@ def test_a_dry_run_tells_the_plan_and_keeps_nothing(
     for expected in ("10 clips", "1,000 of 8 segments", "trained (encoder ", "host", "of 20 steps"):
         assert expected in told
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_refuses_what_the_run_could_not_begin_with(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    torch.save({"a": torch.zeros(2)}, other := tmp_path / "other.pth")
+    with pytest.raises(OfficialCheckpointError):
+        loop.dry_run(tiny("run.steps=2"), corpus, CPU, World(), init=other)
 
 
 @pytest.mark.gpu

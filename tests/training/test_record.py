@@ -8,14 +8,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from training import pictures
-from training.record import (
-    METRICS_NAME,
-    Record,
-    RecordError,
-    environment,
-    full_disk_told,
-    read_metrics,
-)
+from training.folder import full_disk_told
+from training.record import METRICS_NAME, Record, RecordError, environment, read_metrics
 
 
 def stages(n: int = 2) -> dict[str, np.ndarray]:

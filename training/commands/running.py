@@ -81,7 +81,7 @@ def train(
         loaded = world.from_main(lambda: recipes.load(named, settings))
         if out is None or dry_run:
             with busy("taking some steps, to tell what the run would take ...", shown):
-                planned = loop.dry_run(loaded, Corpus(store), chosen, world)
+                planned = loop.dry_run(loaded, Corpus(store), chosen, world, init=init)
             shown.print(planned)
             return
         finished = loop.train(

@@ -386,7 +386,7 @@ def _clear_memory_error(recipe: Recipe) -> Iterator[None]:
             raise
         raise TrainingError(
             f"out of memory with run.batch_size {recipe.run.batch_size} and encoder.embed_dim "
-            f"{recipe.encoder.embed_dim}: lower run.batch_size or data.segment_s first, or take a "
-            "batch in parts with run.accumulate; data.resident=host keeps the store out of device "
+            f"{recipe.encoder.embed_dim}: lower run.batch_size first, or take it in parts with "
+            "run.accumulate; then data.segment_s; data.resident=host keeps the store out of device "
             "memory; objective.hidden_dim and encoder.embed_dim come last"
         ) from error

@@ -12,7 +12,7 @@ the exact search of the same store.
 Adds a second are those of the first windows, each transaction on the disk. The rest of a large
 collection is loaded into SQLite without waiting for the disk. Of 1,000,000 vectors of 1,024 values
 SQLite's two rows should take some 6 minutes of a free core, 5 GB of memory and 7 GB of disk;
-pgvector is left out above `--pgvector-most`, since its graph alone would take most of an hour.
+pgvector is left out above `--pgvector-most`; its graph alone takes eight minutes and 3 GB.
 """
 
 import argparse

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import numpy as np
 from sqlalchemy import Connection, Select, func, select
 
 from models.windows import unit
+from service.collections.beside import Beside
 from service.collections.clustered import (
     CENTRES,
     POINTS,
@@ -107,8 +109,7 @@ class Approximate:
         self._states: OrderedDict[int, _State] = OrderedDict()
         self._lock = threading.Lock()  # of the states; never held while something is read
         self._making = threading.Lock()  # one at a time
-        self._work: threading.Thread | None = None
-        self._is_closed = False
+        self._beside = Beside("clusters")
         self._remove_leftovers()
 
     def nearest(
@@ -161,9 +162,8 @@ class Approximate:
 
     def close(self) -> None:
         """Make no more clusters, and wait a little for those that are being made."""
-        self._is_closed = True
-        if self._work is not None:
-            self._work.join(CLOSE_S)
+        self._beside.close()
+        self._beside.wait(CLOSE_S)
 
     def _is_for(self, collection: Collection) -> bool:
         is_large = collection.n_windows >= self._approximate_from
@@ -241,20 +241,9 @@ class Approximate:
 
     def _renew_beside(self, collection: Collection, state: _State) -> None:
         """Make the clusters again in a thread, unless one is at work or it was done just now."""
-        with self._lock:
-            is_at_work = self._work is not None and self._work.is_alive()
-            if self._is_closed or is_at_work or self._clock() < state.not_before:
-                return
-            work = threading.Thread(
-                target=self._renewed, args=(collection,), name="clusters", daemon=True
-            )
-            try:
-                work.start()
-            except RuntimeError as error:  # no room for another thread
-                log.warning("the index of a collection is not made now: %s", error)
-                state.not_before = self._clock() + PAUSE_S
-                return
-            self._work = work
+        is_time = self._clock() >= state.not_before
+        if is_time and self._beside.begin(partial(self._renewed, collection)):
+            state.not_before = self._clock() + PAUSE_S
 
     def _renewed(self, collection: Collection) -> None:
         with self._making:
@@ -289,7 +278,7 @@ class Approximate:
 
     def _all(self, collection: Collection) -> Iterator[Vectors]:
         for part in self._windows.after(collection, 0):
-            if self._is_closed:
+            if self._beside.is_closed:
                 raise _Closed
             yield part
 

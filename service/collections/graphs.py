@@ -6,20 +6,22 @@ and kept in step by the database. https://github.com/pgvector/pgvector#hnsw
 """
 
 import logging
-import threading
 import time
 from contextlib import suppress
+from functools import partial
 
 import psycopg
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from service.collections.beside import Beside
 from service.collections.database import Database
 from service.collections.records import StoreError
 from service.collections.refusals import DISK_FULL
 
 PAUSE_S = 60.0  # until one that could not be made is tried again
 CLOSE_S = 5.0
+CLOSED = "the store is closed"
 _LOCK = 0x564C47  # of PostgreSQL: one graph is made at a time, whichever process makes it
 
 log = logging.getLogger(__name__)
@@ -31,11 +33,9 @@ class Graphs:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._seen: set[int] = set()
-        self._lock = threading.Lock()  # of what follows
-        self._work: threading.Thread | None = None
+        self._beside = Beside("graphs")
         self._at: psycopg.Connection | None = None  # where one is being made
         self._not_before = 0.0
-        self._is_closed = False
 
     def has(self, dimensions: int) -> bool:
         """Whether there is a whole graph of the vectors of so many values."""
@@ -45,8 +45,11 @@ class Graphs:
                     self._seen.add(dimensions)
         return dimensions in self._seen
 
-    def make(self, dimensions: int) -> None:
+    def make(self, dimensions: int) -> bool:
         """Make it, unless it is there or another is being made; what was left half made goes first.
+
+        Returns:
+            Whether it was made here.
 
         Raises:
             StoreError: it could not be made.
@@ -54,9 +57,9 @@ class Graphs:
         with self._database.session() as connection:
             lock = text("SELECT pg_try_advisory_lock(:lock)")  # which ends with the session
             if not connection.execute(lock, {"lock": _LOCK}).scalar_one():
-                return
+                return False
             if _is_whole(connection, dimensions):
-                return
+                return False
             connection.execute(text("SET statement_timeout = 0"))
             connection.execute(text("SET lock_timeout = 0"))
             try:
@@ -66,55 +69,41 @@ class Graphs:
                 with suppress(DBAPIError):  # then it goes when the next one is made
                     connection.execute(text("SET lock_timeout = '1s'"))
                     _drop(connection, dimensions)
+                if self._beside.is_closed:  # no failure of the database
+                    raise StoreError(CLOSED) from None
                 raise
             finally:
-                with self._lock:
-                    self._at = None
+                self._at = None
+        return True
 
     def make_beside(self, dimensions: int) -> None:
         """Make it in a thread, unless that is at work or has failed just now."""
-        with self._lock:
-            is_at_work = self._work is not None and self._work.is_alive()
-            if self._is_closed or is_at_work or time.monotonic() < self._not_before:
-                return
+        is_time = time.monotonic() >= self._not_before
+        if is_time and self._beside.begin(partial(self._made, dimensions)):
             self._not_before = time.monotonic() + PAUSE_S
-            work = threading.Thread(
-                target=self._made, args=(dimensions,), name="graph", daemon=True
-            )
-            try:
-                work.start()
-            except RuntimeError as error:  # no room for another thread
-                log.warning("a graph is not made now: %s", error)
-                return
-            self._work = work
 
     def close(self) -> None:
         """Give up the one that is being made."""
-        with self._lock:
-            self._is_closed = True
-            at, work = self._at, self._work
-        if at is not None:
+        self._beside.close()
+        if (at := self._at) is not None:
             with suppress(psycopg.Error):
                 at.cancel_safe(timeout=CLOSE_S)
-        if work is not None:
-            work.join(CLOSE_S)
+        self._beside.wait(CLOSE_S)
 
     def _made(self, dimensions: int) -> None:
         began = time.monotonic()
         try:
-            self.make(dimensions)
-        except StoreError as error:
-            if not self._is_closed:
-                log.warning("the graph of vectors of %d values: %s", dimensions, error)
-        else:
-            took_s = time.monotonic() - began
-            log.info("the graph of vectors of %d values is made: %.1f s", dimensions, took_s)
+            if self.make(dimensions):
+                took_s = time.monotonic() - began
+                log.info("the graph of vectors of %d values is made: %.1f s", dimensions, took_s)
+        except Exception as error:  # also that this user may make none
+            if not self._beside.is_closed:
+                log.warning("no graph of vectors of %d values: %s", dimensions, error)
 
     def _may_be_cancelled(self, connection: Connection) -> None:
-        with self._lock:
-            if self._is_closed:
-                raise StoreError("the store is closed")
-            self._at = connection.connection.dbapi_connection  # type: ignore[assignment]
+        self._at = connection.connection.dbapi_connection  # type: ignore[assignment]
+        if self._beside.is_closed:  # `close` sees the connection, or this sees that it is closed
+            raise StoreError(CLOSED)
 
 
 def of_size(dimensions: int) -> str:

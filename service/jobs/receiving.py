@@ -16,9 +16,10 @@ from service.context import Context
 from service.queueing import Queueing
 from service.settings import Settings
 from service.threads import in_thread
+from service.traffic.body_limit import content_length
 from service.traffic.budget import Share
 from service.untrusted import printable
-from service.uploads.body import announced_bytes, counted, fields_of, parsed_form, refuse_encoding
+from service.uploads.body import counted, fields_of, parsed_form, refuse_encoding
 from service.uploads.spool import is_disk_there
 
 HELD_BYTES = 64 << 10  # of a file in memory, before it goes to a temporary one
@@ -68,7 +69,7 @@ async def _received(request: Request, settings: Settings) -> FormData:
     if await in_thread(is_disk_there):
         request.state.max_body_bytes = settings.max_stream_body_bytes
         most = settings.max_files * HELD_BYTES
-        await share.take(min(most, announced_bytes(request) or most), is_upload=True)
+        await share.take(min(most, content_length(request.scope) or most), is_upload=True)
         return await parsed_form(request, request.stream(), settings.max_files, HELD_BYTES)
     most = request.state.max_body_bytes = settings.max_body_bytes
     return await parsed_form(request, counted(request), settings.max_files, most)

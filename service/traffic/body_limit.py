@@ -20,7 +20,7 @@ class BodyLimit:
         """Hand on the request with a `receive` that counts."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        announced = _content_length(scope)
+        announced = content_length(scope)
         n_bytes = 0
 
         async def limited() -> Message:
@@ -47,6 +47,7 @@ class BodyLimit:
             )
 
 
-def _content_length(scope: Scope) -> int:
+def content_length(scope: Scope) -> int:
+    """How long a body is by its head; 0 where that does not say it."""
     announced = Headers(scope=scope).get("content-length", "")
     return int(announced) if announced.isascii() and announced.isdigit() else 0

@@ -14,6 +14,7 @@ from service.audio.files import Upload
 from service.parameters import LISTS
 from service.problems import Problem, given_twice
 from service.settings import Settings
+from service.traffic.body_limit import content_length
 from service.traffic.budget import Share
 from service.untrusted import printable
 from service.uploads.forms import FormParser
@@ -79,7 +80,7 @@ async def received(request: Request, copies: int = 1) -> bytearray:
 async def counted(request: Request, copies: int = 1) -> AsyncGenerator[bytes, None]:
     """The chunks of a body, each taken into the request's share of memory."""
     share: Share = request.state.share
-    left = copies * announced_bytes(request)
+    left = copies * content_length(request.scope)
     await share.take(left, is_upload=True)  # all of it, or many would wait for each other's rest
     async for chunk in request.stream():
         left -= copies * len(chunk)
@@ -128,12 +129,6 @@ def body_timeout(timeout_s: float) -> Problem:
         unit="s",
         headers=_CLOSE,
     )
-
-
-def announced_bytes(request: Request) -> int:
-    """How long a body is by its head; 0 where that does not say it."""
-    announced = request.headers.get("content-length", "0")
-    return int(announced) if announced.isascii() and announced.isdigit() else 0
 
 
 def has_body(request: Request) -> bool:

@@ -9,7 +9,8 @@ import numpy as np
 import psycopg
 import pytest
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
+from structlog.testing import capture_logs
 
 from service.collections import graphs
 from service.collections.filters import Filter
@@ -107,29 +108,51 @@ def test_one_that_was_left_half_made_is_made_again(
 
 
 def test_one_process_makes_it_and_others_are_exact(
-    index: Pgvector, store: Store, full: Collection
+    index: Pgvector, store: Store, full: Collection, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     with store.database.session() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": graphs._LOCK})
         assert not index.prepare(full)
         assert some(index, full).is_exact
-    until(lambda: index.prepare(full))  # once the server has seen the end of the session
+        index.close()
+        assert caplog.messages == []  # of a graph that another makes
+    later = Pgvector(store.database, approximate_from=100)
+    until(lambda: later.prepare(full))  # once the server has seen the end of the session
 
 
 def test_a_store_that_is_closed_gives_up_the_graph_that_is_being_made(
-    index: Pgvector, store: Store, full: Collection
+    index: Pgvector, store: Store, full: Collection, caplog: pytest.LogCaptureFixture
 ) -> None:
     with store.database.read() as connection:  # which the end of the making waits for
         connection.execute(text("SELECT count(*) FROM windows"))
         assert some(index, full).is_exact
         until(lambda: is_whole(store) is False)
         began = time.monotonic()
-        index.close()
+        with capture_logs() as told:
+            index.close()
         assert time.monotonic() - began < graphs.CLOSE_S
+        assert (told, caplog.messages) == ([], [])  # the database does not fail
         with pytest.raises(StoreError, match="closed"):
             index.prepare(full)
     other = Pgvector(store.database, approximate_from=100)
     assert other.prepare(full)
+
+
+def test_a_graph_that_may_not_be_made_is_told_and_searches_stay_exact(
+    index: Pgvector,
+    full: Collection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ProgrammingError("", {}, psycopg.errors.InsufficientPrivilege("must be owner"))
+
+    monkeypatch.setattr(graphs, "_create", refuse)
+    assert some(index, full).is_exact
+    until(lambda: bool(caplog.messages))
+    assert "no graph of vectors of 16 values: " in caplog.messages[0]
+    assert some(index, full).is_exact
 
 
 def test_where_workers_have_no_memory_to_share_one_makes_it(

@@ -131,7 +131,10 @@ def test_a_change_of_method_leaves_the_old_ones_options_behind(tmp_path: Path) -
             "objective: .*ridge is an option of closed_form, and the method is byol",
         ),
         (["objective.name=closed_form", "objective.version=B"], "option of tribyol"),
-        (["objective.predictor=stiefel"], r"objective\.predictor: is 'stiefel'; input should be"),
+        (
+            ["objective.predictor=stiefel"],
+            r"objective\.predictor: is 'stiefel'; input should be 'mlp' or",
+        ),
         (["objective.colour=red"], r"objective\.colour: there is no such setting"),
         (["objective.name=simclr"], "'byol', 'closed_form', 'self_labeling', 'tribyol', 'vicreg'"),
         (["objective.name=[1]"], "objective"),

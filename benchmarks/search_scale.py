@@ -9,9 +9,9 @@ process of its own, which prints its row when it has it. Vectors are made: clust
 directions, as those of real sounds lie. Queries are vectors of the same kind. recall@10 is against
 the exact search of the same store.
 
-Adds a second are those of the first windows, and into PostgreSQL of some more once its
-graph is there; each transaction is on the disk. The rest of a large
-collection is loaded into SQLite without waiting for the disk. Of 1,000,000 vectors of 1,024 values
+Adds a second are those of the first windows, and into PostgreSQL of some more once its graph is
+there; each transaction is on the disk. The rest of a large collection is loaded into SQLite without
+waiting for the disk. Of 1,000,000 vectors of 1,024 values
 SQLite's two rows should take some 6 minutes of a free core, 5 GB of memory and 7 GB of disk;
 pgvector is left out above `--pgvector-most`; its graph alone takes eight minutes and 3 GB.
 """

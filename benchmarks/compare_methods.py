@@ -8,8 +8,9 @@
 FOLDER holds tables of labelled clips, NAME.csv, as `viola evaluate` reads them. The variants are
 those of `comparison/variants.toml` over `comparison/recipe.toml`; beside them stand the network
 before training, and log-mel statistics. Every row is in `compare_methods.json` as soon as it is
-done, and a row that is there with the same settings is not trained again: after an interruption
-the same command goes on. Table and figures are made of that file, whose rows have base recipe,
+done, and a row that is there with the same settings is not trained again; a row that is being
+trained has a checkpoint in the folder `unfinished` every five minutes. After an interruption the
+same command goes on. Table and figures are made of that file, whose rows have base recipe,
 segments and tasks in common.
 """
 
@@ -20,6 +21,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +29,7 @@ from typing import Any
 
 from comparison.figures import draw
 from comparison.plan import LOG_MEL, UNTRAINED, ComparisonError, Plan
-from comparison.row import Job, Protocol, Row, compute
+from comparison.row import Job, Protocol, Row, Unfinished, compute
 from comparison.table import markdown
 
 from models.atomic import replacing
@@ -35,6 +37,7 @@ from models.commit import git_commit
 from models.labelled.tasks import TaskError
 from models.runtime import available_cpus
 from training import recipe as recipes
+from training.checkpoint import CheckpointError
 from training.data.corpus import CorpusError
 from training.recipe import Recipe, RecipeError
 
@@ -180,6 +183,7 @@ def compare(arguments: argparse.Namespace, plan: Plan) -> None:
         arguments.clips,
         arguments.device,
         max(1, available_cpus() // workers),
+        str(arguments.out / "unfinished"),
     )
     core_seeds = max(arguments.seeds, arguments.core_seeds)
     seeds = {n: core_seeds if n in (*plan.core, UNTRAINED) else arguments.seeds for n in names}
@@ -191,13 +195,17 @@ def compare(arguments: argparse.Namespace, plan: Plan) -> None:
     replaced = {(job.variant, job.seed) for job in waiting}
     rows = {k: row for k, row in rows.items() if (row.variant, row.seed) not in replaced}
     print(f"{len(wanted) - len(waiting)} of {len(wanted)} rows are there", flush=True)
+    by_key = {job.key: job for job in waiting}
     started = time.monotonic()
     for number, row in enumerate(run_all(waiting, workers), start=1):
         rows[row.key] = row
         write(arguments.out, plan, protocol, about, list(rows.values()))
+        Unfinished(by_key[row.key]).remove()
         left = (time.monotonic() - started) / number * (len(waiting) - number)
         print(told(row, number, len(waiting), left), flush=True)
     write(arguments.out, plan, protocol, about, list(rows.values()))
+    with suppress(OSError):
+        (arguments.out / "unfinished").rmdir()  # others may have checkpoints there
     for path in draw(arguments.out, plan, list(rows.values())):
         print(path)
 
@@ -235,7 +243,7 @@ def main() -> None:
             if getattr(arguments, option) < 1:
                 parser.error(f"--{option.replace('_', '-')} must be 1 or more")
         compare(arguments, plan)
-    except (ComparisonError, CorpusError, TaskError) as error:
+    except (CheckpointError, ComparisonError, CorpusError, TaskError) as error:
         sys.exit(f"compare_methods: {error}")
 
 

@@ -157,6 +157,32 @@ def test_a_run_that_was_cut_off_goes_on_with_what_is_missing(
     assert trained == ["no-crop"]
 
 
+def test_a_row_that_was_cut_off_goes_on_from_its_checkpoint(
+    compare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from comparison import row
+
+    whole = rows_of(compare("--segments", "40", "--only", "byol", out=tmp_path / "whole"))
+    step, taken = row.Run.train_step, []
+
+    def stopped(run):
+        if len(taken) == 3:
+            raise KeyboardInterrupt
+        taken.append(run.step)
+        return step(run)
+
+    monkeypatch.setattr(row, "SAVE_S", 0.0)
+    monkeypatch.setattr(row.Run, "train_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        compare("--segments", "40", "--only", "byol")
+    assert len(list((tmp_path / "unfinished").iterdir())) == 2
+    monkeypatch.setattr(row.Run, "train_step", lambda run: taken.append(run.step) or step(run))
+    rows = rows_of(compare("--segments", "40", "--only", "byol"))
+    assert taken == [0, 1, 2, 3, 4]
+    assert {**rows["byol", 42], "seconds": 0} == {**whole["byol", 42], "seconds": 0}
+    assert not (tmp_path / "unfinished").exists()
+
+
 def test_the_same_seed_gives_the_same_numbers(compare, tmp_path: Path) -> None:
     first, second = (
         rows_of(compare("--segments", "16", "--only", "byol", out=tmp_path / name))

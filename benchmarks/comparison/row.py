@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from comparison.plan import UNTRAINED, ComparisonError
+from models.atomic import replacing
 from models.labelled.splits import Indices, Round
 from models.labelled.tasks import Task
-from training import collapse
+from training import checkpoint, collapse
 from training.data.corpus import Corpus
 from training.device import choose_device
 from training.evaluation import embeddings, probe, scores
@@ -31,6 +32,7 @@ from training.run import Run, TrainingError
 
 PROBES = {"linear": linear, "knn": knn}
 BATCH = 64  # clips whose log-mels are taken at a time
+SAVE_S = 300.0  # between two checkpoints of a row
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Protocol:
         clips: of a task at most, the same ones for every row; 0: all.
         device: "auto", "cpu" or "cuda".
         threads: of the process of a row.
+        unfinished: the folder of the checkpoints of rows that are being trained.
     """
 
     store: str
@@ -52,6 +55,7 @@ class Protocol:
     clips: int = 0
     device: str = "cpu"
     threads: int = 1
+    unfinished: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Job:
     def key(self) -> str:
         """A hash of all that the row's numbers depend on, but for the code and the machine."""
         content: dict[str, Any] = {"variant": self.variant, "protocol": asdict(self.protocol)}
-        for how in ("store", "device", "threads"):
+        for how in ("store", "device", "threads", "unfinished"):
             del content["protocol"][how]
         content["protocol"]["tasks"] = [Path(task).name for task in self.protocol.tasks]
         if self.recipe:
@@ -105,7 +109,6 @@ def compute(job: Job) -> Row:
     """Train, embed and probe, in this process."""
     torch.set_num_threads(job.protocol.threads)
     row = Row(job.variant, job.seed, job.key)
-    started = time.perf_counter()
     if job.recipe is None:
         subject = embeddings.of_log_mels()
         return _probed(row, job.protocol, lambda units: _in_batches(subject.embed, units))
@@ -113,10 +116,8 @@ def compute(job: Job) -> Row:
         run, row = _trained(job, row)
     except TrainingError as error:
         return replace(row, failed=str(error))
-    finally:
-        trained = time.perf_counter()
     model = run.encoder().eval()
-    row = replace(row, seconds={"training": round(trained - started, 1)})
+    row = replace(row, seconds={"training": round(run.seconds, 1)})
     return _probed(row, job.protocol, lambda units: probe.embed(model, units))
 
 
@@ -124,12 +125,20 @@ def _trained(job: Job, row: Row) -> tuple[Run, Row]:
     assert job.recipe is not None
     settings = job.recipe.run
     run = Run(job.recipe, _corpus(job.protocol.store), choose_device(job.protocol.device))
-    run.start()
+    unfinished = Unfinished(job)
+    losses = unfinished.resume(run)
     steps = 0 if job.variant == UNTRAINED else job.protocol.segments // settings.batch_size
-    losses = []
-    for _ in range(steps):
+    started = saved = time.perf_counter() - run.seconds
+    while run.step < steps:
         outcome, _ = run.train_step()
         losses.append(outcome.loss.clone())
+        now = time.perf_counter()
+        if now - saved >= SAVE_S and run.step < steps:
+            run.seconds, saved = now - started, now
+            unfinished.save(run, losses)
+            done = f"step {run.step} of {steps}, loss {outcome.loss.item():.3f}"
+            print(f"  {job.variant}, seed {job.seed}: {done}", flush=True)
+    run.seconds = time.perf_counter() - started
     run.check_finite()
     run.batches.close()
     if not losses:
@@ -139,6 +148,41 @@ def _trained(job: Job, row: Row) -> tuple[Run, Row]:
     row = replace(row, batch_size=settings.batch_size, steps=steps)
     rank = round(measured["effective_rank"], 2)
     return run, replace(row, loss=round(last.mean().item(), 4), effective_rank=rank)
+
+
+class Unfinished:
+    """The checkpoint of a row that is being trained, and its losses: KEY.pt and KEY.losses."""
+
+    def __init__(self, job: Job) -> None:
+        folder = Path(job.protocol.unfinished)
+        self.checkpoint, self.losses = (
+            folder / f"{job.key}.{suffix}" for suffix in ("pt", "losses")
+        )
+
+    def save(self, run: Run, losses: list[torch.Tensor]) -> None:
+        """Keep a run between two steps; losses first, so that none is missing."""
+        self.losses.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self.losses) as temporary:
+            torch.save(torch.stack(losses), temporary)
+        checkpoint.write(run.checkpoint(), self.checkpoint)
+
+    def resume(self, run: Run) -> list[torch.Tensor]:
+        """Start a run, or go on with it where it was kept; the losses so far.
+
+        Raises:
+            CheckpointError: of another version, or damaged.
+        """
+        if not self.checkpoint.exists():
+            run.start()
+            return []
+        run.restore(checkpoint.load(self.checkpoint, run.device))
+        losses = torch.load(self.losses, map_location=run.device, weights_only=True)
+        return list(losses[: run.step])
+
+    def remove(self) -> None:
+        """Once the row is written."""
+        for path in (self.checkpoint, self.losses):
+            path.unlink(missing_ok=True)
 
 
 def _probed(row: Row, protocol: Protocol, embed: Callable[..., np.ndarray]) -> Row:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from models import audio
-from models.modelfile import Training
+from models.card import Training
 from models.nn.encoder import AudioNTT2020, AudioNTT2022, ConvEncoder, StridedConv
 from models.nn.export import export
 from models.nn.frontend import EPS, HOP_LENGTH, N_FFT, LogMel, mel_filters

@@ -16,15 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from models import modelfile, shipped
-from models.modelfile import (
-    DEFAULT_CLASSIFIER,
-    GOLDEN_TOLERANCE,
-    ModelFileError,
-    Part,
-    WrongKindError,
-    packed,
-    unpacked,
-)
+from models.card import Packed, Part, packed, unpacked
+from models.modelfile import DEFAULT_CLASSIFIER, GOLDEN_TOLERANCE, ModelFileError, WrongKindError
 from models.reopen import Reopened
 
 Floats = NDArray[np.float32]
@@ -111,7 +104,7 @@ class TrainingData(Part):
 
 
 class GoldenScores(Part):
-    """The scores of the reference embedding, little-endian float32 in base64.
+    """The scores of the reference embedding.
 
     The embedding is `offset + scale * w`, with `w` of `reference_embedding`: made, not stored.
     """
@@ -119,8 +112,8 @@ class GoldenScores(Part):
     signal: Literal["weyl-v1"] = "weyl-v1"
     offset: float
     scale: float
-    logits: str
-    probabilities: str
+    logits: Packed
+    probabilities: Packed
     novelty: float
 
 

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import audio
-from models.audio import SAMPLE_RATE, WHOLE, AudioError, Limits, Selection
+from models.audio import SAMPLE_RATE
+from models.limits import AudioError, Limits
+from models.selection import WHOLE, Selection
 from models.tiles import TILE_S, checked
 
 Floats = NDArray[np.float32]

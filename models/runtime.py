@@ -24,10 +24,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models import inputs, modelfile, shipped
-from models.audio import SAMPLE_RATE, WHOLE, Limits, Selection
+from models.audio import SAMPLE_RATE
+from models.card import Card
 from models.inputs import Source
-from models.modelfile import DEFAULT_MODEL, PROJECTION, Card, ModelFileError
+from models.limits import Limits
+from models.modelfile import DEFAULT_MODEL, PROJECTION, ModelFileError
 from models.reopen import Reopened
+from models.selection import WHOLE, Selection
 from models.tiles import Tile, Tiling, checked, groups
 from models.windows import Grid, Pool, Pooling, Timed, Timeline, shortened
 

@@ -13,8 +13,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.audio import MAX_AMPLITUDE, SAMPLE_RATE, AudioError
-from models.modelfile import Card, ModelFileError
+from models.audio import SAMPLE_RATE
+from models.card import Card
+from models.limits import MAX_AMPLITUDE, AudioError
+from models.modelfile import ModelFileError
 
 Floats = NDArray[np.float32]
 C = TypeVar("C")

@@ -16,8 +16,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.audio import MAX_TIME_S, SAMPLE_RATE
-from models.modelfile import Card, Statistic
+from models.audio import SAMPLE_RATE
+from models.card import Card, Statistic
+from models.selection import MAX_TIME_S
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

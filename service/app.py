@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import Scope
 
-from models.audio import Limits
+from models.limits import Limits
 from models.runtime import available_cpus
 from service import errors, openapi, routes
 from service.audio.decode_child import ResourceLimits

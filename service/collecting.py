@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import structlog
 
-from models.modelfile import Card
+from models.card import Card
 from service.clips import Embedded
 from service.collections.records import Collection, Doubles, Floats, Quota, StoreError, Terms
 from service.collections.search import Searcher

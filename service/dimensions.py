@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from models.modelfile import Card
+from models.card import Card
 from models.windows import shortened
 from service.clips import Embedded
 from service.exceptions import Failure, ServiceError

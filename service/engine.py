@@ -32,9 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import modelfile
-from models.audio import WHOLE, AudioError, Selection
 from models.inputs import cut
+from models.limits import AudioError
 from models.runtime import Encoder, Floats, Windows
+from models.selection import WHOLE, Selection
 from models.tiles import Tile, checked
 from models.windows import Pool, Timed, Timeline
 from service.audio.decode_child import silent_file

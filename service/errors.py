@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-from models.audio import AudioError
+from models.limits import AudioError
 from service.exceptions import Failure, ServiceError
 from service.naming import IN_WORDS
 from service.problems import Problem, invalid_parameter

@@ -6,7 +6,7 @@
 
 from typing import Literal
 
-from models.audio import AudioError
+from models.limits import AudioError
 
 Reason = Literal[
     "audio-not-kept",

@@ -8,8 +8,8 @@ import structlog
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from models.audio import WHOLE, Selection
 from models.runtime import Encoder
+from models.selection import WHOLE, Selection
 from service.clips import Clip, Embedded
 from service.context import Context
 from service.errors import as_problem

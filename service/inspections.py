@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from models.audio import SAMPLE_RATE, AudioError, Header, Selection
+from models.audio import SAMPLE_RATE, Header
+from models.limits import AudioError
 from models.quality import Quality
+from models.selection import Selection
 from service.audio.files import Upload
 from service.engine import Engine
 from service.exceptions import Failure, ServiceError

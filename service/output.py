@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from models.modelfile import Card
+from models.card import Card
 from service.clips import Embedded
 
 Vector = NDArray[np.float32]

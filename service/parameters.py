@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError
 
-from models.audio import MAX_TIME_S, Selection
+from models.selection import MAX_TIME_S, Selection
 from service.naming import CHANNEL
 from service.output_names import ENCODINGS, OUTPUTS
 

@@ -15,7 +15,7 @@ os.environ.setdefault("TORCH_FAKE_TENSOR_DISPATCH_CACHE", "0")
 import torch
 from filelock import FileLock
 
-from models.modelfile import Training
+from models.card import Training
 from models.nn.export import export
 from models.nn.model import WaveformEncoder
 from models.runtime import available_cpus

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from models import spreadsheet
 from models.atomic import replacing
-from models.modelfile import Training, TrainingSource
+from models.card import Training, TrainingSource
 from models.nn.model import WaveformEncoder
 from models.spreadsheet import SpreadsheetError
 from training.recipe import Recipe

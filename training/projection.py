@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.modelfile import Statistic
+from models.card import Statistic
 from models.nn.readout import Projection
 
 

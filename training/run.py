@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from models.card import Training
 from models.commit import git_commit
-from models.modelfile import Training
 from models.nn.frontend import Normalize
 from models.nn.model import WaveformEncoder
 from training import optimizers, resuming, schedules

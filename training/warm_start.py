@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from models import modelfile, shipped
-from models.modelfile import Card, ModelFileError, Training
+from models.card import Card, Training
+from models.modelfile import ModelFileError
 from models.nn import weights
 from models.nn.encoder import ConvEncoder, of_card
 from models.nn.model import WaveformEncoder

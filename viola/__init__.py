@@ -18,10 +18,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.audio import AudioError, AudioWarning, Selection
+    from models.audio import AudioWarning
     from models.classifier import Classifier, Predictions
+    from models.limits import AudioError
     from models.modelfile import ModelFileError
     from models.runtime import Encoder, Windows
+    from models.selection import Selection
     from viola.client.asynchronous import AsyncClient
     from viola.client.errors import ServiceError, Unreachable
     from viola.client.retries import Retries
@@ -49,7 +51,7 @@ __all__ = [
 
 _HOMES = {
     "AsyncClient": "viola.client.asynchronous",
-    "AudioError": "models.audio",
+    "AudioError": "models.limits",
     "AudioWarning": "models.audio",
     "Classifier": "models.classifier",
     "Client": "viola.client.sync",
@@ -57,7 +59,7 @@ _HOMES = {
     "ModelFileError": "models.modelfile",
     "Predictions": "models.classifier",
     "Retries": "viola.client.retries",
-    "Selection": "models.audio",
+    "Selection": "models.selection",
     "ServiceError": "viola.client.errors",
     "Unreachable": "viola.client.errors",
     "Windows": "models.runtime",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.card import Card
 from models.classifier import (
     Calibration,
     ClassifierCard,
@@ -24,7 +25,6 @@ from models.classifiers.crossfit import HeldOut, Judged
 from models.classifiers.estimators import Kind
 from models.commit import git_commit
 from models.labelled.tasks import Task
-from models.modelfile import Card
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ _BLOCK_BYTES = 1 << 20  # bytes of float32 in all channels together
 
 
 class ContainerError(Exception):
-    """A file that cannot be read; `models.audio.AudioError` says what the arguments mean."""
+    """A file that cannot be read; `models.limits.AudioError` says what the arguments mean."""
 
     def __init__(
         self,

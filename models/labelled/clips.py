@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models import audio
 from models.audio import SAMPLE_RATE
+from models.limits import AudioError
 from models.runtime import available_cpus
 from models.sources import Item, items, normal
 
@@ -80,7 +81,7 @@ def _seconds(content: bytes) -> float:
     try:
         told = audio.read_header(content).duration_s
         return len(_quietly(content)) / SAMPLE_RATE if told is None else told
-    except audio.AudioError:
+    except AudioError:
         return 0.0
 
 
@@ -109,7 +110,7 @@ def _decode(item: Item) -> Floats | str:
 
     try:
         return audio.decode(item.read() if item.size >= 0 else Path(item.path), warn=warn)
-    except audio.AudioError as error:
+    except AudioError as error:
         return str(error)
 
 

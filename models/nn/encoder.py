@@ -13,7 +13,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from models.modelfile import Card
+from models.card import Card
 from models.nn.frontend import HOP_LENGTH, N_FFT, N_MELS
 from models.nn.norm import Norm, StandardizedConv2d, of_feature_map
 

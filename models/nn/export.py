@@ -16,8 +16,9 @@ import onnxruntime as ort
 import torch
 
 from models.audio import SAMPLE_RATE
-from models.modelfile import LOG_MEL, PROJECTION, Card, Golden, Training, reference_signal, write
-from models.modelfile import Readout as ReadoutCard
+from models.card import Card, Golden, Training
+from models.card import Readout as ReadoutCard
+from models.modelfile import LOG_MEL, PROJECTION, reference_signal, write
 from models.nn import frontend
 from models.nn.model import WaveformEncoder, one_pass
 from models.nn.readout import LAGS, Readout

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.modelfile import Statistic
+from models.card import Statistic
 
 
 class MaxMeanPool(nn.Module):

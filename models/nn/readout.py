@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.modelfile import Statistic
+from models.card import Statistic
 from models.nn.encoder import ConvEncoder
 from models.nn.frontend import N_MELS
 from models.nn.pooling import StatisticsPool

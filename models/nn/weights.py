@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models.atomic import replacing
-from models.modelfile import Training
+from models.card import Training
 from models.nn.encoder import ENCODERS, ConvEncoder
 from models.nn.model import WaveformEncoder
 

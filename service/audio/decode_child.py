@@ -19,8 +19,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from models import audio
-from models.audio import WHOLE, AudioError, Limits, Selection
+from models.limits import AudioError, Limits
 from models.quality import Meter
+from models.selection import WHOLE, Selection
 
 HEAD = struct.Struct("<cQ")
 # Asked: samples of a file, those with their quality, headers alone; samples of an open file

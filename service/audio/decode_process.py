@@ -10,7 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.audio import SAMPLE_RATE, WHOLE, AudioError, Limits, Selection
+from models.audio import SAMPLE_RATE
+from models.limits import AudioError, Limits
+from models.selection import WHOLE, Selection
 from service.audio.decode_child import (
     BEGIN,
     BLOCK,

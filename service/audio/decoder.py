@@ -12,8 +12,10 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from models.audio import SAMPLE_RATE, WHOLE, AudioError, Header, Limits, Selection
+from models.audio import SAMPLE_RATE, Header
+from models.limits import AudioError, Limits
 from models.quality import Quality
+from models.selection import WHOLE, Selection
 from service.audio.decode_child import FILE, HEADERS, MEASURED, ResourceLimits
 from service.audio.decode_clock import DecodeClock
 from service.audio.decode_process import Answer, Cause, DecoderDied, DecoderProcess

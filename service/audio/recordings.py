@@ -12,8 +12,10 @@ from typing import BinaryIO
 
 import structlog
 
-from models.audio import WHOLE, Limits, Selection, Warn
+from models.audio import Warn
+from models.limits import Limits
 from models.runtime import Floats
+from models.selection import WHOLE, Selection
 from service.audio.decode_child import ResourceLimits
 from service.audio.decode_process import DecoderDied, DecoderProcess
 from service.audio.decoder import WAIT_S, WORK_BYTES, death_error, no_decoder

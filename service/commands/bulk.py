@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import audio
-from models.audio import SAMPLE_RATE, WHOLE, AudioError, Selection
+from models.audio import SAMPLE_RATE
 from models.audio import Warn as WarnOfOne
 from models.inputs import Counted
+from models.limits import AudioError
 from models.runtime import Encoder
+from models.selection import WHOLE, Selection
 from models.sources import Item, items
 from models.tiles import TILE_S
 from service.commands.tables import Row

@@ -16,7 +16,7 @@ from service.commands.progress import progress, show_failure, show_warning
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from models.audio import Selection
+    from models.selection import Selection
     from service.commands.bulk import Failure
     from service.settings import Settings
 
@@ -434,7 +434,8 @@ def _local(out: str, *, force: bool) -> Path:
 
 def _selection(channel: str, start_s: float, end_s: float | None) -> "Selection":
     """The part of each file that three options choose."""
-    from models.audio import AudioError, Selection
+    from models.limits import AudioError
+    from models.selection import Selection
 
     if channel != "mix" and not channel.isdecimal():
         raise typer.BadParameter(f"--channel {channel}: expected mix, or a number from 0")

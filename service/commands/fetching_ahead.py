@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 import fsspec
 
-from models.audio import AudioError
+from models.limits import AudioError
 from service.commands.remote_paths import is_url
 
 AHEAD = 4  # files that are on the disk, or on their way, behind the one that is asked for

@@ -13,7 +13,9 @@ from threading import Event, Thread
 import numpy as np
 from numpy.typing import NDArray
 
-from models.audio import WHOLE, AudioError, Limits, Selection, Warn
+from models.audio import Warn
+from models.limits import AudioError, Limits
+from models.selection import WHOLE, Selection
 from service.audio.decode_child import ResourceLimits
 from service.audio.decode_process import Cause, DecoderDied, DecoderProcess
 from service.audio.forks import ForkServer

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from models.audio import WHOLE, Selection
+from models.selection import WHOLE, Selection
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.atomic import replacing
-from models.audio import WHOLE, Selection
 from models.classifier import Classifier, ClassifierCard
 from models.runtime import Encoder
+from models.selection import WHOLE, Selection
 from service.commands.bulk import Decode, Failure, Given, Tally, Warn, decode_here, embed_files
 from service.commands.tables import check_target
 from service.untrusted import cell

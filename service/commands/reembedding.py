@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from models import audio
-from models.audio import AudioError, Selection
 from models.audio import Warn as WarnOfOne
+from models.limits import AudioError
 from models.runtime import Encoder, Floats
+from models.selection import Selection
 from service.collections.records import Collection, Item, ItemNotFound
 from service.collections.reembedding import Move
 from service.collections.store import Store

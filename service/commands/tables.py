@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.atomic import replacing
-from models.modelfile import Card
+from models.card import Card
 from service.untrusted import cell
 
 ROWS_IN_A_GROUP = 1024  # of a Parquet file: what is held in memory

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from models.atomic import replacing
-from models.modelfile import Card
+from models.card import Card
 from models.runtime import Floats
 from service.collections.records import Collection, NewItem
 from service.collections.store import Store

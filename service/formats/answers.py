@@ -7,7 +7,7 @@ from urllib.parse import quote
 from fastapi import Response
 from pydantic import BaseModel
 
-from models.modelfile import Card
+from models.card import Card
 from models.quality import Quality
 from models.runtime import Windows
 from service.audio.files import Upload

@@ -11,7 +11,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.audio import SAMPLE_RATE
-from models.modelfile import Card
+from models.card import Card
 from service.audio.files import Upload
 from service.clips import Embedded
 from service.formats.json_body import (

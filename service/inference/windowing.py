@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from models.audio import SAMPLE_RATE
-from models.modelfile import Card
+from models.card import Card
 from models.runtime import Encoder
 from models.windows import Grid, Timeline
 from service.exceptions import ServiceError

@@ -8,8 +8,10 @@ import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from models.audio import AudioError, Selection, Warn
+from models.audio import Warn
+from models.limits import AudioError
 from models.runtime import Floats
+from models.selection import Selection
 from service.audio.decoder import Decoded
 from service.context import Context
 from service.traffic.budget import Costs, Share

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.modelfile import Card
+from models.card import Card
 from service.clips import Embedded
 from service.output import Table, Written
 

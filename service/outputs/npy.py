@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from models.modelfile import Card
+from models.card import Card
 from models.runtime import Windows
 from service.clips import Embedded
 from service.output import Piece, Table, Written

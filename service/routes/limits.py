@@ -4,8 +4,8 @@ from typing import get_args
 
 from fastapi import APIRouter, Request
 
-from models.audio import MAX_AMPLITUDE
 from models.containers import accepted_formats
+from models.limits import MAX_AMPLITUDE
 from service.context import Shared
 from service.engine import MIN_DURATION_S
 from service.formats import json_body, open_inference, openai_embeddings

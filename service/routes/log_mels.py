@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from models.audio import AudioError
+from models.limits import AudioError
 from models.runtime import Encoder
 from service.audio.files import Upload
 from service.clips import Clip

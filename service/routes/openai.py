@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
 
-from models.modelfile import Card
+from models.card import Card
 from service.clips import Embedded
 from service.context import Shared
 from service.dimensions import check_dimensions, shorten

@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 from fastapi import Request
 
-from models.audio import AudioError
+from models.limits import AudioError
 from models.runtime import Encoder
 from service.collecting import Collecting, signature_of
 from service.collections.records import Collection, Item, ItemNotFound, StoreError, Terms

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from models.audio import SAMPLE_RATE, WHOLE, Selection
+from models.audio import SAMPLE_RATE
 from models.classifier import Classifier
 from models.runtime import Encoder, Floats
+from models.selection import WHOLE, Selection
 from models.tiles import Cutter, Tile
 from models.windows import Timed, shortened
 from service.engine import ended, pooled, too_short

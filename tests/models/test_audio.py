@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import audio
-from models.audio import AudioError, Limits
+from models.limits import AudioError, Limits
 from tests.recordings import RATE, encoded, tone, wav
 
 

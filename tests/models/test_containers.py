@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import audio
-from models.audio import AudioError, Limits
+from models.limits import AudioError, Limits
 from tests import recordings
 from tests.recordings import KINDS, RATE, TONE_HZ, encoded, tone, wav
 

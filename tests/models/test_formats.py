@@ -10,8 +10,8 @@ import pytest
 import soundfile as sf
 
 from models import audio
-from models.audio import AudioError
 from models.containers import FORMATS, MEDIA_FORMATS, SUFFIXES
+from models.limits import AudioError
 from tests.recordings import (
     FIXTURES,
     KINDS,

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.audio import AudioError, Selection
+from models.limits import AudioError
 from models.runtime import Encoder
+from models.selection import Selection
 from tests.recordings import encoded
 from tests.service.conftest import write_model
 from tests.signals import noise

@@ -9,7 +9,7 @@ import pytest
 import soundfile as sf
 
 from models import audio
-from models.audio import AudioError
+from models.limits import AudioError, Limits
 from tests.recordings import encoded, media, tone
 
 APE = struct.pack("<8sIIII8x", b"APETAGEX", 2_000, 42, 0, 0xA0000000) + bytes(10)
@@ -84,9 +84,9 @@ def test_joined_parts_are_the_parts_in_a_row() -> None:
 def test_limits_hold_for_all_parts_together() -> None:
     data = b"".join(parts("flac"))
     with pytest.raises(AudioError) as caught:
-        audio.decode(data, audio.Limits(max_duration_s=2.5))
+        audio.decode(data, Limits(max_duration_s=2.5))
     assert (caught.value.reason, caught.value.limit) == ("duration", 2.5)
-    header = audio.read_header(data, audio.Limits(max_duration_s=2.5))
+    header = audio.read_header(data, Limits(max_duration_s=2.5))
     assert header.error is not None
     assert header.error.reason == "duration"
 

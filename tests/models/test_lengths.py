@@ -8,7 +8,8 @@ import pytest
 import soundfile as sf
 
 from models import audio
-from models.audio import AudioError
+from models.limits import AudioError
+from models.selection import Selection
 from tests.recordings import encoded, tone, wav
 
 SAMPLES = np.random.default_rng(0).integers(-9_000, 9_000, 16_000).astype("<i2")  # a second
@@ -93,7 +94,7 @@ def test_sizes_that_wrapped_at_4_gib_are_read_to_the_end(tmp_path) -> None:
         file.truncate(44 + n_bytes)  # sparse
     header = audio.read_header(path)
     assert header.duration_s == pytest.approx(n_bytes / (rate * channels * 4))
-    last = audio.decode(path, selection=audio.Selection(start_s=header.duration_s - 1))
+    last = audio.decode(path, selection=Selection(start_s=header.duration_s - 1))
     assert len(last) == 16_000
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from models import modelfile
-from models.modelfile import Card, ModelFileError, Training
+from models.card import Card, Training
+from models.modelfile import ModelFileError
 from models.nn.export import ExportError, export, space_id
 from models.nn.model import WaveformEncoder, one_pass
 from models.runtime import Encoder
@@ -126,6 +127,10 @@ def stating(card: str, **fields: object) -> str:
             "values in its tensor embedding, its card says 7",
         ),
         (lambda card: stating(card, frame_dim=9), "values in its tensor frames, its card says 9"),
+        (
+            lambda card: stating(card, golden={"embedding": "AAAAA"}),
+            "golden: embedding: Value error, not little-endian float32",
+        ),
     ],
 )
 def test_a_wrong_card_is_refused(model_path: Path, tmp_path: Path, change, message: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.modelfile import Training
+from models.card import Training
 from models.nn.export import export, space_id
 from models.nn.heads import mlp
 from models.nn.model import one_pass

@@ -11,8 +11,9 @@ import soundfile as sf
 import torch
 
 from models import modelfile, runtime, tiles
-from models.audio import AudioError
-from models.modelfile import QUANTIZED_GOLDEN_TOLERANCE, Statistic
+from models.card import Statistic
+from models.limits import AudioError
+from models.modelfile import QUANTIZED_GOLDEN_TOLERANCE
 from models.nn.model import WaveformEncoder, one_pass
 from models.runtime import Encoder
 from models.windows import Grid, Pooling, Timeline, shortened

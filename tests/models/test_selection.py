@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from models import audio
-from models.audio import AudioError, Selection
+from models.limits import AudioError, Limits
 from models.quality import Meter
+from models.selection import WHOLE, Selection
 from tests.recordings import encoded, tone, wav
 
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, (64_000, 2)).astype(np.float32)
@@ -43,7 +44,7 @@ def test_a_part_may_span_recordings_of_other_rates() -> None:
 
 def test_limits_are_those_of_the_part() -> None:
     data = encoded("flac", NOISE, 16_000)
-    limits = audio.Limits(max_duration_s=1)
+    limits = Limits(max_duration_s=1)
     selection = Selection(start_s=2.0, end_s=3.0)
     assert len(audio.decode(data, limits, selection)) == 16_000
     assert audio.read_header(data, limits, selection).error is None
@@ -109,7 +110,7 @@ def test_what_lies_behind_the_part_is_not_looked_at() -> None:
 # What is noticed
 
 
-def noticed(samples: np.ndarray, selection: Selection = audio.WHOLE) -> list[str]:
+def noticed(samples: np.ndarray, selection: Selection = WHOLE) -> list[str]:
     found: list[str] = []
     audio.decode(encoded("wav-float", samples, 16_000), selection=selection, warn=found.append)
     return found

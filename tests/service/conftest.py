@@ -23,7 +23,7 @@ from onnx import numpy_helper
 
 from models import modelfile
 from models.audio import SAMPLE_RATE
-from models.modelfile import Card, Golden, Training
+from models.card import Card, Golden, Training
 from models.runtime import Encoder
 from service.app import create_app
 from service.settings import Settings

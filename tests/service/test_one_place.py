@@ -14,7 +14,7 @@ import onnx.parser
 import pytest
 
 from models import modelfile
-from models.modelfile import Part
+from models.card import Part
 from tests.service.conftest import encoded, tone, write_model
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,6 @@
 import torch
 
-from models.modelfile import Statistic
+from models.card import Statistic
 from training.projection import Form, project
 
 N, P = 4000, 12

@@ -6,7 +6,8 @@ import torch
 from typer.testing import CliRunner, Result
 
 import viola
-from models.modelfile import Training, open_session
+from models.card import Training
+from models.modelfile import open_session
 from models.nn.encoder import AudioNTT2020, StridedConv
 from models.nn.export import export
 from models.nn.model import WaveformEncoder, one_pass

@@ -10,7 +10,8 @@ import torch
 from typer.testing import CliRunner
 
 import viola
-from models.modelfile import CARD_KEY, DEFAULT_MODEL, ModelFileError, Training
+from models.card import Training
+from models.modelfile import CARD_KEY, DEFAULT_MODEL, ModelFileError
 from models.nn.encoder import AudioNTT2020
 from models.nn.export import export
 from models.nn.model import one_pass

@@ -20,7 +20,7 @@ from models.terminal import (
 from training.terminal import clear_errors
 
 if TYPE_CHECKING:
-    from models.modelfile import Card, Training
+    from models.card import Card, Training
     from models.nn.model import WaveformEncoder
 
 UNKNOWN = "unknown"  # a licence is never assumed
@@ -123,7 +123,7 @@ def import_(
     another. Of a model file the network stays as it is, and its readout is made anew, as by viola
     export.
     """
-    from models.modelfile import Training
+    from models.card import Training
     from models.nn.model import WaveformEncoder
     from models.nn.official import load_official
     from training import warm_start

@@ -24,9 +24,10 @@ from rich.console import Console
 
 from models import audio
 from models.atomic import replacing
-from models.audio import Selection
+from models.limits import AudioError
 from models.pcm import pcm16
 from models.progress import tracked
+from models.selection import Selection
 from models.terminal import counted
 from training.corpora.packages import Package, kind_of, listed
 
@@ -146,7 +147,7 @@ def main(
         name = f"{sound.name}.flac"
         try:
             samples = audio.decode(content, selection=sound.middle(), warn=lambda _: None)
-        except audio.AudioError as error:
+        except AudioError as error:
             typer.echo(f"{sound.name} left out: {error}", err=True)
             continue
         path = out / name

@@ -9,10 +9,11 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from models import audio
+from models.limits import AudioError, Limits
 
 MIN_DURATION_S = 0.1
 SILENT_BELOW = 1e-3  # of full scale, -60 dB: a file without a louder sample is silent
-_RATES = (audio.Limits().min_sample_rate, audio.Limits().max_sample_rate)
+_RATES = (Limits().min_sample_rate, Limits().max_sample_rate)
 
 
 class NoSoundError(ValueError):
@@ -64,7 +65,7 @@ def read(data: bytes) -> Sound:
         raise NoSoundError("not a format of sound that is known")
     try:
         duration_s, peak = _measure(data)
-    except audio.AudioError as error:
+    except AudioError as error:
         if error.reason not in ("unsupported", "unreadable"):
             raise NoSoundError(f"{error.reason}: {error}") from error
         data, suffix = _as_flac(data), ".flac"

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from models import audio
+from models.limits import AudioError
 from models.pcm import pcm16
 from models.sources import Item
 
@@ -26,7 +27,7 @@ class Clip(NamedTuple):
 
 
 CLIPPED = 1 + 2**-15  # the loudest sample that 16 bits hold but for their rounding
-Result = Clip | audio.AudioError | Literal["crashed"]
+Result = Clip | AudioError | Literal["crashed"]
 
 
 def decode_all(items: Iterator[Item], n_workers: int) -> Iterator[tuple[Item, Result]]:
@@ -50,7 +51,7 @@ def decode_all(items: Iterator[Item], n_workers: int) -> Iterator[tuple[Item, Re
                 yield item, _decode_alone(item)
 
 
-def _decode(item: Item) -> Clip | audio.AudioError:
+def _decode(item: Item) -> Clip | AudioError:
     noticed: list[str] = []
     n_samples = n_clipped = 0
     parts = []
@@ -60,7 +61,7 @@ def _decode(item: Item) -> Clip | audio.AudioError:
             n_samples += len(block)
             n_clipped += int((np.abs(block) > CLIPPED).sum())
             parts.append(pcm16(block).tobytes())
-    except audio.AudioError as error:
+    except AudioError as error:
         return error
     if n_clipped:
         noticed.append(
@@ -75,7 +76,7 @@ def _in_order(
     items: Iterator[Item], flying: deque[Item], n_workers: int
 ) -> Iterator[tuple[Item, Result]]:
     """Decode in a pool; `flying` holds the items whose result was not given yet."""
-    pending: deque[Future[Clip | audio.AudioError]] = deque()
+    pending: deque[Future[Clip | AudioError]] = deque()
     pool = _pool(n_workers)
     try:
         for item in items:

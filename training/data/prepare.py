@@ -10,7 +10,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from models.audio import AudioError
+from models.limits import AudioError
 from models.progress import TITLE, Bar
 from models.runtime import available_cpus
 from training.data.corpus import REMEDY, CorpusError, encode, read_index, refuse_merging

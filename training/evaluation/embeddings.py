@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from models.atomic import replacing
+from models.card import Card
 from models.labelled import clips
 from models.labelled.tasks import Task, TaskError
-from models.modelfile import DEFAULT_MODEL, Card
+from models.modelfile import DEFAULT_MODEL
 from models.nn.encoder import ENCODERS, of_card
 from models.nn.frontend import LogMel
 from models.nn.model import WaveformEncoder

@@ -18,7 +18,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models import shipped
-from models.modelfile import Card, Golden, Quantization, open_session, reference_signal, write
+from models.card import Card, Golden, Quantization
+from models.modelfile import open_session, reference_signal, write
 from models.runtime import Encoder
 from training.quantization.calibration import Clip, draw, measure
 from training.quantization.graph import WEIGHT_BITS, Layer, heavy_layers, rounded, tensors

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from numpy.typing import NDArray
 
 from models import audio
-from models.audio import AudioError, Limits
+from models.limits import AudioError, Limits
 from models.quality import Meter
 from service.audio import decode_child
 from service.audio.decode_child import BLOCK, NO_MEMORY, ResourceLimits

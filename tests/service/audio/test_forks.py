@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from models.audio import Limits
+from models.limits import Limits
 from service import children as children_of_ours
 from service.audio import decoder as decoders
 from service.audio import fork_server, recordings

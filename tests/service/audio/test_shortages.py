@@ -11,7 +11,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from models.audio import Limits
+from models.limits import Limits
 from service.audio import decoder as decoders
 from service.audio.decode_process import DecoderProcess
 from service.audio.decoder import Decoder

@@ -16,8 +16,9 @@ import soundfile as sf
 from typer.testing import CliRunner, Result
 
 import viola
-from models.audio import AudioError, Selection
+from models.limits import AudioError
 from models.runtime import Encoder
+from models.selection import Selection
 from models.sources import SourceError
 from service.audio.forks import ForkServer
 from service.commands.guarded import GuardedDecoder, NoDecoder

@@ -7,7 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
-from models.audio import AudioError, Reason
+from models.limits import AudioError, Reason
 from service.errors import as_problem
 from service.exceptions import Reason as ServiceReason
 from service.exceptions import ServiceError

@@ -26,6 +26,8 @@ def main() -> None:
     _print_any_name()
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, _end)
+    if sys.argv[1:2] == ["serve"]:  # it asks to read anew what has not been read yet
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with _interruptible() as interrupted:
         from viola.commands import build  # takes half a second
 

@@ -54,6 +54,19 @@ def test_process_1_can_be_ended_from_its_beginning(tmp_path: Path) -> None:
             process.kill()
 
 
+def test_a_hangup_before_anything_is_imported_does_not_end_a_service() -> None:
+    program = "from viola.entry import main; import os, sys, viola.commands as c; "
+    program += "c.build = lambda: lambda: (os.kill(os.getpid(), 1), print('goes on')); main()"
+    for command, code, printed in (("serve", 0, b"goes on\n"), ("embed", -signal.SIGHUP, b"")):
+        done = subprocess.run(
+            [sys.executable, "-c", program, command],
+            stdout=subprocess.PIPE,
+            check=False,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        )
+        assert (done.returncode, done.stdout) == (code, printed)
+
+
 def test_names_that_a_terminal_has_no_code_for_are_printed() -> None:
     program = "from viola.entry import main; import sys, viola.commands as c; "
     program += "c.build = lambda: lambda: print('\\xfc', '\\udcff'); main()"

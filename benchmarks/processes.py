@@ -22,7 +22,7 @@ from models.audio import SAMPLE_RATE
 
 HERE = Path(__file__).parent
 SAMPLES = HERE.parent / "samples"
-SERVE = "import service.commands.cli, typer; typer.run(service.commands.cli.serve)"
+SERVE = "import service.commands.serving, typer; typer.run(service.commands.serving.serve)"
 FORMATS = {
     "WAV": ("WAV", "PCM_16"),
     "FLAC": ("FLAC", "PCM_16"),

@@ -9,8 +9,7 @@ import typer
 
 from models.atomic import FULL
 from models.classifiers import cli as classifiers_cli
-from service.commands import cli as service_cli
-from service.commands import collections_cli, teaching
+from service.commands import collections_cli, files_cli, serving, teaching
 from training import cli as training_cli
 
 HELP = "Sound to vectors and labels: embed, classify, serve over HTTP, train both."
@@ -21,10 +20,10 @@ def build() -> typer.Typer:
     """Put the commands together. They import what they need when they run."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP)
     app.callback()(_options)
-    _add(app, "Use", "serve", service_cli.embed, service_cli.classify)
+    _add(app, "Use", "serve", files_cli.embed, files_cli.classify)
     kept = (collections_cli.index, collections_cli.search, collections_cli.vectors)
     _add(app, "Collect", "collections", *kept, collections_cli.reembed, teaching.teach)
-    _add(app, "Serve", "serve", service_cli.serve, service_cli.worker, service_cli.key)
+    _add(app, "Serve", "serve", serving.serve, serving.worker, serving.key)
     _add(app, "Teach labels", "fit", classifiers_cli.fit)
     _add(app, "Train encoders", "train", *training_cli.COMMANDS)
     return app

@@ -19,7 +19,7 @@ import viola
 from models.modelfile import PRETRAINED
 from tests.heads import write_head
 
-SERVE = "import service.commands.cli, typer; typer.run(service.commands.cli.serve)"
+SERVE = "import service.commands.serving, typer; typer.run(service.commands.serving.serve)"
 
 
 def modules_after(imports: str) -> set[str]:
@@ -35,8 +35,8 @@ def test_importing_the_service_loads_nothing_of_training() -> None:
 
 
 def test_importing_the_command_loads_no_web_server() -> None:
-    loaded = modules_after("service.commands.cli")
-    assert "service.commands.cli" in loaded
+    loaded = modules_after("service.commands.serving, service.commands.files_cli")
+    assert "service.commands.serving" in loaded
     assert not loaded & {"fastapi", "starlette", "uvicorn", "structlog", "torch"}
 
 

@@ -25,7 +25,7 @@ from service.queues.queue import Queue
 from tests.service.conftest import encoded, tone, until
 from tests.service.traffic.test_two_replicas import free_port
 
-WORKER = "import service.commands.cli, typer; typer.run(service.commands.cli.worker)"
+WORKER = "import service.commands.serving, typer; typer.run(service.commands.serving.worker)"
 LAPSE_S = 1.0
 MOST = 1 << 30
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import structlog
 
+from service.audio.decode_child import STATM
 from service.settings import Settings, SettingsError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
@@ -25,6 +26,12 @@ def prepare(settings: Settings) -> None:
         mallopt(_M_TRIM_THRESHOLD, 2 * LARGE_BYTES)
         mallopt(_M_ARENA_MAX, ARENAS)
     _allow_files(needed_files(settings))
+    if not STATM.exists():
+        log.warning(
+            "decoders may take any memory",
+            reason=f"{STATM} is not there, by which it is limited",
+            remedy="on Linux, mount /proc",
+        )
 
 
 def check(settings: Settings) -> None:

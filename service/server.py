@@ -46,6 +46,7 @@ def run(settings: Settings) -> None:
             open, or another process listens at that port.
         SystemExit: it cannot start.
     """
+    logs.configure(settings.log_level)
     footprint.check(settings)
     app = create_app(settings)  # refuses keys that cannot be used, before there is a socket
     Collecting.count(settings)  # and this a place of collections that cannot
@@ -55,7 +56,6 @@ def run(settings: Settings) -> None:
 
 def _serve(app: FastAPI, settings: Settings, listening: socket.socket) -> None:
     footprint.prepare(settings)
-    logs.configure(settings.log_level)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{listening.getsockname()[1]}"
     _announce(settings, app.state.gate, address)

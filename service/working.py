@@ -37,11 +37,11 @@ def work(settings: Settings) -> None:
         )
     if not settings.job_workers:
         raise SettingsError("VIOLA_JOB_WORKERS=0 leaves nothing to do: use --jobs 1")
+    logs.configure(settings.log_level)
     footprint.check(settings)
     port = settings.worker_port
     with nullcontext() if port is None else listen(settings.host, port) as listening:
         footprint.prepare(settings)
-        logs.configure(settings.log_level)
         asyncio.run(_until_told(create_app(settings, is_worker=True), settings, listening))
     if worker.any_busy():  # C++ aborts a process that ends around an inference
         os._exit(0)

@@ -130,14 +130,15 @@ class DecoderProcess:
             self.notes = self._read_notes()
 
     def stream(
-        self, path: str, selection: Selection = WHOLE
+        self, path: str | None, selection: Selection = WHOLE
     ) -> Generator[NDArray[np.float32], None, None]:
         """A file of any length -> its blocks (S,), each decoded when it is asked for.
 
-        Nothing limits the time but `expire`; raises as `decode`. To be closed before the process.
+        It is the one at that path, without one `recording`. Nothing limits the time but `expire`;
+        raises as `decode`. To be closed before the process.
         """
         try:
-            yield from self._ask(OPEN, path.encode(), selection)
+            yield from self._ask(OPEN, (path or "").encode(), selection)
         except (EOFError, BrokenPipeError) as error:
             raise DecoderDied(self._cause()) from error
         finally:

@@ -20,11 +20,10 @@ from importlib.util import find_spec
 from select import select
 from traceback import print_exc
 
-from service.audio.decode_child import MAX_OPEN_FILES, decode_all, warm_up
+from service.audio.decode_child import RECORDING, decode_all, warm_up
 
 TOLD = struct.Struct("<q")
 N_FILES = 4  # that a child has with it: its three standard files, and the one to tell of it
-RECORDING = MAX_OPEN_FILES - 1  # the number that the file of a recording has in a child
 MAX_FILES = 4_096  # one for each child; a child closes all numbers below
 NICENESS = 5  # of children: the event loop that they work for goes first
 

@@ -19,7 +19,6 @@ from models.selection import WHOLE, Selection
 from service.audio.decode_child import ResourceLimits
 from service.audio.decode_process import DecoderDied, DecoderProcess
 from service.audio.decoder import WAIT_S, WORK_BYTES, death_error, no_decoder
-from service.audio.fork_server import RECORDING
 from service.audio.forks import LOOK_S, UNSTARTED, ForkServer
 from service.threads import started
 from service.traffic.budget import Budget
@@ -69,7 +68,7 @@ class Recordings:
         self, file: BinaryIO, selection: Selection, warn: Warn
     ) -> AsyncGenerator[Floats, None]:
         process = await self._process(file)
-        stream = process.stream(f"/dev/fd/{RECORDING}", selection)
+        stream = process.stream(None, selection)
         try:
             while (block := await self._next(process, stream)) is not None:
                 yield block

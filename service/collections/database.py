@@ -247,6 +247,8 @@ def _address(text: str) -> URL:
 
 
 def _brought_up_to_date(engine: Engine, where: str) -> Database:
+    # Before it is imported, which is told as well. A step that does something we tell
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic.util.exc import CommandError
 
     database = Database(engine)
@@ -271,8 +273,6 @@ def _brought_up_to_date(engine: Engine, where: str) -> Database:
 
 def migrate(database: Database) -> None:
     """Bring the tables to what this version expects, all of it or nothing; one at a time."""
-    # Before it is imported, which is told as well. A step that does something we tell
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic import command  # an eighth of the start of a service that has no collections
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext

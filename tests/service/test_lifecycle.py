@@ -553,8 +553,13 @@ def test_a_check_tells_what_would_be_served_by_its_exit_code_too(
 ) -> None:
     shutil.copy(model_file, tmp_path / "tiny.onnx")
     command = [sys.executable, "-m", "viola", "serve", "--check"]
-    settings = os.environ | {"VIOLA_THREADS": "1", "VIOLA_MODELS": str(tmp_path)}
-    said = subprocess.check_output(command, env=settings, text=True)
+    settings = {"VIOLA_THREADS": "1", "VIOLA_MODELS": str(tmp_path), "VIOLA_DATA": str(tmp_path)}
+    checked = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
+    said = checked.stdout
+    assert [json.loads(line)["event"].split(",")[0] for line in checked.stderr.splitlines()] == [
+        "model ready",
+        "tables of the collections brought up to date",
+    ]
     assert "tiny, space space-of-tiny" in said
     assert "none: the service is open" in said
     assert said.endswith("ready to serve\n")

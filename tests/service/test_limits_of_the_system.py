@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from service import footprint
+from service.settings import Settings
 from tests.service.conftest import encoded, tone, until
 from tests.service.test_lifecycle import URL, Running, running
 
@@ -64,3 +67,13 @@ def test_a_process_that_may_open_no_more_files_says_so(model_file: Path, port: i
         assert answer.headers["Retry-After"]
         assert shortages(it, 1) == ["resources-exhausted"]
         assert it.client.post(URL, params=LINES, content=wav).status_code == 200
+
+
+def test_without_proc_it_is_told_that_nothing_limits_the_memory_of_decoders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(footprint, "STATM", tmp_path / "none")
+    with capture_logs() as logs:
+        footprint.prepare(Settings())
+    assert [line["event"] for line in logs] == ["decoders may take any memory"]
+    assert logs[0]["remedy"] == "on Linux, mount /proc"

@@ -60,12 +60,14 @@ def test_a_place_of_collections_that_cannot_be_used_ends_the_command_in_one_line
         assert "Traceback" not in ended.stderr
 
 
-def asked_once(models: Path, port: int) -> tuple[httpx.Response, list[dict[str, object]]]:
+def asked_once(
+    models: Path, port: int, **settings: str
+) -> tuple[httpx.Response, list[dict[str, object]]]:
     """The command, asked whether it is ready and told to go: the answer, and the lines it wrote."""
     options = ["--models", str(models), "--port", str(port), "--log-level", "info"]
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE, *options],
-        env=os.environ | {"VIOLA_THREADS": "1", "VIOLA_DRAIN_DELAY_S": "0"},
+        env=os.environ | {"VIOLA_THREADS": "1", "VIOLA_DRAIN_DELAY_S": "0"} | settings,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -83,8 +85,11 @@ def asked_once(models: Path, port: int) -> tuple[httpx.Response, list[dict[str, 
     return answer, [json.loads(line) for line in errors.splitlines()]
 
 
-def test_the_command_serves_logs_json_and_ends_cleanly(model_file: Path, port: int) -> None:
-    answer, lines = asked_once(model_file, port)
+def test_the_command_serves_logs_json_and_ends_cleanly(
+    model_file: Path, tmp_path: Path, port: int
+) -> None:
+    told_first = {"VIOLA_DATA": str(tmp_path), "VIOLA_MAX_CONNECTIONS": str(10**9)}
+    answer, lines = asked_once(model_file, port, **told_first)
     assert answer.status_code == 200
     events = {line["event"]: line for line in lines}
     assert events["starting"]["docs"] == f"http://127.0.0.1:{port}/docs"
@@ -95,6 +100,9 @@ def test_the_command_serves_logs_json_and_ends_cleanly(model_file: Path, port: i
     assert started.index("ready") > started.index("model ready")
     assert events["request"]["request_id"] == answer.headers["X-Request-ID"]
     assert all(line["level"] and line["timestamp"] for line in lines)
+    brought, few, *_ = started
+    assert brought.startswith("tables of the collections brought up to date, from step none")
+    assert few == "too few files may be open"
 
 
 def test_a_start_that_cannot_answer_says_where_the_reasons_are(tmp_path: Path, port: int) -> None:

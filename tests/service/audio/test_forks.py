@@ -4,20 +4,25 @@ import asyncio
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from models import audio
 from models.limits import Limits
 from service import children as children_of_ours
 from service.audio import decoder as decoders
 from service.audio import fork_server, recordings
 from service.audio import forks as fork_servers
+from service.audio.decode_child import ResourceLimits
+from service.audio.decode_process import DecoderProcess
 from service.audio.decoder import Decoder
 from service.audio.forks import ForkServer
 from service.exceptions import ServiceError
@@ -47,6 +52,19 @@ def test_a_child_ends_with_its_input_and_its_end_is_told(forks: ForkServer) -> N
     assert (ends.wait(10), killed.wait(10)) == (0, -signal.SIGSEGV)
     for child in (ends, killed):
         child.close()
+
+
+def test_a_recording_is_read_where_no_path_leads_to_it(forks: ForkServer) -> None:
+    """As to any file where there is no /proc: no path ever leads to a socket."""
+    wav = encoded(tone())
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(wav)
+        ours.shutdown(socket.SHUT_WR)
+        process = DecoderProcess(forks, Limits(), ResourceLimits(), theirs.fileno())
+        samples = np.concatenate(list(process.stream(None)))
+        process.close()
+    np.testing.assert_array_equal(samples, audio.decode(wav))
 
 
 def test_the_files_of_a_child_are_its_alone_before_it_is_told_of(

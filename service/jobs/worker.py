@@ -5,6 +5,7 @@ either nothing behind or all of it. It is begun again at the first file that is 
 """
 
 import asyncio
+from collections import defaultdict
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -19,6 +20,7 @@ from service.context import Context
 from service.formats.job_requests import WITHOUT_FILES
 from service.jobs.kinds import Doing
 from service.jobs.webhooks import tell
+from service.outage import Outage
 from service.problems import Problem
 from service.queueing import Queueing
 from service.queues.queue import Again
@@ -42,6 +44,8 @@ class Worker:
     def __init__(self, shared: Context, queueing: Queueing) -> None:
         self._shared, self._queueing = shared, queueing
         self._jobs, self._attempts = queueing.store.jobs, queueing.store.attempts
+        self._put_off = _PutOff()
+        self._store_fails = _passing("step put off", "steps are done again")
         self._is_leaving = asyncio.Event()
         self._in_hand: set[asyncio.Task[None]] = set()
 
@@ -75,6 +79,7 @@ class Worker:
         doing.add_done_callback(self._in_hand.discard)
         try:
             await asyncio.shield(doing)
+            self._store_fails.works()
         except asyncio.CancelledError:
             doing.cancel()
             await asyncio.wait([doing])
@@ -82,7 +87,7 @@ class Worker:
         except StoreError as error:
             if error.retry_after_s is None:
                 raise
-            log.warning("step put off", step=step, job=name, reason=error.message)
+            self._store_fails.fails(error.message, step=step, job=name)
             raise Again(error.retry_after_s) from error
 
     async def _do(self, step: Step, name: str) -> None:
@@ -94,7 +99,8 @@ class Worker:
         if isinstance(began, float):
             raise Again(began)
         if began is not None:
-            log.info("job begun", job=began.id, kind=began.kind, attempt=began.attempt)
+            tell_of = log.debug if began.id in self._put_off.jobs else log.info
+            tell_of("job begun", job=began.id, kind=began.kind, attempt=began.attempt)
             waited_s = self._queueing.store.now() - began.created_at
             self._shared.metrics.observe_job_begun(began.kind, began.attempt, waited_s)
             with self._shared.metrics.jobs_in_hand.track_inprogress():
@@ -103,7 +109,8 @@ class Worker:
     async def _work(self, job: Job) -> None:
         """Do a job, unless it is cancelled, or taken away, or the worker leaves."""
         progress = Progress()
-        working = asyncio.create_task(_Run(self._shared, self._queueing, job, progress).run())
+        run = _Run(self._shared, self._queueing, self._put_off, job, progress)
+        working = asyncio.create_task(run.run())
         beating = asyncio.create_task(self._beat(job, progress))
         leaving = asyncio.create_task(self._is_leaving.wait())
         together: list[asyncio.Task[Any]] = [working, beating, leaving]
@@ -138,7 +145,7 @@ class Worker:
             raise Again(LATER_S) from cause
         except Exception as cause:
             problem = broken_off(cause)
-            _raise_if_passing(job, problem)
+            self._put_off.raise_if_passing(job, problem)
             state, error = "failed", {"code": problem.kind.slug, "message": problem.detail}
         await self._end(job, state, error)
         return None
@@ -152,21 +159,55 @@ class Worker:
         kept_s, put = self._queueing.kept_s, self._queueing.queue.put
         with suppress(JobGone):
             await in_thread(self._attempts.end, job, state, error, kept_s, put)
+            self._put_off.is_over(job)
             log.info("job ended", job=job.id, kind=job.kind, state=state)
             took_s = self._queueing.store.now() - (job.started_at or job.created_at)
             self._shared.metrics.observe_job_ended(job.kind, state, took_s)
 
     async def _beat(self, job: Job, progress: "Progress") -> None:
         """Say that the job is in good hands, until it is not to be any more."""
+        silent = _passing("no sign of life could be given", "signs of life are given again")
         while True:
             await asyncio.sleep(min(BEAT_S, self._queueing.lapse_s / 3))
             try:
                 await in_thread(self._attempts.beat, job, progress.place, progress.audio_s)
+                silent.works()
             except JobGone as gone:
                 log.info("job stopped", job=job.id, reason=gone.message)
                 return
             except Exception as error:  # of the database, which may come back in time
-                log.warning("no sign of life could be given", job=job.id, reason=str(error))
+                silent.fails(str(error), job=job.id)
+
+
+class _PutOff:
+    """Problems that pass by themselves: each is told when it begins, and when jobs end again."""
+
+    def __init__(self) -> None:
+        self.jobs = set[str]()  # that were put off and have not ended here
+        self._problems = defaultdict[str, Outage](
+            lambda: _passing("job put off", "jobs are done again")
+        )
+
+    def raise_if_passing(self, job: Job, problem: Problem) -> None:
+        """Put a job off that cannot be done now.
+
+        Raises:
+            Again: it is to be tried then.
+        """
+        if problem.status_code not in PASSING:
+            return
+        retry = (problem.headers or {}).get("Retry-After")
+        again_in_s = float(retry) if retry else LATER_S
+        slug, told = problem.kind.slug, {"job": job.id, "kind": job.kind, "again_in_s": again_in_s}
+        self._problems[slug].fails(problem.detail, problem=slug, **told)
+        self.jobs.add(job.id)
+        raise Again(again_in_s)
+
+    def is_over(self, job: Job) -> None:
+        """A job has ended."""
+        self.jobs.discard(job.id)
+        for outage in self._problems.values():
+            outage.works()
 
 
 class Progress:
@@ -183,9 +224,11 @@ class Progress:
 class _Run:
     """One job in the hands of its worker."""
 
-    def __init__(self, shared: Context, queueing: Queueing, job: Job, progress: Progress) -> None:
+    def __init__(
+        self, shared: Context, queueing: Queueing, put_off: _PutOff, job: Job, progress: Progress
+    ) -> None:
         self._shared, self._store, self._job = shared, queueing.store, job
-        self._most_bytes, self._progress = queueing.most_bytes, progress
+        self._most_bytes, self._put_off, self._progress = queueing.most_bytes, put_off, progress
 
     async def run(self) -> None:
         """Do all that is not done.
@@ -229,7 +272,7 @@ class _Run:
                 raise  # no fault of the file
             except Exception as error:
                 problem = broken_off(error)
-                _raise_if_passing(self._job, problem)
+                self._put_off.raise_if_passing(self._job, problem)
                 await lines.add([failure(problem, self._job.id)])
         done = FileDone(self._progress.audio_s, lines.n_windows, lines.has_failed)
         last = lines.part, bytes(lines.held), done, self._most_bytes
@@ -263,13 +306,8 @@ class _Lines:
             self.held, self.part = bytearray(), self.part + 1
 
 
-def _raise_if_passing(job: Job, problem: Problem) -> None:
-    if problem.status_code in PASSING:
-        retry = (problem.headers or {}).get("Retry-After")
-        again_in_s = float(retry) if retry else LATER_S
-        told = {"problem": problem.kind.slug, "detail": problem.detail, "again_in_s": again_in_s}
-        log.warning("job put off", job=job.id, kind=job.kind, **told)
-        raise Again(again_in_s)
+def _passing(lost: str, back: str) -> Outage:
+    return Outage(lost, back, steady_s=LATER_S, level="warning")
 
 
 async def _ended(task: "asyncio.Task[Any]") -> None:

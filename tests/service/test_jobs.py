@@ -18,7 +18,9 @@ from service.collections.attempts import Attempts
 from service.collections.records import StoreUnavailable
 from service.collections.store import open_store
 from service.jobs.receiving import HELD_BYTES
+from service.queues.queue import Again
 from service.traffic.auth import digest_of, new_key
+from service.uploads.spool import write_whole
 from tests.heads import write_head
 from tests.service.conftest import Serve, encoded, tone, until
 from tests.service.test_teaching import fill
@@ -105,20 +107,37 @@ def test_files_are_embedded_after_the_answer(working: httpx.Client) -> None:
     assert [line["file"] for line in lines[::5]] == [f"{name}.wav" for name in TONES]
 
 
-def test_a_job_that_finds_no_room_is_put_off_and_says_why(
+def test_a_job_that_finds_no_room_is_put_off_and_says_why_once(
     working: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tries = iter(range(3))
+
     def full(file: Any, parts: Any) -> None:
-        monkeypatch.undo()
-        raise OSError(errno.ENOSPC, "No space left on device")
+        if next(tries, None) is not None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_whole(file, parts)
+
+    class Soon(Again):
+        def __init__(self, after_s: float = 0.0) -> None:
+            super().__init__(min(after_s, 0.05))
 
     monkeypatch.setattr("service.jobs.worker.write_whole", full)
+    monkeypatch.setattr("service.jobs.worker.Again", Soon)
+    monkeypatch.setattr("service.jobs.worker.LATER_S", 0.05)
     with capture_logs() as logs:
         job = submit(working, TONES, embed={})
         assert ended(working, job)["state"] == "done"
     (told,) = [line for line in logs if line["event"] == "job put off"]
     assert (told["job"], told["problem"], told["again_in_s"]) == (job["id"], "storage-full", 5.0)
-    assert "TMPDIR" in told["detail"]
+    assert "TMPDIR" in told["reason"]
+    told_by_default = [line["event"] for line in logs if line["log_level"] != "debug"]
+    assert [event for event in told_by_default if event.startswith("job")] == [
+        "job submitted",
+        "job begun",
+        "job put off",
+        "jobs are done again",
+        "job ended",
+    ]
 
 
 @pytest.mark.parametrize("method", ["begin", "end"])

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from models.sources import normal
+
 console = Console(stderr=True, soft_wrap=True)
 
 MAX_SEED = 2**32 - 1  # the largest that scikit-learn takes
@@ -36,6 +38,19 @@ AllowLeakage = Annotated[
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave out clips that cannot be decoded.")
 ]
+
+
+def text(given: str) -> str:
+    """The `parser` of an option whose text is compared with what is kept: in that one's form.
+
+    Raises:
+        typer.BadParameter: no text is equal to it.
+    """
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter(f"{given!r} is not UTF-8") from None
+    return normal(given)
 
 
 def counted(n: int, one: str, many: str | None = None) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from models.modelfile import DEFAULT_MODEL
-from models.terminal import Force, Threads, console, counted, keep_existing
+from models.terminal import Force, Threads, console, counted, keep_existing, text
 from service.commands.progress import progress, show_failure, show_warning
 from service.commands.remote_paths import is_url
 
@@ -174,15 +174,20 @@ def search(
     model: Model = DEFAULT_MODEL,
     like: Annotated[
         list[str] | None,
-        typer.Option(help="ID of an item like it, or ID#t=START,END; may be given again."),
+        typer.Option(
+            help="ID of an item like it, or ID#t=START,END; may be given again.", parser=text
+        ),
     ] = None,
-    unlike: Annotated[list[str] | None, typer.Option(help="The same of what is unlike it.")] = None,
+    unlike: Annotated[
+        list[str] | None, typer.Option(help="The same of what is unlike it.", parser=text)
+    ] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="KEY=VALUE of an item's metadata; may be given again."),
+        typer.Option(help="KEY=VALUE of an item's metadata; may be given again.", parser=text),
     ] = None,
     label: Annotated[
-        list[str] | None, typer.Option(help="Only items with this label; may be given again.")
+        list[str] | None,
+        typer.Option(help="Only items with this label; may be given again.", parser=text),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Hits, best first.")] = 10,
     windows: Annotated[

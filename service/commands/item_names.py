@@ -4,8 +4,10 @@ An item is called as its file, or by its id. Clients may call many files the sam
 nobody's, else what is said of it would go to one of them by chance.
 """
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from models.sources import normal
@@ -43,6 +45,26 @@ def ids_by_name(items: Iterable[Item]) -> dict[str, str]:
             if len(those) == 1:
                 ids[name] = those.pop()
     return ids | {item.id: item.id for item in items}
+
+
+def ids_by_content(paths: Iterable[str], folder: Path, items: Iterable[Item]) -> dict[str, str]:
+    """Ids of items by the paths, here or in the folder, of files with their content."""
+    by_digest = {item.sha256: item.id for item in items}
+    ids: dict[str, str] = {}
+    for path in paths:
+        for file in (Path(path), folder / path):
+            digest = _digest(file)
+            if digest in by_digest:
+                ids[path] = by_digest[digest]
+    return ids
+
+
+def _digest(file: Path) -> str | None:
+    with suppress(OSError):
+        if file.is_file():  # no pipe, which is read once
+            with file.open("rb") as content:
+                return hashlib.file_digest(content, "sha256").hexdigest()
+    return None
 
 
 def names_of(items: Iterable[Item]) -> dict[int, str]:

@@ -14,6 +14,7 @@ from models.terminal import (
     counted,
     keep_existing,
     new_model_file,
+    text,
 )
 from service.commands.collections_cli import (
     Data,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from service.collections.teaching import Taught
 
 BY = "viola teach"
+_REMEDY = "; write the name that viola search shows, the id, or where the file is"
 N_SHOWN = 20  # labels with their windows, in a line
 
 
@@ -52,11 +54,16 @@ def teach(
     ] = None,
     recording: Annotated[
         str | None,
-        typer.Option(help="The recording of a label track or table; else that of its name."),
+        typer.Option(
+            help="The recording of a label track or table; else that of its name.", parser=text
+        ),
     ] = None,
-    by: Annotated[str, typer.Option(help="The author of labels from files that name none.")] = BY,
+    by: Annotated[
+        str, typer.Option(help="The author of labels from files that name none.", parser=text)
+    ] = BY,
     only: Annotated[
-        list[str] | None, typer.Option("--label", help="Use only this label; repeatable. Else all.")
+        list[str] | None,
+        typer.Option("--label", help="Use only this label; repeatable. Else all.", parser=text),
     ] = None,
     task: Annotated[
         Literal["multi-class", "multi-label"],
@@ -81,7 +88,7 @@ def teach(
     """Make a classifier of the labels of a collection, as POST /v1/classifiers does.
 
     It is kept in the folder as the next version of NAME, and a service on that folder answers with
-    it at once. Recordings are named in files of labels by their id or their file's name.
+    it at once. Recordings are named in files of labels by their id, their file's name, or its path.
     """
     from service.commands.tables import TableError
     from service.exceptions import ServiceError
@@ -141,21 +148,28 @@ def _import(
     Raises:
         TableError: it cannot be read, or none of its recordings is in the collection.
     """
-    from service.commands.item_names import ids_by_name
+    from service.commands.item_names import ids_by_content, ids_by_name
     from service.commands.label_files import by_file, read
     from service.commands.tables import TableError
 
-    known, unknown = by_file(read(path, recording), ids_by_name(store.items.every(collection)))
+    labels, items = read(path, recording), list(store.items.every(collection))
+    ids = ids_by_name(items)
+    known, unknown = by_file(labels, ids)
+    if unknown and (more := ids_by_content(unknown, path.parent, items)):
+        known, unknown = by_file(labels, ids | more)
+    names = f"{', '.join(unknown[:3])} ({len(unknown)})"
     if not known:
         raise TableError(
-            f"{path}: none of its recordings is in the collection {collection.name!r}, or the only "
-            f"one of its name there, as {', '.join(unknown[:3])}"
+            f"{path}: the collection {collection.name!r} has none of its recordings under their "
+            f"names, or several under one: {names}{_REMEDY}"
         )
     store.labels.add(collection, known, by.strip())
     _say(f"{path}: {counted(len(known), 'label')} added")
     if unknown:
-        names = f"{', '.join(unknown[:3])} ({len(unknown)})"
-        _say(f"warning: {path}: not in the collection, or not alone with its name: {names}")
+        _say(
+            f"warning: {path}: not in the collection, or not under this name, or not alone with "
+            f"it: {names}{_REMEDY}"
+        )
 
 
 def _export(store: "Store", collection: "Collection", path: Path, recording: str | None) -> None:
@@ -166,6 +180,7 @@ def _export(store: "Store", collection: "Collection", path: Path, recording: str
     """
     from dataclasses import replace
 
+    from models.sources import normal
     from service.commands.item_names import names_of
     from service.commands.label_files import write
     from service.commands.tables import TableError
@@ -175,7 +190,7 @@ def _export(store: "Store", collection: "Collection", path: Path, recording: str
     chosen = {
         key
         for key, item in items.items()
-        if recording in (None, item.id, names[key], Path(names[key]).name)
+        if recording in (None, item.id, normal(names[key]), normal(Path(names[key]).name))
     }
     if recording is not None and not chosen:
         raise TableError(

@@ -164,6 +164,8 @@ def test_what_cannot_be_searched_is_said_in_a_sentence(
     assert (other.exit_code, "There is no collection 'x'" in other.output) == (2, True)
     labelled = run("search", sounds[0], "--data", tmp_path, "--label", "owl", *model)
     assert (labelled.exit_code, labelled.output) == (0, "nothing was found\n")
+    no_text = run("search", sounds[0], "--data", tmp_path, "--label", "\udcff", *model)
+    assert (no_text.exit_code, "is not UTF-8" in no_text.output) == (2, True)
     many = run("search", sounds[0], "--data", tmp_path, "--model", model_path, "--threads", 10**8)
     said = "".join(many.output.split()).replace("│", "")
     assert (many.exit_code, "1024" in said) == (2, True)

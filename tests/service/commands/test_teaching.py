@@ -1,5 +1,6 @@
 """viola teach: the same without a server, on the same folder."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def test_labels_of_a_file_become_a_classifier_and_a_file_again(data: Path, tmp_p
     assert taught.exit_code == 0, taught.output
     text = " ".join(taught.output.split())
     assert "9 labels added" in text
-    assert "not in the collection, or not alone with its name: elsewhere.wav" in text
+    assert "or not under this name, or not alone with it: elsewhere.wav (1); write the name" in text
     assert "Few windows of few recordings" in text
     assert "frogs, version 1, taught by 36 windows (a 12, b 12, c 12)" in text
     assert Classifier.open(out).card.labels == ["a", "b", "c"]
@@ -67,10 +68,27 @@ def test_labels_of_files_that_are_called_the_same_stay_apart(tmp_path: Path) -> 
     assert told == 2 * [("a", "frog", "positive"), ("b", "owl", "negative")]
     (tmp_path / "by_name.csv").write_text("file,label\nrec.wav,frog\n")
     unclear = run(*asked, "--labels", tmp_path / "by_name.csv")
-    assert (unclear.exit_code, "the only one of its name" in " ".join(unclear.output.split())) == (
-        1,
-        True,
-    )
+    said = " ".join(unclear.output.split())
+    assert (unclear.exit_code, "or several under one: rec.wav (1)" in said) == (1, True)
+
+
+def test_a_file_under_another_name_and_a_label_in_another_unicode_form_are_known(
+    data: Path, tmp_path: Path
+) -> None:
+    store = open_store(data)
+    pond = store.collections.get("", "pond")
+    one, digest = np.ones(1), hashlib.sha256(b"sound").hexdigest()
+    new = NewItem(digest, 0 * one, one, np.ones((1, 4), np.float32), 1.0, "new", "old.wav")
+    store.items.add(pond, [new], Quota())
+    (tmp_path / "renamed.wav").write_bytes(b"sound")
+    (tmp_path / "labels.csv").write_text("file,label\nrenamed.wav,\u00e9\n")
+    asked = ("teach", "frogs", "--collection", "pond", "--data", data, "--label")
+    two_letters = run(*asked, "e\u0301", "--labels", tmp_path / "labels.csv")
+    assert "carry only the label" in " ".join(two_letters.output.split())
+    assert [label.item_id for label in store.labels.page(pond)] == ["new"]
+    store.close()
+    no_text = run(*asked, "\udcff")
+    assert (no_text.exit_code, "'\\udcff' is not UTF-8" in no_text.output) == (2, True)
 
 
 def test_people_who_disagree_do_so_after_an_export_and_in_files_of_their_own(

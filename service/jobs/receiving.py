@@ -16,7 +16,6 @@ from service.context import Context
 from service.queueing import Queueing
 from service.settings import Settings
 from service.threads import in_thread
-from service.traffic.body_limit import content_length
 from service.traffic.budget import Share
 from service.untrusted import printable
 from service.uploads.body import counted, fields_of, parsed_form, refuse_encoding
@@ -68,9 +67,8 @@ async def _received(request: Request, settings: Settings) -> FormData:
     share: Share = request.state.share
     if await in_thread(is_disk_there):
         request.state.max_body_bytes = settings.max_stream_body_bytes
-        most = settings.max_files * HELD_BYTES
-        await share.take(min(most, content_length(request.scope) or most), is_upload=True)
-        return await parsed_form(request, request.stream(), settings.max_files, HELD_BYTES)
+        chunks = request.stream()
+        return await parsed_form(request, chunks, settings.max_files, HELD_BYTES, share)
     most = request.state.max_body_bytes = settings.max_body_bytes
     return await parsed_form(request, counted(request), settings.max_files, most)
 

@@ -187,9 +187,15 @@ async def _read_form(request: Request, settings: Settings) -> Body:
 
 
 async def parsed_form(
-    request: Request, chunks: AsyncIterator[bytes], max_files: int, held_bytes: int
+    request: Request,
+    chunks: AsyncIterator[bytes],
+    max_files: int,
+    held_bytes: int,
+    share: Share | None = None,
 ) -> FormData:
     """A form whose body comes in chunks; files of more than `held_bytes` go to the disk.
+
+    What is not there is taken into the share, unless it is already.
 
     Raises:
         Problem: it is malformed, or has too many files.
@@ -202,6 +208,8 @@ async def parsed_form(
         max_part_size=MAX_FIELD_BYTES,
     )
     parser.spool_max_size = held_bytes
+    if share is not None:
+        parser.stream = _taken(parser.stream, parser, share)
     try:
         return await parser.parse()
     except MultiPartException as error:
@@ -216,6 +224,19 @@ async def parsed_form(
         if error.message.startswith("Part exceeded"):
             raise _long_part(parser.part_name) from None
         raise Problem("bad-request", f"The form cannot be read: {error.message}") from None
+
+
+async def _taken(
+    pieces: AsyncIterator[bytes], parser: FormParser, share: Share
+) -> AsyncGenerator[bytes, None]:
+    """The pieces of a form; what of them may be in memory is taken before each is parsed."""
+    n_bytes = taken = 0
+    async for piece in pieces:
+        n_bytes += len(piece)
+        held = min(n_bytes, parser.n_parts * parser.spool_max_size + len(piece))
+        await share.take(max(0, held - taken), is_upload=True)
+        taken = max(taken, held)
+        yield piece
 
 
 def _files_and_fields(form: FormData) -> Body:

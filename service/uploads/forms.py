@@ -22,6 +22,7 @@ class FormParser(MultiPartParser):
     A form that was cut off is none: what is missing of it may be a file, or a parameter.
     """
 
+    n_parts = 0  # that have begun
     _is_open = False  # a part has begun, and the last boundary has not come
 
     @property
@@ -45,6 +46,7 @@ class FormParser(MultiPartParser):
     def on_part_begin(self) -> None:
         """Called by the parser when a part begins."""
         self._is_open = True
+        self.n_parts += 1
         super().on_part_begin()
 
     def on_end(self) -> None:

@@ -164,7 +164,14 @@ def test_a_job_is_done_where_no_folder_takes_temporary_files(
     content = encoded(tone(4.0))
     assert len(content) > HELD_BYTES
     with serve(data=tmp_path, max_body_bytes=3 * len(content), max_files=10**6) as client:
-        submit(client, {"a": content}, embed={})  # takes its own memory, not that of a million
+        # It takes its own memory, not that of a million, whether it tells its length or not
+        submit(client, {"a": content}, embed={})
+        form = client.build_request("POST", "/v1/jobs", files=parts({"a": content}))
+        sent = {
+            "content": iter([form.read()]),
+            "headers": {"Content-Type": form.headers["Content-Type"]},
+        }
+        refused(client.post("/v1/jobs", **sent), "invalid-parameter")  # says what is to be done
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
         job = submit(client, {"a": content, "b": content}, embed={})
         done = ended(client, job)

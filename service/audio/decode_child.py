@@ -30,9 +30,7 @@ BEGIN = b"A"  # with what; the first message
 SELECT = b"S"  # which part of the next file is meant
 BLOCK, DONE, REFUSED, NO_MEMORY = b"B", b"D", b"R", b"M"
 MAX_OPEN_FILES = 64
-RECORDING = (
-    MAX_OPEN_FILES - 1
-)  # the number of the file that this process came with, if there is one
+RECORDING = MAX_OPEN_FILES - 1  # the number of the file that a process came with, if it did
 FILE_MEMORY_BYTES = 64 << 20  # that decoding any file may take, and three times its own size
 STATM = Path("/proc/self/statm")
 

@@ -18,11 +18,14 @@ CACHES_NAME = "compiled"  # of torch, for when the run goes on
 def sole_run(folder: Path) -> Iterator[None]:
     """Make the folder of a run if missing, and be the only process that writes to it.
 
-    A run that is refused before it has a record leaves neither lock nor empty folder.
+    A run that is refused before it has a record leaves neither lock nor empty folder. Checkpoints
+    that a process was writing when it was killed are removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     message = f"another process trains in {folder}; wait for it to end, or name another folder"
     with locked(folder / LOCK_NAME, TrainingError(message)):
+        for leftover in folder.glob("*.pt.*.tmp"):
+            leftover.unlink()
         try:
             yield
         finally:

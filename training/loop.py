@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -26,6 +26,7 @@ from training.checkpoint import Saver
 from training.data.corpus import Corpus
 from training.distributed import World
 from training.evaluation.probe import Probe
+from training.failures import failures_told
 from training.folder import full_disk_told, sole_run
 from training.objectives.objective import Outcome
 from training.plan import plan
@@ -56,7 +57,7 @@ def train(
     profile: int = 0,
     console: Console,
 ) -> bool:
-    """Run `recipe` into `folder` until its last step, Ctrl-C or SIGTERM; False if it was stopped.
+    """Run `recipe` into `folder` until its last step or a signal to stop; False if it was stopped.
 
     The folder gets the last checkpoint, the best by the probe, the `keep` latest of those in
     between, a trace of `profile` steps, and the record of the run; a report is written however the
@@ -64,16 +65,22 @@ def train(
 
     Raises:
         TrainingError: the folder holds a run already, another process trains in it, a checkpoint
-            does not fit, the run diverged, or memory ran out.
+            does not fit, the run diverged, memory ran out, or another of its processes is gone.
         TaskError: a task of the probe cannot be used.
         RecordError: the disk is full.
     """
     last = folder / checkpoint.LAST
-    with ExitStack() as held, _clear_memory_error(recipe), stop_on_signal() as stop:
+    with ExitStack() as held, failures_told(recipe), stop_on_signal() as stop:
         world.from_main(lambda: held.enter_context(sole_run(folder)))
-        if not resume and world.from_main(last.exists):
+        begun = world.from_main(last.exists)
+        if begun and not resume:
             raise TrainingError(
                 f"{folder} holds a run already; pass --resume, or name another folder"
+            )
+        if resume and not begun:
+            raise TrainingError(
+                f"no checkpoint at {last}: without --resume the run begins, also again where it "
+                "ended before its first one"
             )
         run = Run(recipe, corpus, device, world, _progress_of(console))
         if resume:
@@ -108,7 +115,7 @@ def dry_run(
     Raises:
         TrainingError: as `train`.
     """
-    with _clear_memory_error(recipe):
+    with failures_told(recipe):
         run = Run(recipe, corpus, device, world)
         _begin(run, init)
         return plan(run)
@@ -166,7 +173,8 @@ def _main_process(
     ):
         main = _MainProcess(run, record, saver, prober, Meter(run, flops), console)
         try:
-            main.go(stop, trace)
+            with failures_told(run.recipe):
+                main.go(stop, trace)
         except BaseException as error:
             main.end("failed", str(error) or type(error).__name__)
             raise
@@ -373,20 +381,3 @@ def _progress(console: Console) -> Progress:
 def _progress_of(console: Console) -> Any:
     """Shows how far something is that goes through the clips of the store."""
     return lambda clips, title: tracked(clips, title, console)
-
-
-@contextmanager
-def _clear_memory_error(recipe: Recipe) -> Iterator[None]:
-    """Running out of memory says what to lower."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not out_of_memory and "allocate memory" not in str(error):
-            raise
-        raise TrainingError(
-            f"out of memory with run.batch_size {recipe.run.batch_size} and encoder.embed_dim "
-            f"{recipe.encoder.embed_dim}: lower run.batch_size first, or take it in parts with "
-            "run.accumulate; then data.segment_s; data.resident=host keeps the store out of device "
-            "memory; objective.hidden_dim and encoder.embed_dim come last"
-        ) from error

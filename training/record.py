@@ -145,8 +145,9 @@ def environment() -> dict[str, Any]:
 
 
 def _take_back(folder: Path, step: int) -> None:
-    """Drop lines and pictures of steps after `step`."""
-    lines = [json.dumps(line) + "\n" for line in read_metrics(folder) if line["step"] <= step]
+    """Drop lines and pictures of steps after `step`, and all of a run that begins again."""
+    kept = read_metrics(folder) if step else []  # the untrained encoder's are of step 0
+    lines = [json.dumps(line) + "\n" for line in kept if line["step"] <= step]
     with replacing(folder / METRICS_NAME) as temporary:
         temporary.write_text("".join(lines))
     for path in (folder / VIEWS_NAME).glob("step-*.png"):

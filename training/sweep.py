@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from models.atomic import replacing
+from models.lock import locked
 from training import checkpoint, loop, resuming
 from training import recipe as recipes
 from training.data.corpus import Corpus
@@ -24,6 +25,7 @@ from training.run import TrainingError
 from training.verdict import PROBE, untrained_score
 
 TABLE = "sweep"
+LOCK_NAME = "sweep.lock"
 FIRST_SEED = 42
 SEED = "run.seed"  # which a sweep sets itself
 
@@ -125,7 +127,8 @@ def sweep(
 
     Raises:
         RecipeError: a slip in a setting, or a seed among them.
-        TrainingError: the folder holds a run of other settings or on another store.
+        TrainingError: the folder holds a run of other settings or on another store, or another
+            process sweeps in it.
     """
     for name in map(setting_name, (*settings, *chosen[0].settings)):
         if name == SEED:
@@ -140,6 +143,20 @@ def sweep(
         for one, place in zip(each, places, strict=True):
             _refuse_another(one, corpus, place)
         loaded.append((variant, each, places))
+    folder.mkdir(parents=True, exist_ok=True)
+    message = f"another process sweeps in {folder}; wait for it to end, or name another folder"
+    with locked(folder / LOCK_NAME, TrainingError(message)):
+        return _rows(loaded, corpus, folder, device, console)
+
+
+def _rows(
+    loaded: Sequence[tuple[Variant, list[Recipe], list[Path]]],
+    corpus: Corpus,
+    folder: Path,
+    device: torch.device,
+    console: Console,
+) -> list[Row]:
+    """Train what is not done yet; fewer rows than variants if asked to stop."""
     rows: list[Row] = []
     for variant, each, places in loaded:
         for one, place in zip(each, places, strict=True):

@@ -42,6 +42,10 @@ def test_a_folder_of_sound_becomes_vectors_by_the_four_commands(tmp_path: Path) 
     assert re.search(r"step 2/2  loss \d", trained.output)
     assert list(folder.glob("events.out.tfevents.*"))
 
+    rate = ("--set", "optimizer.lr=1e30")
+    swept = run("sweep", "tiny", "--store", store, "--out", tmp_path / "sweep", *settings, *rate)
+    assert swept.exit_code == 1, swept.output  # no run of it came to an end
+
     exported = run(
         "export", folder / "checkpoint.pt", "-o", model, "--hardware", "a test", "--probe", "a=0.5"
     )

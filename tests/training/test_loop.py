@@ -23,6 +23,7 @@ from training import recipe as recipes
 from training.checkpoint import CheckpointError
 from training.data.corpus import Corpus
 from training.distributed import World
+from training.failures import failures_told
 from training.folder import LOCK_NAME
 from training.loop import train
 from training.record import read_metrics
@@ -175,7 +176,12 @@ def test_a_signal_ends_the_step_saves_and_reports(
 
 
 def test_a_run_is_not_overwritten(corpus: Corpus, tmp_path: Path, quiet: Console) -> None:
+    leftover = tmp_path / f"{checkpoint.LAST}.1.tmp"  # of a process that was killed
+    leftover.touch()
+    with pytest.raises(TrainingError, match="no checkpoint at .*: without --resume the run begins"):
+        train(tiny("run.steps=1"), corpus, tmp_path, CPU, resume=True, console=quiet)
     train(tiny("run.steps=1"), corpus, tmp_path, CPU, console=quiet)
+    assert not leftover.exists()
     with pytest.raises(TrainingError, match="holds a run already"):
         train(tiny("run.steps=1"), corpus, tmp_path, CPU, console=quiet)
 
@@ -298,15 +304,17 @@ def test_a_half_written_checkpoint_is_refused(
         checkpoint.load(tmp_path / "gone.pt")
 
 
-def test_running_out_of_memory_says_what_to_lower(quiet: Console) -> None:
+def test_running_out_of_memory_and_a_lost_process_say_what_to_do(quiet: Console) -> None:
     with (
         pytest.raises(TrainingError, match=r"batch_size 8 .* lower run\.batch_size first"),
-        loop._clear_memory_error(tiny()),
+        failures_told(tiny()),
     ):
         torch.empty(1 << 50)
-    with pytest.raises(TrainingError, match="out of memory"), loop._clear_memory_error(tiny()):
+    with pytest.raises(TrainingError, match="out of memory"), failures_told(tiny()):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(RuntimeError, match="another"), loop._clear_memory_error(tiny()):
+    with pytest.raises(TrainingError, match="another process .* --resume"), failures_told(tiny()):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer")
+    with pytest.raises(RuntimeError, match="another error"), failures_told(tiny()):
         raise RuntimeError("another error")
 
 

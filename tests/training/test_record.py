@@ -78,6 +78,13 @@ def test_a_record_that_goes_on_takes_back_what_is_done_again(
     assert [(e.step, e.value) for e in board.Scalars("train/loss")][-1] == (3, 30.0)
 
 
+def test_a_run_that_begins_again_has_nothing_of_the_one_before(tmp_path: Path) -> None:
+    for score in (0.9, 0.5):  # of the untrained encoder
+        with Record(tmp_path, 0) as record:
+            record.scalars(0, {"probe/a": score})
+    assert read_metrics(tmp_path) == [{"step": 0, "probe/a": 0.5}]
+
+
 def test_views_become_a_picture_with_all_stages_and_segments(tmp_path: Path) -> None:
     one, four = (pictures.pixels(pictures.views(stages(n))) for n in (1, 4))
     assert four.shape[0] == one.shape[0]

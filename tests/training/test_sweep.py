@@ -7,12 +7,13 @@ import pytest
 import torch
 from rich.console import Console
 
+from models.lock import locked
 from tests.training.stores import write_noise, write_task
 from training.data.corpus import Corpus
 from training.recipe import RecipeError
 from training.record import RecordError
 from training.run import TrainingError
-from training.sweep import Row, Variant, cells, sweep, table, variants
+from training.sweep import LOCK_NAME, Row, Variant, cells, sweep, table, variants
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -52,6 +53,12 @@ def test_a_sweep_has_a_row_a_variant_and_what_is_done_is_not_done_again(
     def rows() -> list[Row]:
         return sweep("tiny", settings, chosen, 2, corpus, folder, CPU, quiet)
 
+    folder.mkdir()
+    with (
+        locked(folder / LOCK_NAME, AssertionError()),  # as if it were another process
+        pytest.raises(TrainingError, match=f"another process sweeps in {folder}"),
+    ):
+        rows()
     good, diverged = rows()
     assert (good.runs, good.failed, diverged.failed) == (2, 0, 2)
     assert good.probe is not None

@@ -144,6 +144,8 @@ def sweep_(
     if len(rows) < len(chosen):
         console.print("stopped; the same command goes on")
         raise typer.Exit(130)
+    if not any(row.runs for row in rows):
+        raise typer.Exit(1)
 
 
 def _set_environment(out: Path | None) -> None:

@@ -139,13 +139,13 @@ def test_a_run_that_is_killed_loses_the_unfinished_shard_at_most(tmp_path):
     run([source], whole, shard_bytes=100)
     code = (
         "import sys; from pathlib import Path; from training.data.prepare import prepare; "
-        "prepare([Path(sys.argv[1])], Path(sys.argv[2]), workers=0, shard_bytes=100)"
+        "prepare([Path(sys.argv[1])], Path(sys.argv[2]), workers=1, shard_bytes=100)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, source, broken], stderr=subprocess.PIPE)
     while len(list(broken.glob("*.parquet"))) < 2 and process.poll() is None:
         time.sleep(0.001)
     process.kill()
-    process.communicate()
+    process.communicate(timeout=60)  # until no process of it has stderr any more
     committed = len(contents(broken))
     assert committed >= 10
     assert run([source], broken, shard_bytes=100).skipped >= committed

@@ -84,8 +84,13 @@ def busy(what: str, shown: Console = console) -> Iterator[None]:
         yield
 
 
-def keep_existing(path: Path, *, force: bool) -> None:
+def keep_existing(path: Path, *, force: bool, source: Path | None = None) -> None:
     """Refuse to replace a file that is there, before there is anything to write.
+
+    Args:
+        path: the file that is to be written.
+        force: replace one that is there, but never the `source`.
+        source: what the new file is made of, and cannot be made of again.
 
     Raises:
         typer.BadParameter: it is a folder, or a file and nothing was said of replacing it; nothing
@@ -93,6 +98,8 @@ def keep_existing(path: Path, *, force: bool) -> None:
     """
     if path.is_dir():
         raise typer.BadParameter(f"{path} is a folder; name the file that is to be written")
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise typer.BadParameter(f"{path} is what the new file is made of: name another one")
     if path.is_file() and not force:
         raise typer.BadParameter(f"{path} is there already; --force replaces it")
     above = next(folder for folder in path.absolute().parents if folder.exists())
@@ -100,7 +107,9 @@ def keep_existing(path: Path, *, force: bool) -> None:
         raise typer.BadParameter(f"{path} cannot be written: {above} is no folder to write to")
 
 
-def new_model_file(path: Path, *, force: bool, option: str = "-o") -> None:
+def new_model_file(
+    path: Path, *, force: bool, option: str = "-o", source: Path | None = None
+) -> None:
     """Refuse a model file that could not be written, or that nothing would find again.
 
     Raises:
@@ -110,4 +119,4 @@ def new_model_file(path: Path, *, force: bool, option: str = "-o") -> None:
         raise typer.BadParameter(
             f"{option} {path}: expected a file NAME.onnx; NAME is what it is called"
         )
-    keep_existing(path, force=force)
+    keep_existing(path, force=force, source=source)

@@ -6,9 +6,11 @@ Letters: `F` mel bands, `T` frames.
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
@@ -56,16 +58,33 @@ def curve(drawing: Curve) -> bytes:
     for name, points in drawing.lines.items():
         steps, values = zip(*points, strict=True)
         marker = "." if len(points) < 30 else None
-        axis.plot(steps, values, linewidth=1.2, marker=marker, label=name)
+        axis.plot(steps, values, linewidth=1.2, marker=marker, label=words(name))
     if drawing.limit is not None:
         axis.axhline(drawing.limit, color=ALARM, linewidth=0.8, linestyle="--")
     if len(drawing.lines) > 1:
         axis.legend(fontsize=8, frameon=False)
-    axis.set_title(drawing.title, fontsize=10, color=INK, loc="left")
+    axis.set_title(words(drawing.title), fontsize=10, color=INK, loc="left")
     axis.tick_params(labelsize=8, colors=INK)
     axis.grid(color=GRID, linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
     return _png(figure)
+
+
+def words(text: str, most: int = 200) -> str:
+    """A name as a picture can show it, cut to `most` characters.
+
+    What the font lacks is escaped, since all of it looks the same; no `$` begins a formula.
+    """
+    known = _glyphs()
+    shown = "".join(c if ord(c) in known else c.encode("unicode_escape").decode() for c in text)
+    shown = shown if len(shown) <= most else f"{shown[: most - 1]}…"
+    return shown.replace("$", r"\$")
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    """The characters of the font."""
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())
 
 
 def pixels(png: bytes) -> NDArray[np.float32]:

@@ -312,7 +312,8 @@ class Run:
         except RuntimeError as error:
             raise TrainingError(
                 "the checkpoint has other networks than the recipe: encoder and objective must be "
-                f"those of {saved.recipe.get('name', 'its run')}"
+                f"those of {saved.recipe.get('name', 'its run')}. To begin with its encoder alone, "
+                "write that by viola weights CHECKPOINT -o NAME.safetensors"
             ) from error
         self.initial = provenance(saved)
 

@@ -70,8 +70,12 @@ def begin(run: Run, found: Checkpoint | EncoderWeights) -> None:
     """Start a run with what a file holds.
 
     Raises:
-        TrainingError: it belongs to other networks than the recipe's, or the store is silent.
+        TrainingError: it belongs to other networks than the recipe's, holds weights that are not
+            finite, or the store is silent.
     """
+    tensors = found.objective if isinstance(found, Checkpoint) else found.tensors
+    if bad := weights.not_finite(tensors):
+        raise TrainingError(bad)
     if isinstance(found, Checkpoint):
         run.begin_with(found)
         return

@@ -70,7 +70,7 @@ def fit(
     from models.modelfile import ModelFileError
     from models.runtime import Encoder
 
-    new_model_file(out, force=force)
+    new_model_file(out, force=force, source=model)
     pages = [out.with_suffix(".report.html"), out.with_suffix(".report.json")]
     for path in pages:
         keep_existing(path, force=force)

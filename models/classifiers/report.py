@@ -6,12 +6,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from models import page
 from models.atomic import replacing
 from models.classifier import ClassifierCard
 from models.classifiers.tested import Tested, verdict
 
 MOST_SHOWN = 100  # mistakes on the page; the JSON has them all
+MOST_IN_MATRIX = 60  # labels; of more no screen shows the matrix, and no browser likes it
 
 
 def write_html(tests: Sequence[tuple[str, Tested]], card: ClassifierCard, path: Path) -> None:
@@ -79,6 +82,8 @@ def _test(tested: Tested) -> list[str]:
 def _confusion(tested: Tested) -> str:
     """A row a label; the darker a cell, the larger its share of the row."""
     counts = tested.confusion
+    if len(counts) > MOST_IN_MATRIX:
+        return _most_confused(tested)
     rows = []
     for name, row in zip(tested.labels, counts.tolist(), strict=True):
         total = max(1, sum(row))
@@ -93,6 +98,18 @@ def _confusion(tested: Tested) -> str:
     table = f"<table class='numbers'><tr><th></th>{head}</tr>{''.join(rows)}</table>"
     caption = page.paragraph("Rows: what a clip is. Columns: what it was taken for.", "facts")
     return f"{caption}<div class='scroll'>{table}</div>"
+
+
+def _most_confused(tested: Tested) -> str:
+    """The pairs of labels with the most mistakes."""
+    names, counts = tested.labels, tested.confusion
+    np.fill_diagonal(counts, 0)
+    most = np.argsort(-counts, axis=None, kind="stable")[:MOST_SHOWN]
+    pairs = [divmod(cell, len(names)) for cell in most.tolist()]
+    rows = [[names[k], names[taken], counts[k, taken]] for k, taken in pairs if counts[k, taken]]
+    caption = f"The commonest, of {len(names)} labels; the JSON file has the whole matrix."
+    shown = [page.table(["is", "taken for", "clips"], rows)] if rows else []
+    return "".join([page.paragraph(caption, "facts"), *shown])
 
 
 def _by_label(tested: Tested) -> str:

@@ -22,6 +22,7 @@ from models.modelfile import LOG_MEL, PROJECTION, reference_signal, write
 from models.nn import frontend
 from models.nn.model import WaveformEncoder, one_pass
 from models.nn.readout import LAGS, Readout
+from models.nn.weights import not_finite
 
 OPSET = 20
 PARITY_TOLERANCE = 1e-4
@@ -29,7 +30,7 @@ PARITY_SECONDS = (0.025, 0.95, 2.37)
 
 
 class ExportError(RuntimeError):
-    """The exported graph does not compute what the network computes."""
+    """A network that computes nothing, or an exported graph that does not compute the same."""
 
 
 def export(
@@ -47,9 +48,12 @@ def export(
         The card, and the largest difference seen between the graph and the network.
 
     Raises:
-        ExportError: that difference is above 1e-4 of the vectors' scale; nothing is written then.
+        ExportError: that difference is above 1e-4 of the vectors' scale, or a weight is not finite;
+            nothing is written then.
     """
     model = model.eval().float().cpu()
+    if bad := not_finite(model.state_dict()):
+        raise ExportError(bad)
     proto = _trace(model)
     difference = _check_parity(model, proto.SerializeToString())
     golden, _ = one_pass(model, torch.from_numpy(reference_signal()))

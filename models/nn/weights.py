@@ -8,6 +8,7 @@ are normalised, under the key `viola`, and how it came about, under `training`.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,14 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Training | None
     about: dict[str, Any] = json.loads(metadata[KEY])
     told = metadata.get(TRAINING)
     return about, tensors, Training.model_validate_json(told) if told else None
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Which weights of a network hold something else than numbers, and what to do; "" if none."""
+    bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if not bad:
+        return ""
+    return (
+        f"{', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''} hold values that are not "
+        "finite: the run has diverged, or the file is damaged; take an earlier checkpoint or file"
+    )

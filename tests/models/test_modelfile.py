@@ -79,6 +79,9 @@ def test_a_graph_that_differs_from_its_network_is_not_written(
     monkeypatch.setattr("models.nn.export._trace", lambda model: onnx.load(model_path))
     with pytest.raises(ExportError, match="off the network"):
         export(other, tmp_path / "wrong.onnx", training=Training(method=""))
+    other.encoder.fc[0].bias.data[0] = torch.nan
+    with pytest.raises(ExportError, match=r"encoder\.fc\.0\.bias hold values that are not finite"):
+        export(other, tmp_path / "wrong.onnx", training=Training(method=""))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -129,6 +129,27 @@ def test_a_model_file_that_cannot_be_written_is_refused_before_the_work(
 
 
 @pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("quantize", ("--audio", "gone")),
+        ("import", ()),
+        ("fit", ("--model",)),
+        ("weights", ()),
+    ],
+)
+def test_a_file_is_not_replaced_by_what_is_made_of_it(
+    command: str, options: tuple, tmp_path: Path
+) -> None:
+    """A quantised file cannot be quantised again, nor a run be resumed from weights alone."""
+    file = tmp_path / ("mine.pt" if command == "weights" else "mine.onnx")
+    file.touch()
+    source = ("gone", *options, file) if command == "fit" else (file, *options)
+    result = run(command, *source, "-o", f"{tmp_path}/../{tmp_path.name}/{file.name}", "--force")
+    assert result.exit_code == 2
+    assert "is what the new file is made of" in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--readout", "whole"), "--readout whole: expected projected, layers or byol-a"),

@@ -134,6 +134,15 @@ def test_weights_of_other_networks_are_refused_by_what_does_not_fit(
             warm_start.begin(run, warm_start.read(files / name))
 
 
+def test_weights_that_are_not_finite_are_no_beginning(files: Path, corpus: Corpus) -> None:
+    for name in ("a.pt", "a.safetensors"):
+        found = warm_start.read(files / name)
+        tensors = found.objective if isinstance(found, checkpoint.Checkpoint) else found.tensors
+        next(iter(tensors.values())).view(-1)[0] = torch.inf
+        with pytest.raises(TrainingError, match="not finite: .* take an earlier checkpoint"):
+            warm_start.begin(Run(tiny(), corpus, CPU), found)
+
+
 def test_a_model_file_in_eight_bits_is_no_beginning(quantized_path: Path) -> None:
     with pytest.raises(TrainingError, match="eight bits, which no training can begin with"):
         warm_start.read(quantized_path)

@@ -128,7 +128,7 @@ def import_(
     from models.nn.official import load_official
     from training import warm_start
 
-    new_model_file(out, force=force)
+    new_model_file(out, force=force, source=path)
     is_model = shipped.is_model(path)
     _check_normalisation(mean, std, is_model=is_model)
     readout = _readout(readout, store, embed_dim, without=LAYERS if is_model else BYOL_A)
@@ -199,7 +199,7 @@ def weights(
 
     if out.suffix not in (".pt", ".safetensors"):
         raise typer.BadParameter(f"-o {out}: expected a file NAME.pt or NAME.safetensors")
-    keep_existing(out, force=force)
+    keep_existing(out, force=force, source=path)
     with clear_errors():
         saved = checkpoint.load(path)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -251,7 +251,7 @@ def quantize_(
     from models.progress import tracked
     from training.quantization.quantize import quantize
 
-    new_model_file(out, force=force)
+    new_model_file(out, force=force, source=path)
     scores = dict(map(_probe, probes or []))
     with clear_errors():
         card = quantize(

@@ -14,6 +14,7 @@ from sklearn.manifold import TSNE
 
 from training.evaluation.evaluate import Result
 from training.evaluation.threads import one_thread
+from training.pictures import words
 
 COLOURS = ("#1f6f8b", "#e07a3f", "#6b7f3a", "#8d5a97", "#b0413e", "#4d4d4d", "#c9a227", "#3d8b7d")
 MOST_CLASSES = 30  # that have names in a picture; of more, those with the lowest scores
@@ -38,7 +39,7 @@ def classes(results: Sequence[Result]) -> bytes:
             color=COLOURS[index % len(COLOURS)],
             markersize=6,
             alpha=0.85,
-            label=result.subject.name,
+            label=words(result.subject.name),
         )
     axes.set_yticks(range(len(order)), [_short(task.classes[index]) for index in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
@@ -118,7 +119,7 @@ def _sample(result: Result, seed: int) -> NDArray[np.int64]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 22 else name[:21] + "…"
+    return words(name, 22)
 
 
 def _plain(axes, axis: str | None = "y") -> None:  # type: ignore[no-untyped-def]

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 import viola
 from models.classifier import Classifier
-from models.classifiers import calibration, crossfit, graph
+from models.classifiers import calibration, crossfit, graph, report, tested
 from models.classifiers.card import Notes
 from models.classifiers.estimators import LOGISTIC, MLP, Kind
 from models.classifiers.fit import Embedded, FitError, check_task, fit_embedded
@@ -314,6 +314,25 @@ def test_a_report_tells_what_went_wrong_and_how_to_go_on(
     assert "license" not in text
     assert "unknown" in text
     assert not re.search(r"(src|href)=['\"](?!data:)", text)
+
+
+def test_a_report_of_many_labels_lists_what_is_confused(
+    fitted: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """A matrix of a thousand is 50 MB of cells."""
+    card = Classifier.open(fitted[1]).card
+    for n_labels, cells in ((60, 60 * 60), (1000, 0)):
+        truth = np.eye(n_labels, dtype=bool)
+        said = truth.copy()
+        said[3] = truth[5]
+        labels = tuple(f"<{k}>" for k in range(n_labels))
+        known = np.ones(n_labels, bool)
+        answers = tested.Tested("many", labels, False, labels, truth, said * 1.0, said, known)
+        report.write_html([("clips", answers)], card, tmp_path / "many.html")
+        text = (tmp_path / "many.html").read_text()
+        assert text.count("<td style=") == cells
+        assert len(text) < 500_000
+    assert "<td>&lt;3&gt;</td><td>&lt;5&gt;</td><td>1</td>" in text
 
 
 def test_nothing_of_an_earlier_fit_is_replaced_unasked(fitted: tuple[Path, Path, Path]) -> None:

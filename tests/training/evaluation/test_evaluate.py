@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,20 @@ def test_the_report_is_one_file_and_the_results_are_numbers(results: list, tmp_p
     assert content["tasks"]["tones"]["rounds"]["1"] == {"train": 38, "valid": 4, "test": 21}
     numbers = content["results"][0]["measures"]["linear"]
     assert numbers["mean"] == pytest.approx(math.fsum(numbers["values"]) / 3)
+
+
+def test_a_label_is_drawn_as_it_is(results: list) -> None:
+    """A `$` is no formula, and letters that the font lacks can be told from one another."""
+    names = (r"$\foo$", "狗" * 99, "🐶")
+    task = replace(results[0].task, classes=names)
+    odd = replace(results[0], task=task, subject=replace(SUBJECTS[0], name=r"$\bar$"))
+    assert figures.confusion(odd)
+    assert figures.classes([odd])
+    assert [figures._short(name) for name in names] == [
+        r"\$\foo\$",
+        r"\u72d7\u72d7\u72d7\u7…",
+        r"\U0001f436",
+    ]
 
 
 def test_a_map_of_few_clips_is_drawn_too() -> None:

@@ -1,6 +1,7 @@
 """How far long work is: a bar on a terminal, a line every ten seconds in a log."""
 
 from collections.abc import Iterable
+from operator import length_hint
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -69,4 +70,7 @@ def tracked(
     """The items one by one, with a bar that is gone at the end; `total` if they have no length."""
     columns = TITLE, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Bar(*columns, console=console, transient=True) as bar:
-        yield from bar.track(items, total, description=title)
+        task = bar.add_task(title, total=length_hint(items) or None if total is None else total)
+        for item in items:
+            yield item
+            bar.advance(task)

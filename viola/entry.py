@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 # What a shell says of whoever does
 ENDED_BY_SIGINT = 128 + signal.SIGINT
@@ -26,9 +27,10 @@ def main() -> None:
     _print_any_name()
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, _end)
+    is_service = sys.argv[1:2] in (["serve"], ["worker"])
     if sys.argv[1:2] == ["serve"]:  # it asks to read anew what has not been read yet
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with _interruptible() as interrupted:
+    with _interruptible(is_service) as interrupted:
         from viola.commands import build  # takes half a second
 
         interrupted.listen()
@@ -36,29 +38,36 @@ def main() -> None:
 
 
 class _Interrupted:
-    """What Ctrl-C does, unless a command answers it itself; nothing where it is ignored.
+    """What Ctrl-C and SIGTERM do, unless a command answers them itself or they are ignored.
 
-    Until `listen` it ends the process, which has done nothing yet. Then it raises
-    KeyboardInterrupt, but not inside a callback of libsndfile: it would be lost there, and the file
-    be taken for damaged.
+    Until `listen` they end the process, which has done nothing yet. Then they raise
+    KeyboardInterrupt and SystemExit, so that what is half written is removed, but not inside a
+    callback of libsndfile: there they would be lost, and the file be taken for damaged.
+
+    Args:
+        is_service: the command is a service, which SIGTERM ends at once until it is ready.
     """
 
-    def __init__(self) -> None:
-        self.came = False
+    def __init__(self, is_service: bool) -> None:
+        self.came = 0  # the number of the signal
         self._again = threading.Timer(0, lambda: None)
-        self._answered = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if self._answered:
+        self._at_once: dict[int, Any] = {}  # what ends the process, by signal
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+            self._at_once[signal.SIGINT] = signal.SIG_DFL
+        at_once = signal.getsignal(signal.SIGTERM)
+        if not is_service and at_once is not signal.SIG_IGN:
+            self._at_once[signal.SIGTERM] = at_once
 
     def listen(self) -> None:
         """From now on there may be something to finish."""
-        if self._answered:
-            signal.signal(signal.SIGINT, self._raise)
+        for number in self._at_once:
+            signal.signal(number, self._raise)
 
     def leave(self) -> None:
-        """From now on there is nothing to finish: Ctrl-C once more ends the process at once."""
-        if self._answered:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        """From now on there is nothing to finish: a signal once more ends the process at once."""
+        for number, at_once in self._at_once.items():
+            signal.signal(number, at_once)
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
         if _is_in_callback(frame):
@@ -67,20 +76,20 @@ class _Interrupted:
                 self._again.daemon = True
                 self._again.start()
             return
-        self.came = True
-        raise KeyboardInterrupt
+        self.came = number
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 @contextmanager
-def _interruptible() -> Iterator[_Interrupted]:
-    """Whatever Ctrl-C breaks off, an import half done say, ends the command as Ctrl-C does."""
-    interrupted = _Interrupted()
+def _interruptible(is_service: bool) -> Iterator[_Interrupted]:
+    """Whatever a signal breaks off, say an import half done, ends the command as it does."""
+    interrupted = _Interrupted(is_service)
     try:
         yield interrupted
     except Exception:
         if not interrupted.came:
             raise
-        sys.exit(ENDED_BY_SIGINT)
+        sys.exit(128 + interrupted.came)
     except KeyboardInterrupt:
         sys.exit(ENDED_BY_SIGINT)
     finally:

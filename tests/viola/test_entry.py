@@ -98,7 +98,7 @@ class Interrupting:
     def __getattr__(self, name):
         if name == "readinto" and not told:
             told.append(name)
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), NUMBER)
         return getattr(self.file, name)
 
 open_file = soundfile.SoundFile._init_virtual_io
@@ -112,10 +112,12 @@ def heed_interruptions() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_an_interruption_while_a_file_is_read_ends_the_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_file_is_read_ends_the_command(tmp_path: Path, number: int) -> None:
     """It had been lost in the callback, and the file been said to be damaged."""
     out = tmp_path / "out.csv"
-    command = [sys.executable, "-c", INTERRUPTED_IN_A_CALLBACK, "classify"]
+    program = INTERRUPTED_IN_A_CALLBACK.replace("NUMBER", str(int(number)))
+    command = [sys.executable, "-c", program, "classify"]
     samples = map(str, sorted(SAMPLES.glob("*.opus")))
     done = subprocess.run(
         [*command, *samples, "-o", str(out)],
@@ -124,7 +126,7 @@ def test_an_interruption_while_a_file_is_read_ends_the_command(tmp_path: Path) -
         timeout=120,
         preexec_fn=heed_interruptions,
     )
-    assert done.returncode == 128 + signal.SIGINT, done.stderr
+    assert done.returncode == 128 + number, done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 

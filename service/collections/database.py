@@ -288,7 +288,7 @@ def migrate(database: Database) -> None:
         command.upgrade(config, "head")
         after = MigrationContext.configure(connection).get_current_revision()
     if after != before:
-        # Not by structlog, which the commands beside the service leave at writing to stdout
+        # Not by structlog, which the commands beside the service have print it
         told = "tables of the collections brought up to date, from step %s to %s"
         logging.getLogger(__name__).info(told, before or "none", after)
 

@@ -355,7 +355,9 @@ def _opened(
 
     from models.runtime import Encoder
     from service.exceptions import ServiceError
+    from service.telemetry import logs
 
+    logs.to_stderr()
     try:
         if must_exist and not holds_collections(data):
             raise ValueError(f"{data} holds no collections: viola index FILES -o {data} makes one")

@@ -21,6 +21,7 @@ from service.audio.decode_process import Cause, DecoderDied, DecoderProcess
 from service.audio.forks import ForkServer
 from service.commands.bulk import Given
 from service.commands.fetching_ahead import Fetcher
+from service.telemetry import logs
 
 STALL_S = 60.0  # for which a decoder may give no block
 LOOK_S = 1.0  # between two looks at that
@@ -46,6 +47,7 @@ class GuardedDecoder:
     """
 
     def __init__(self, stall_s: float = STALL_S, *, digests: bool = False) -> None:
+        logs.to_stderr()
         self.stall_s = stall_s
         self._digests: dict[str, str] | None = {} if digests else None
         self._forks = ForkServer()

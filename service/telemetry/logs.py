@@ -12,7 +12,10 @@ from service.telemetry.log_stream import stream_of
 
 
 def configure(level: str) -> None:
-    """Send this process's logs to stderr, ours and those of the libraries alike."""
+    """Send this process's logs to stderr, ours and those of the libraries alike.
+
+    Libraries tell no details: those are what clients send, keys among it, and whom we call.
+    """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -36,7 +39,15 @@ def configure(level: str) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    root.setLevel(max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]))
+    logging.getLogger("service").setLevel(level.upper())
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # below: the addresses of webhooks
+
+
+def to_stderr() -> None:
+    """Send what a command logs beside its output to stderr, wherever that leads at the time."""
+    if not structlog.is_configured():
+        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 def _renderers(*, is_watched: bool) -> list[Any]:

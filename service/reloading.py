@@ -25,7 +25,7 @@ async def reload(context: Context, keyring: Keyring) -> None:
     Never raises: whatever happens, the service goes on as it was.
     """
     log.info("reloading")
-    works = [_reload_keys(context.settings, keyring), await _reload_models(context)]
+    works = [await _reload_keys(context.settings, keyring), await _reload_models(context)]
     await run_sync(_give_back)
     context.metrics.reloads.labels("done" if all(works) else "refused").inc()
 
@@ -45,9 +45,9 @@ def merged(old: Catalogue, new: Catalogue, default: str | None) -> Catalogue:
     return catalogue
 
 
-def _reload_keys(settings: Settings, keyring: Keyring) -> bool:
+async def _reload_keys(settings: Settings, keyring: Keyring) -> bool:
     try:
-        keyring.keys = tuple(load_keys(settings))
+        keyring.keys = tuple(await run_sync(load_keys, settings))
     except SettingsError as error:
         log.error("keys not reloaded; the old ones stay", reason=str(error))
         return False

@@ -15,11 +15,15 @@ A page in a browser cannot set the headers of a WebSocket. It sends its key as a
 import base64
 import binascii
 import hmac
+import os
 import re
 import secrets
+import select
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import cast
 
 from starlette.datastructures import Headers
@@ -30,6 +34,8 @@ from service.traffic.access import SCOPES, Access, Scope
 
 USUAL_SCOPES: tuple[Scope, ...] = ("embed", "classify")  # of a line that names none
 PREFIX = "viola_"  # tells people, and scanners of repositories, what they have found
+MAX_FILE_BYTES = 4 << 20  # some 40,000 keys, with all of which each request's is compared
+PIPE_S = 5.0  # for whoever writes keys into a pipe to begin
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _GROUP = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
@@ -180,17 +186,34 @@ def load_keys(settings: Settings) -> list[Key]:
     if settings.api_keys_file is not None:
         where = f"VIOLA_API_KEYS_FILE={settings.api_keys_file}"
         try:
-            lines = settings.api_keys_file.read_text("utf-8-sig").splitlines()
+            lines = _content(settings.api_keys_file).decode("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            reason = error.strerror or error if isinstance(error, OSError) else "it is not text"
             raise SettingsError(f"{where} cannot be read: {reason}") from None
         keys += _some(where, lines)
     for field in ("name", "digest"):
-        values = [getattr(key, field) for key in keys]
-        twice = next((key.name for key in keys if values.count(getattr(key, field)) > 1), None)
+        n_of = Counter(getattr(key, field) for key in keys)
+        twice = next((key.name for key in keys if n_of[getattr(key, field)] > 1), None)
         if twice is not None:
             raise SettingsError(f"two API keys have the {field} of {twice}; each needs its own")
     return keys
+
+
+def _content(path: Path) -> bytes:
+    """What stands in a file, or comes through a pipe into which somebody writes.
+
+    Raises:
+        OSError: it cannot be read, holds too much, or nobody writes.
+    """
+    # Opened without waiting: a pipe would have it wait for whoever writes, for ever
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if path.is_fifo() and not select.select([file], [], [], PIPE_S)[0]:
+            raise OSError(f"it is a pipe into which nobody has written for {PIPE_S:g} s")
+        os.set_blocking(file.fileno(), True)
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise OSError(f"it has more than {MAX_FILE_BYTES} bytes: is it the file of keys?")
+    return content
 
 
 def _some(where: str, lines: Iterable[str]) -> list[Key]:

@@ -1,6 +1,7 @@
 """What a reload leaves as it was."""
 
 import asyncio
+import threading
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from service.collecting import Collecting
 from service.collections.records import Terms
 from service.inference.catalogue import Catalogue
 from service.settings import Settings
+from service.traffic.auth import Keyring
 
 
 def test_a_reload_keeps_the_threads_that_a_session_has(monkeypatch, tmp_path) -> None:
@@ -27,6 +29,25 @@ def test_a_reload_keeps_the_threads_that_a_session_has(monkeypatch, tmp_path) ->
     context: Any = SimpleNamespace(settings=settings, catalogue=Catalogue(), collecting=None)
     assert asyncio.run(reloading._reload_models(context))
     assert asked[-1] == settings.workers_and_threads[1] == 2
+
+
+def test_a_service_answers_while_its_keys_are_waited_for(monkeypatch, tmp_path) -> None:
+    is_asked, goes_on = threading.Event(), threading.Event()
+
+    def load(_: Settings) -> list[Any]:
+        is_asked.set()
+        assert goes_on.wait(20)
+        return []
+
+    async def reload() -> bool:
+        reloading_ = asyncio.create_task(reloading._reload_keys(Settings(), Keyring()))
+        while not is_asked.is_set():
+            await asyncio.sleep(0.01)
+        goes_on.set()
+        return await reloading_
+
+    monkeypatch.setattr(reloading, "load_keys", load)
+    assert asyncio.run(reload())
 
 
 def test_a_reload_tells_of_collections_that_it_leaves_without_a_model(

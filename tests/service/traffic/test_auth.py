@@ -1,6 +1,8 @@
 """API keys: who is let in, what each key opens, and what is decided before a body is read."""
 
+import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -174,6 +176,27 @@ def test_a_file_that_is_missing_or_holds_no_key_does_not_open_the_service(tmp_pa
     (tmp_path / "empty").write_text("# nobody yet\n")
     with pytest.raises(SettingsError, match="no key"):
         load_keys(Settings(api_keys_file=tmp_path / "empty"))
+
+
+def test_a_file_of_keys_is_read_in_bounds(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="more than 4194304 bytes"):
+        load_keys(Settings(api_keys_file=Path("/dev/zero")))
+    with pytest.raises(SettingsError, match="directory"):
+        load_keys(Settings(api_keys_file=tmp_path))
+
+
+def test_keys_come_through_a_pipe_if_somebody_writes_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writing = threading.Thread(target=pipe.write_text, args=("\n".join(LINES),))
+    writing.start()
+    assert len(load_keys(Settings(api_keys_file=pipe))) == len(LINES)
+    writing.join()
+    monkeypatch.setattr(auth, "PIPE_S", 0.1)
+    with pytest.raises(SettingsError, match="a pipe into which nobody has written"):
+        load_keys(Settings(api_keys_file=pipe))
 
 
 @pytest.mark.parametrize("value", ["", " ", "\n \t\n"])

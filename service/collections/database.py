@@ -55,8 +55,11 @@ ANSWERING = {
     "keepalives_count": 3,
 }
 PAGE_BYTES = 16 << 10  # holds a few vectors; in SQLite's own of 4096 bytes half would be empty
+NO_RIGHT = "42501"  # PostgreSQL's code of a user that lacks one
 _LOCK = 0x564C41  # of PostgreSQL, for whoever brings the tables up to date
 _BEGIN = "viola_begin"  # how a transaction begins: an execution option of ours
+
+log = logging.getLogger(__name__)  # not structlog's, by which commands would tell every new folder
 
 
 class Database:
@@ -265,10 +268,20 @@ def _brought_up_to_date(engine: Engine, where: str) -> Database:
         ) from error
     except Exception as error:
         database.close()
-        cause = error.__cause__ if isinstance(error, StoreUnavailable) else error
-        reason = getattr(cause, "orig", None) or error
-        raise StoreError(f"the database {where} cannot be used: {reason}") from error
+        raise StoreError(f"the database {where} cannot be used: {_reason_of(error)}") from error
     return database
+
+
+def _reason_of(error: Exception) -> str:
+    """What a database says of a failure, without the statement, and what helps where rights do."""
+    cause = error.__cause__ if isinstance(error, StoreUnavailable) else error
+    said = getattr(cause, "orig", None)
+    if getattr(said, "sqlstate", None) != NO_RIGHT:
+        return str(said or error)
+    return (
+        f"{said.diag.message_primary}. The first start of a version makes or changes the tables: "  # type: ignore[union-attr]
+        "let the owner of the database start it; others may then use what they are granted"
+    )
 
 
 def migrate(database: Database) -> None:
@@ -276,21 +289,32 @@ def migrate(database: Database) -> None:
     from alembic import command  # an eighth of the start of a service that has no collections
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
 
     with database.write() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SET LOCAL lock_timeout = 0"))  # others migrate as long
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            _wait_for_others(connection)
         config = Config()
         config.set_main_option("script_location", MIGRATIONS)
         config.attributes["connection"] = connection
         before = MigrationContext.configure(connection).get_current_revision()
+        steps = ScriptDirectory.from_config(config)
+        if before and steps.get_revision(before) != steps.get_revision("head"):
+            log.info("tables of the collections are changed, once nobody uses them any more")
         command.upgrade(config, "head")
         after = MigrationContext.configure(connection).get_current_revision()
     if after != before:
-        # Not by structlog, which the commands beside the service have print it
         told = "tables of the collections brought up to date, from step %s to %s"
-        logging.getLogger(__name__).info(told, before or "none", after)
+        log.info(told, before or "none", after)
+
+
+def _wait_for_others(connection: Connection) -> None:
+    """Keep others from changing the tables of a PostgreSQL, until the transaction ends."""
+    lock = {"lock": _LOCK}
+    if not connection.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), lock).scalar_one():
+        log.warning("another process changes the tables of the collections: it is waited for")
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), lock)
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:

@@ -1,5 +1,6 @@
 """A database that is out of reach is one sentence at the start, and a refusal later."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from service.collections.database import Database, open_postgres, open_sqlite
 from service.collections.folder import FILE
 from service.collections.records import StoreBusy, StoreError, StoreUnavailable
 from service.outage import Outage
+from tests.service.conftest import until
 
 NOBODY = "postgresql://nobody:secret@127.0.0.1:1/viola"
 
@@ -103,3 +105,31 @@ def test_a_mistake_of_ours_stays_one(postgres: str) -> None:
         connection.execute(text("SELECT * FROM none"))
     assert not isinstance(error.value, StoreError)
     there.close()
+
+
+def test_a_user_who_may_not_change_the_tables_is_told_who_may(postgres: str) -> None:
+    there = open_postgres(postgres)
+    with there.write() as connection:
+        connection.execute(text("CREATE ROLE viola_guest"))
+    with pytest.raises(StoreError, match=r"cannot be used: permission denied .*the owner") as error:
+        open_postgres(f"{postgres}&options=-c%20role%3Dviola_guest")
+    assert "\n" not in str(error.value)
+    with there.write() as connection:
+        connection.execute(text("DROP ROLE viola_guest"))
+    there.close()
+
+
+def test_a_start_that_waits_for_another_to_change_the_tables_says_so(
+    postgres: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    there = open_postgres(postgres)
+    started: list[Database] = []
+    second = threading.Thread(target=lambda: started.append(open_postgres(postgres)))
+    with there.write() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": database._LOCK})
+        second.start()
+        until(lambda: "it is waited for" in caplog.text, 20)
+    second.join()
+    for one in (there, *started):
+        one.close()
+    assert started

@@ -45,6 +45,7 @@ LOG_MEL = "log_mel"
 """Output with the log-mel that the encoder sees, before it is normalised: [batch, bands, frames].
 Files that were written before it was given lack it."""
 
+_SHORTAGES = ("bad_alloc", "pthread_create failed")  # in what ONNX Runtime says of them
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 CUDA_OPTIONS = {
@@ -178,8 +179,10 @@ def _opened(
     try:
         session = ort.InferenceSession(source, options, providers=list(providers))
     except Exception as error:  # onnxruntime's own exceptions share no base class but Exception
-        if isinstance(error, MemoryError) or "bad_alloc" in str(error):
-            raise ModelFileError(f"there is too little memory to open {where}") from error
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in _SHORTAGES):
+            raise ModelFileError(
+                f"there is too little memory, or there are too few threads, to open {where}"
+            ) from error
         raise ModelFileError(f"{where} is not an ONNX file that this runtime can open") from error
     content = _read_card(session.get_modelmeta().custom_metadata_map, where)
     if content.get("kind") != kind:

@@ -97,6 +97,25 @@ def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path) -> None:
         modelfile.open_session(path)
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Exception during initialization: std::bad_alloc",
+        "pthread_create failed, error code: 11 error msg: Resource temporarily unavailable",
+    ],
+)
+def test_what_the_system_lacks_is_no_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(reason)
+
+    (tmp_path / "good.onnx").touch()
+    monkeypatch.setattr(modelfile.ort, "InferenceSession", fail)
+    with pytest.raises(ModelFileError, match="too little memory, or there are too few threads"):
+        modelfile.open_session(tmp_path / "good.onnx")
+
+
 @pytest.mark.skipif(not CAN_BE_REFUSED, reason="needs users, and setpriv where root runs it")
 def test_a_file_that_may_not_be_read_is_refused_as_that(tmp_path: Path) -> None:
     path = tmp_path / "kept.onnx"

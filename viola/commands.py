@@ -22,7 +22,7 @@ def build() -> typer.Typer:
     app.callback()(_options)
     _add(app, "Use", "serve", files_cli.embed, files_cli.classify)
     kept = (collections_cli.index, collections_cli.search, collections_cli.vectors)
-    _add(app, "Collect", "collections", *kept, collections_cli.reembed, teaching.teach)
+    _add(app, "Collect", "serve", *kept, collections_cli.reembed, teaching.teach)
     _add(app, "Serve", "serve", serving.serve, serving.worker, serving.key)
     _add(app, "Teach labels", "fit", classifiers_cli.fit)
     _add(app, "Train encoders", "train", *training_cli.COMMANDS)

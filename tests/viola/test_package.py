@@ -21,6 +21,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 COMMANDS = {
     "serve": (["serve"], "serve"),
     "key": (["key", "me"], "serve"),
+    "index": (["index", "a.wav", "-o", "data"], "serve"),
+    "search": (["search", "a.wav"], "serve"),
     "fit": (["fit", "clips", "-o", "x.onnx"], "fit"),
     "prepare": (["prepare", "a", "b"], "train"),
     "train": (["train", "tiny", "--store", "s", "--out", "r"], "train"),

@@ -94,17 +94,22 @@ def test_what_came_before_a_connection_broke_stays(keeping: httpx.Client) -> Non
 def test_what_is_on_its_way_holds_a_place_and_memory(serve: Serve, tmp_path: Path) -> None:
     with serve(data=tmp_path, max_inflight=1) as client:
         where, other = announce(client), announce(client)
-        slow = (
+        patch = (
             f"PATCH {where} HTTP/1.1\r\nHost: x\r\nUpload-Offset: 0\r\n"
-            f"Content-Type: {BYTES['Content-Type']}\r\nContent-Length: {len(SOUND)}\r\n\r\n",
-            f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: {1 << 20}\r\n"
-            "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n",
+            f"Content-Type: {BYTES['Content-Type']}\r\nContent-Length: {len(SOUND)}\r\n\r\n"
         )
-        for head in slow:
+        form_of_a_job = (
+            f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: {1 << 20}\r\n"
+            "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+            'Content-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+            + "x"
+            * (128 << 10)
+        )
+        for begun, n_bytes in ((patch, 1 << 20), (form_of_a_job, 64 << 10)):
             address = (client.base_url.host, client.base_url.port)
             with socket.create_connection(address) as line:
-                line.sendall(head.encode())
-                until(lambda: held(client) >= 1 << 20)
+                line.sendall(begun.encode())
+                until(lambda n=n_bytes: held(client) >= n)
                 refused(send(client, other, SOUND[:10], 0), "overloaded")
                 form = {"file": ("a.wav", SOUND)}
                 refused(client.post("/v1/jobs", files=form, data={"embed": "{}"}), "overloaded")

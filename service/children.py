@@ -52,5 +52,5 @@ def _search_path() -> list[str]:
     """Where modules are found; relative folders keep Python from starting where cwd is deleted."""
     try:
         return [os.path.abspath(folder) for folder in sys.path]
-    except FileNotFoundError:  # so it is
+    except FileNotFoundError:  # the current folder was deleted
         return [folder for folder in sys.path if os.path.isabs(folder)]

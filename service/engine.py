@@ -80,9 +80,9 @@ class Engine:
         *,
         measured: bool = False,
     ) -> list[Clip | Failure]:
-        """Decode one file after the other, so that a request of many takes one place at a time.
+        """Decode the files one after the other: a request of many takes one decoder at a time.
 
-        Each upload is forgotten once its samples are there.
+        The bytes of each upload are released once its samples are there.
         """
         prepared: list[Clip | Failure] = []
         total_s = 0.0
@@ -116,10 +116,10 @@ class Engine:
         return self.duration_error(clip.duration_s, before_s) or clip
 
     def _trusted(self, samples: Floats) -> Clip:
-        """Samples (S,) that need no decoding, checked as decoded ones are.
+        """A clip of samples (S,) that came as such, checked as decoded ones are.
 
         Raises:
-            AudioError: they are no audio, or too much of it.
+            AudioError: they are not audio, or last too long.
         """
         clip, limit = Clip(checked(samples)), self.decoder.limits.max_duration_s
         if limit is not None and clip.duration_s > limit:
@@ -138,9 +138,9 @@ class Engine:
 
         Args:
             encoder: computes the vectors.
-            prepared: the clips.
-            windowing: asks for windows, whose vectors are taken into the share.
-            share: what the request holds in memory.
+            prepared: the clips, or why a file is none.
+            windowing: the windows to embed besides the whole clip, if any.
+            share: what the request holds in memory; the windows' vectors are added to it.
 
         Raises:
             ServiceError: there are too many windows, or memory is full.
@@ -189,7 +189,7 @@ class Engine:
     async def _embed(
         self, encoder: Encoder, clips: Sequence[Clip], windowing: Windowing | None
     ) -> list[Embedded | Failure]:
-        """A few clips at a time, so that the queue holds little of any one request."""
+        """Embed a few clips at a time, so that the queue holds little of any one request."""
         deadlines = Deadlines()
         embedded: list[Embedded | Failure] = []
         for some in _handfuls(clips, TILES_AHEAD * encoder.tiling.tile_samples):
@@ -203,8 +203,9 @@ class Engine:
     ) -> Embedded | Failure:
         try:
             only = windowing.only(encoder, len(clip.samples)) if windowing else None
-            is_tile = len(clip.samples) <= encoder.tiling.tile_samples
-            if not (is_tile if windowing is None else only):
+            fits_a_tile = len(clip.samples) <= encoder.tiling.tile_samples
+            is_one_vector = fits_a_tile if windowing is None else only is not None
+            if not is_one_vector:
                 return await self._embed_tiles(deadlines, encoder, clip, windowing)
             vector = await self.batcher.run(deadlines, encoder, "embedding", clip.samples)
             windows = Windows.of([(*only, vector)], vector, clip.start_s) if only else None
@@ -215,7 +216,7 @@ class Engine:
     async def _embed_tiles(
         self, deadlines: Deadlines, encoder: Encoder, clip: Clip, windowing: Windowing | None
     ) -> Embedded | Failure:
-        """A clip whose frames are pooled here: it is long, or has several windows."""
+        """Embed a clip tile by tile and pool its frames: it is long, or has several windows."""
         timeline = windowing.timeline(encoder) if windowing else None
         n_samples = len(clip.samples)
         n_windows = windowing.count(n_samples) if windowing else 0
@@ -231,7 +232,10 @@ class Engine:
         return finish(clip, vector, timed)
 
     def duration_error(self, duration_s: float, before_s: float) -> ServiceError | None:
-        """The error of a recording so long, after `before_s` in the same request; or None."""
+        """The error of a recording that is too short, or too long; None if it is neither.
+
+        `before_s` is the length of the recordings before it in the same request.
+        """
         if error := too_short(duration_s):
             return error
         if before_s + duration_s > self.max_request_duration_s:
@@ -279,15 +283,15 @@ class _Collected:
 
 def _handfuls(clips: Sequence[Clip], max_samples: int) -> list[list[Clip]]:
     """Groups of clips with at most `max_samples` together; a longer clip is a group by itself."""
-    some: list[list[Clip]] = []
+    groups: list[list[Clip]] = []
     n_samples = max_samples
     for clip in clips:
         if n_samples + len(clip.samples) > max_samples:
-            some.append([])
+            groups.append([])
             n_samples = 0
-        some[-1].append(clip)
+        groups[-1].append(clip)
         n_samples += len(clip.samples)
-    return some
+    return groups
 
 
 async def _each(tiles: Iterable[Tile]) -> AsyncIterator[Tile]:
@@ -298,7 +302,7 @@ async def _each(tiles: Iterable[Tile]) -> AsyncIterator[Tile]:
 def pooled(frames: Floats, n_samples: int, whole: Pool, timeline: Timeline | None) -> list[Timed]:
     """Add frames (T, D) to a recording's pool; returns the windows that they complete.
 
-    There have been `n_samples` of the recording.
+    `n_samples` of the recording are known so far.
     """
     whole.add(frames)
     return [] if timeline is None else timeline.add(frames, n_samples)

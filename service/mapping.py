@@ -1,4 +1,4 @@
-"""The map of a collection, of a request and of a job: its items on a plane, and in clusters."""
+"""The map of a collection, for requests and for jobs: its items on a plane, and in clusters."""
 
 from functools import partial
 

@@ -50,7 +50,7 @@ async def one_by_one(values: Iterator[T]) -> AsyncGenerator[T, None]:
 
 
 def no_stop_iteration(call: Callable[P, T]) -> Callable[P, T]:
-    """The same call for a thread, whose `StopIteration` is an error like others.
+    """Wrap a call for a thread, so that its `StopIteration` becomes a `RuntimeError`.
 
     A future cannot hold one: whoever awaits it would wait for ever.
     """

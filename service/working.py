@@ -1,4 +1,4 @@
-"""The process of a worker: the application that does jobs until it is told, and tells how it is."""
+"""The process of a worker: it does jobs until a signal ends it, and may answer health checks."""
 
 import asyncio
 import os
@@ -67,11 +67,11 @@ async def _until_told(app: FastAPI, settings: Settings, listening: socket.socket
 
 
 class _Server(uvicorn.Server):
-    """uvicorn inside a process whose signals are somebody else's."""
+    """uvicorn in a process that handles signals itself."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """None of them."""
+        """Capture no signals."""
         yield
 
 

@@ -1,9 +1,10 @@
 """The process that decodes uploads: untrusted bytes meet C libraries here, and only here.
 
-`fork_server.py` forks it. `decode_process.py` sends it what files may be and take, then a file at a
-time, or the path of one, and may kill it whenever it likes. It has no secrets in its environment,
-writes no files, and has limits on memory and CPU time. Both ways a message is a byte for its kind,
-eight for its length, and its content. It waits while nobody takes its blocks.
+`fork_server.py` forks it. `decode_process.py` sends it the limits, then one file at a time or the
+path of one, and may kill it at any moment. It has no secrets in its environment, writes no files,
+and has limits on memory and CPU time. In both directions a message is a byte for its kind, eight
+for the length of its content, and the content. The process waits while nobody reads the samples
+that it has written.
 """
 
 import json
@@ -24,14 +25,14 @@ from models.quality import Meter
 from models.selection import WHOLE, Selection
 
 HEAD = struct.Struct("<cQ")
-# Asked: samples of a file, those with their quality, headers alone; samples of an open file
+# Requests: a file's samples, samples and quality, headers alone; the samples of a file on the disk
 FILE, MEASURED, HEADERS, OPEN = b"F", b"Q", b"H", b"O"
-BEGIN = b"A"  # with what; the first message
-SELECT = b"S"  # which part of the next file is meant
+BEGIN = b"A"  # the first message, with the limits
+SELECT = b"S"  # which part of the next file to decode
 BLOCK, DONE, REFUSED, NO_MEMORY = b"B", b"D", b"R", b"M"
 MAX_OPEN_FILES = 64
-RECORDING = MAX_OPEN_FILES - 1  # the number of the file that a process came with, if it did
-FILE_MEMORY_BYTES = 64 << 20  # that decoding any file may take, and three times its own size
+RECORDING = MAX_OPEN_FILES - 1  # the descriptor of the recording that a process was given, if any
+FILE_MEMORY_BYTES = 64 << 20  # that any file may take, beside three times its own size
 STATM = Path("/proc/self/statm")
 
 
@@ -51,7 +52,7 @@ class ResourceLimits:
 
 
 def decode_all() -> None:
-    """Decode what comes in until it ends."""
+    """Answer the requests on stdin until it is closed."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not disturb the answers
     os.set_blocking(2, False)  # nor block, if nobody reads what it has to say
@@ -70,7 +71,7 @@ def decode_all() -> None:
         if asked == SELECT:
             selection = Selection(**json.loads(content))
             continue
-        source = _at(content.decode()) if asked == OPEN else content
+        source = _on_disk(content.decode()) if asked == OPEN else content
         _limit_cpu(resources.cpu_s)
         for kind, part in _answer(source, limits, asked, selection):
             answers.write(HEAD.pack(kind, len(part)))
@@ -79,7 +80,8 @@ def decode_all() -> None:
         selection, has_decoded = WHOLE, has_decoded or kind == DONE
 
 
-def _at(path: str) -> str | BinaryIO:
+def _on_disk(path: str) -> str | BinaryIO:
+    """The file to stream: the one at `path`, or without one the recording that came open."""
     # By its number: where there is no /proc, no path leads to it
     return path or open(RECORDING, "rb", closefd=False)
 
@@ -166,7 +168,7 @@ def _memory() -> tuple[int, int]:
 
 
 def arguments(limits: Limits, resources: ResourceLimits) -> bytes:
-    """What a decoder begins with."""
+    """The content of the message `BEGIN`."""
     return json.dumps({"limits": asdict(limits), "resources": asdict(resources)}).encode()
 
 

@@ -51,7 +51,7 @@ class Answer:
 
 
 class DecoderProcess:
-    """One child; a thread at a time may ask it. It has the open file `recording`, if there is one.
+    """One child, which one thread at a time may ask; `recording` is an open file for it to stream.
 
     Raises:
         OSError: there is no room for another process.
@@ -86,7 +86,7 @@ class DecoderProcess:
 
     @property
     def decoded_s(self) -> float:
-        """Seconds of audio that it has given for the last file."""
+        """Seconds of audio that it has decoded of the last file."""
         return self.n_samples / SAMPLE_RATE
 
     @property
@@ -134,8 +134,8 @@ class DecoderProcess:
     ) -> Generator[NDArray[np.float32], None, None]:
         """A file of any length -> its blocks (S,), each decoded when it is asked for.
 
-        It is the one at that path, without one `recording`. Nothing limits the time but `expire`;
-        raises as `decode`. To be closed before the process.
+        It is the file at `path`; None: the process's `recording`. Nothing limits the time but
+        `expire`; raises as `decode`. To be closed before the process.
         """
         try:
             yield from self._ask(OPEN, (path or "").encode(), selection)

@@ -29,12 +29,12 @@ from service.untrusted import printable
 LARGE_BYTES = 4 << 20  # a file that may keep a process busy for long
 WORK_BYTES = 12 << 20  # what decoding takes beside the file itself
 SECOND_BYTES = 4 * SAMPLE_RATE  # of samples
-SAMPLES_BYTES = 64  # of samples for each byte of a file, where it has 8 kbit a second
-WAIT_S = 5.0  # for a process, where none is there
-LOOK_S = 0.5  # between two looks at those that are idle
-FORKS_S = 0.02  # between two looks whether one can be started
-CLOSE_S = 5.0  # for the threads to end, whose processes were killed
-LEAVE_S = 1.0  # that a file may still take once nobody waits for it
+SAMPLES_BYTES = 64  # of samples for each byte of a file of 8 kbit a second
+WAIT_S = 5.0  # that a file waits for a process
+LOOK_S = 0.5  # between two looks at the idle processes
+FORKS_S = 0.02  # between two looks whether a process can be started
+CLOSE_S = 5.0  # for the threads to end once their processes were killed
+LEAVE_S = 1.0  # that decoding may go on once nobody waits for the file
 MAX_CRASHES = 2  # before a file is given up
 MAX_KILLS = 5  # by somebody else, which is no fault of the file
 PAUSES_S = (0.1, 10.0)  # after the first failed start, and the longest; each is twice the last
@@ -62,7 +62,7 @@ class _Job:
 
 
 class Decoder:
-    """A pool of processes that decode uploads; what waits for one is bounded by the requests.
+    """A pool of processes that decode uploads; the requests in hand bound how many files wait.
 
     Large files leave one process to the others. A process that crashes, hangs or grows is replaced;
     where no process can be started it is tried again, less and less often. A file whose process
@@ -180,10 +180,10 @@ class Decoder:
                 costs.share.give(work_bytes + ahead - kept)
 
     def _ahead(self, n_bytes: int, share: Share) -> int:
-        """Memory to be taken for the samples of a file before it is decoded.
+        """Bytes to take for the samples of a file before it is decoded.
 
-        Files that took theirs as they go would each hold a part, and wait for each other's. It is
-        no more than what uploads leave, so that these cannot keep it from anybody.
+        Files that took them only as they are decoded would each hold a part, and wait for each
+        other's. It is no more than uploads leave free, so that uploads cannot block it for ever.
         """
         duration_s = self.limits.max_duration_s
         most = SAMPLES_BYTES * n_bytes if duration_s is None else round(duration_s * SECOND_BYTES)
@@ -249,7 +249,7 @@ class Decoder:
         return process
 
     def _take_idle(self) -> DecoderProcess | None:
-        """A process that can take a file; where there is none, what is missing is started."""
+        """A process that can take a file; where there is none, missing ones are started."""
         while self._idle:
             process = self._idle.popleft()
             if process.is_usable:
@@ -280,14 +280,14 @@ class Decoder:
         process.close()
 
     def _mend(self) -> None:
-        """Replace what died while idle, no file's fault, and start what is missing."""
+        """Replace processes that died while idle, which is no file's fault; start missing ones."""
         for process in [process for process in self._idle if not process.is_usable]:
             self._idle.remove(process)
             self._lose(process)
         self._fill()
 
     def _fill(self) -> None:
-        """Start what is missing."""
+        """Start the processes that are missing."""
         while len(self._all) < self._wanted and monotonic() >= self._not_before and self._start():
             pass
 

@@ -1,10 +1,10 @@
 """The process that decoders are forked from: it has loaded their libraries, so a fork takes ms.
 
-`forks.py` starts it and asks it for children; it never sees a file itself. It says a byte when it
-is ready. Then each byte that it gets asks for a child, and brings the open files that become the
-child's input, output and error, one on which this process tells of the child, and perhaps the file
-of a recording. On that one it writes the number of the child, or the negative errno of what failed,
-and later, once the child has ended, its exit code: eight bytes each.
+`forks.py` starts it and asks it for children; it never reads an audio file itself. It writes a byte
+when it is ready. From then on each byte that it receives asks for a child, and carries open files:
+the child's stdin, stdout and stderr, a pipe for reports, and perhaps the file of a recording. To
+the pipe for reports it writes the process id of the child, or the negative errno of a fork that
+failed, and later the exit code of the child: eight bytes each.
 """
 
 import gc
@@ -22,8 +22,8 @@ from traceback import print_exc
 
 from service.audio.decode_child import RECORDING, decode_all, warm_up
 
-TOLD = struct.Struct("<q")
-N_FILES = 4  # that a child has with it: its three standard files, and the one to tell of it
+REPORT = struct.Struct("<q")
+N_FILES = 4  # that come with each request: the child's three standard files, the pipe for reports
 MAX_FILES = 4_096  # one for each child; a child closes all numbers below
 NICENESS = 5  # of children: the event loop that they work for goes first
 
@@ -53,38 +53,38 @@ def serve(requests: socket.socket, work: Callable[[], None]) -> None:
     waker.setblocking(False)
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    told: dict[int, int] = {}  # where to tell of each child
+    reports: dict[int, int] = {}  # by process id, the pipe for the exit code of a child that runs
     while True:
         ready, _, _ = select([requests, woken], [], [])
         if woken in ready:
             woken.recv(4_096)
-            _tell_of_the_ended(told)
+            _report_exits(reports)
         if requests in ready:
             message, files, _, _ = socket.recv_fds(requests, 1, N_FILES + 1)
             if not message:
                 return
-            _fork(files, told, work)
+            _fork(files, reports, work)
 
 
-def _fork(files: list[int], told: dict[int, int], work: Callable[[], None]) -> None:
-    if len(files) < N_FILES:  # there was no room for all of them: whoever asked reads an end
+def _fork(files: list[int], reports: dict[int, int], work: Callable[[], None]) -> None:
+    if len(files) < N_FILES:  # there was no room for all of them; the end of file tells
         _close(files)
         return
-    tell = files.pop(N_FILES - 1)
+    report = files.pop(N_FILES - 1)
     try:
         pid = os.fork()
     except OSError as error:
         pid = -(error.errno or 1)
     if pid == 0:
         _become_child(files, work)
-    # Before it is told: then the child alone has them, and its end is theirs whatever comes
+    # Before the report: from then on only the child has them open, so that they close when it ends
     _close(files)
-    with suppress(OSError):  # nobody may wait for it any more
-        os.write(tell, TOLD.pack(pid))
+    with suppress(OSError):  # nobody may read it any more
+        os.write(report, REPORT.pack(pid))
     if pid > 0:
-        told[pid] = tell
+        reports[pid] = report
     else:
-        os.close(tell)
+        os.close(report)
 
 
 def _close(files: list[int]) -> None:
@@ -115,15 +115,15 @@ def _become_child(given: list[int], work: Callable[[], None]) -> None:
         os._exit(code)  # nothing that was made before the fork is cleared up twice
 
 
-def _tell_of_the_ended(told: dict[int, int]) -> None:
-    while told:
+def _report_exits(reports: dict[int, int]) -> None:
+    while reports:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
-        tell = told.pop(pid)
+        report = reports.pop(pid)
         with suppress(OSError):
-            os.write(tell, TOLD.pack(os.waitstatus_to_exitcode(status)))
-        os.close(tell)
+            os.write(report, REPORT.pack(os.waitstatus_to_exitcode(status)))
+        os.close(report)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Children that decode, forked from a process in which their libraries are loaded.
 
-A decoder that has to be replaced under load, or one for a recording of its own, is there in some
-ms and costs its neighbours nothing; a program started anew would load libraries for a third of a
-second of CPU time.
+A fork takes some ms, also under load, and costs its neighbours nothing. A program started anew
+would spend a third of a second of CPU time on loading libraries.
 """
 
 import errno
@@ -18,14 +17,14 @@ from typing import BinaryIO
 
 import structlog
 
-from service.audio.fork_server import TOLD
+from service.audio.fork_server import REPORT
 from service.children import spawn
 from service.untrusted import printable
 
 ANSWER_S = 2.0  # for a fork, which takes ms: beyond it the server hangs
 LOOK_S = 0.02  # between two looks whether the server is ready
-# A server that has ended or hangs, or a Python that is not there any more; what else an OSError
-# tells is that there is no room
+# The fork server has ended or hangs, or Python is gone; any other OSError means that there is no
+# room for a process
 UNSTARTED = (
     ChildProcessError,
     ConnectionError,
@@ -39,7 +38,7 @@ log = structlog.get_logger()
 
 
 class Fork:
-    """A child and the pipes to it. How it ended is told by the server, which is its parent.
+    """A child and the pipes to it. Its parent, the fork server, reports how it ended.
 
     Attributes:
         pid: number of the process.
@@ -48,27 +47,27 @@ class Fork:
         stderr: what its libraries say; reading it never waits.
     """
 
-    def __init__(self, pid: int, told: int, pipes: tuple[BinaryIO, BinaryIO, BinaryIO]) -> None:
+    def __init__(self, pid: int, reports: int, pipes: tuple[BinaryIO, BinaryIO, BinaryIO]) -> None:
         self.pid = pid
         self.stdin, self.stdout, self.stderr = pipes
-        self._told, self._lock = told, Lock()
+        self._reports, self._lock = reports, Lock()
         self._code: int | None = None
         self._is_orphan = False  # its server has ended before it
 
     def poll(self) -> int | None:
         """Its exit code, negative for a signal, SIGKILL if nobody knows; None while it runs."""
         with self._lock:
-            if self._code is None and self._told >= 0 and _is_readable(self._told, 0.0):
-                code = os.read(self._told, TOLD.size)
+            if self._code is None and self._reports >= 0 and _is_readable(self._reports, 0.0):
+                code = os.read(self._reports, REPORT.size)
                 self._is_orphan = not code
-                self._code = TOLD.unpack(code)[0] if code else -signal.SIGKILL
+                self._code = REPORT.unpack(code)[0] if code else -signal.SIGKILL
             return self._code
 
     def wait(self, timeout_s: float) -> int | None:
         """The exit code once there is one; None if there is none in time."""
         deadline = monotonic() + timeout_s
         while (code := self.poll()) is None and (left_s := deadline - monotonic()) > 0:
-            _is_readable(self._told, left_s)
+            _is_readable(self._reports, left_s)
         return code
 
     def kill(self) -> None:
@@ -81,15 +80,15 @@ class Fork:
         """End it, and close the pipes to it; no thread uses them any more."""
         self.kill()
         if self._is_orphan:
-            with suppress(ChildProcessError):  # this process is the first of a container
+            with suppress(ChildProcessError):  # it is our child only if we are init of a container
                 os.waitpid(self.pid, 0)
         for pipe in (self.stdin, self.stdout, self.stderr):
             with suppress(BrokenPipeError):
                 pipe.close()
         with self._lock:
-            told, self._told = self._told, -1
-            if told >= 0:
-                os.close(told)
+            reports, self._reports = self._reports, -1
+            if reports >= 0:
+                os.close(reports)
 
 
 class ForkServer:
@@ -114,7 +113,7 @@ class ForkServer:
             OSError: it cannot be started, or has ended before it was ready.
         """
         if self._process is not None and self._process.poll() is not None:
-            self._mourn()
+            self._note_end()
         if self._requests is None:
             self._start()
         assert self._requests is not None
@@ -157,17 +156,17 @@ class ForkServer:
             said, stderr = pipe()
             theirs.callback(os.close, stderr)
             notes = ours.enter_context(os.fdopen(said, "rb"))
-            told, tell = pipe()
-            theirs.callback(os.close, tell)
-            ours.callback(os.close, told)
+            reports, report = pipe()
+            theirs.callback(os.close, report)
+            ours.callback(os.close, reports)
             os.set_blocking(said, False)
-            files = [stdin, stdout, stderr, tell]
+            files = [stdin, stdout, stderr, report]
             files += [] if recording is None else [recording]
             socket.send_fds(self._requests, [b"?"], files)
             theirs.close()
-            pid = self._pid(told)
+            pid = self._pid(reports)
             ours.pop_all()
-        return Fork(pid, told, (requests, answers, notes))
+        return Fork(pid, reports, (requests, answers, notes))
 
     def close(self) -> None:
         """End the process; its children are ended by whoever has them."""
@@ -194,11 +193,11 @@ class ForkServer:
         assert self._process.stderr is not None
         os.set_blocking(self._process.stderr.fileno(), False)
 
-    def _mourn(self) -> None:
-        """Note how the process has ended.
+    def _note_end(self) -> None:
+        """Log how the fork server has ended.
 
         Raises:
-            ChildProcessError: it never was ready: another one would not be either.
+            ChildProcessError: it never was ready, and another one would not be either.
         """
         assert self._process is not None
         assert self._process.stderr is not None
@@ -209,17 +208,17 @@ class ForkServer:
         if not was_ready:
             raise ChildProcessError(errno.ECHILD, f"the fork server ended with code {code}")
 
-    def _pid(self, told: int) -> int:
-        """The number of the child that was asked for."""
-        if not _is_readable(told, ANSWER_S):
+    def _pid(self, reports: int) -> int:
+        """The process id of the child that was asked for."""
+        if not _is_readable(reports, ANSWER_S):
             self.close()
             raise TimeoutError(errno.ETIMEDOUT, f"the fork server gave no child in {ANSWER_S:g} s")
-        answer = os.read(told, TOLD.size)
+        answer = os.read(reports, REPORT.size)
         if not answer:
             raise ConnectionError(
                 errno.ECONNRESET, "the fork server has ended, or has no files left"
             )
-        pid: int = TOLD.unpack(answer)[0]
+        pid: int = REPORT.unpack(answer)[0]
         if pid < 0:
             raise OSError(-pid, os.strerror(-pid))
         return pid

@@ -30,7 +30,7 @@ log = structlog.get_logger()
 class Recordings:
     """Decodes files of any length as far as their blocks are asked for.
 
-    `resources.wall_s` is what a block may take, everything else is for the recording as a whole.
+    `resources.wall_s` limits the time of each block, the other limits the recording as a whole.
     """
 
     def __init__(

@@ -2,10 +2,10 @@
 
 There is no waiting for a batch to fill: what has come while the last one ran makes the next one.
 Each piece has a due time, and the batch is built around the piece that is due first. A piece is due
-when the audio of its request up to its own end would be through at `PROMISED_RATE`: a second of
-sound is due after 0.1 s, the second tile of a recording after 2 s. So a short clip passes all but
-the first tile of a long recording that came with it, and the recording keeps moving
-however many short clips there are.
+when a service that works through its request at `PROMISED_RATE` reaches the end of the piece: a
+second of sound after 0.1 s, the second tile of a recording after 2 s. So a short clip passes all
+but the first tile of a long recording that came with it, and the recording keeps moving however
+many short clips there are.
 
 Letters: `S` samples, `T` frames of features, `D` embedding dim, `N` rows of a batch.
 """
@@ -77,8 +77,8 @@ class Batcher:
     pieces, and one that hangs is left behind with its thread.
 
     Attributes:
-        queued_s: seconds of audio that wait; a request has at most `TILES_AHEAD` tiles of a
-            recording in here, so that it is bounded by the requests in hand.
+        queued_s: seconds of audio that wait. Each request has at most `TILES_AHEAD` tiles of a
+            recording in the queue, so that the requests in hand bound its length.
         heartbeat: when a row was last asked for, and when one was last computed.
         hung: inferences that were given up and have not come back.
         observe: is told of every batch: its rows, its seconds of audio, how long it took.
@@ -114,7 +114,7 @@ class Batcher:
             with self.heartbeat.awaited():
                 return await piece.row
         finally:
-            self._leave(shape, piece)
+            self._withdraw(shape, piece)
 
     async def frames(
         self,
@@ -123,29 +123,29 @@ class Batcher:
         tiles: AsyncIterator[Tile],
         ahead: int = TILES_AHEAD,
     ) -> AsyncGenerator[Floats, None]:
-        """The frames (T, D) of one recording in order; so many tiles of it are here at a time."""
-        here: deque[tuple[Tile, asyncio.Task[Floats]]] = deque()
+        """The frames (T, D) of one recording in order; `ahead` of its tiles wait or run at most."""
+        begun: deque[tuple[Tile, asyncio.Task[Floats]]] = deque()
 
         async def first() -> Floats:
-            tile, row = here.popleft()
+            tile, row = begun.popleft()
             return encoder.tiling.own_frames(tile, await row)
 
         try:
             async for tile in tiles:
                 row = asyncio.create_task(self.run(deadlines, encoder, "frames", tile.samples))
-                here.append((tile, row))
-                if len(here) == ahead:
+                begun.append((tile, row))
+                if len(begun) == ahead:
                     yield await first()
-            while here:
+            while begun:
                 yield await first()
         finally:
-            for _, row in here:
+            for _, row in begun:
                 row.cancel()
 
     def ahead_s(self) -> float:
         """Seconds of audio that a clip of a tile's length would wait behind if it came now.
 
-        A recording that runs ahead of its promise is not among it: the clip would pass it.
+        Pieces that are due later than that clip are not counted: it would pass them.
         """
         due_s = time.monotonic() + TILE_S / PROMISED_RATE
         pieces = (piece for queue in self._queues.values() for piece in queue)
@@ -156,15 +156,16 @@ class Batcher:
         for worker in self._idle:
             worker.close()
 
-    def _leave(self, shape: _Shape, piece: _Piece) -> None:
-        """Take out a piece that nobody waits for any more, unless it has been taken already."""
+    def _withdraw(self, shape: _Shape, piece: _Piece) -> None:
+        """Take a piece out of the queue that nobody waits for, unless a batch has it already."""
         queue = self._queues.get(shape, [])
         if piece in queue:
             queue.remove(piece)
             heapq.heapify(queue)
-            self._left(shape, [piece])
+            self._note_removed(shape, [piece])
 
-    def _left(self, shape: _Shape, pieces: list[_Piece]) -> None:
+    def _note_removed(self, shape: _Shape, pieces: list[_Piece]) -> None:
+        """Subtract the audio of pieces that have left a queue; drop the queue if it is empty."""
         self.queued_s -= sum(piece.audio_s for piece in pieces)
         if not self._queues[shape]:
             del self._queues[shape]
@@ -184,7 +185,7 @@ class Batcher:
         shape, queue = min(self._queues.items(), key=lambda item: item[1][0])
         size = batch_size(len(queue), shape.encoder.tiling.max_rows(shape.bucket))
         pieces = [heapq.heappop(queue) for _ in range(size)]
-        self._left(shape, pieces)
+        self._note_removed(shape, pieces)
         return shape, pieces
 
     async def _compute(self, worker: Worker, shape: _Shape, pieces: list[_Piece]) -> None:

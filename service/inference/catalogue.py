@@ -18,7 +18,7 @@ from service.untrusted import printable
 KINDS: list[Kind] = sorted(
     (module.KIND for module in modules(kinds)), key=lambda kind: kind is not ENCODER
 )
-"""All of them, encoders first: what the others take comes from them."""
+"""All kinds, encoders first: the others take the vectors that encoders compute."""
 
 N = TypeVar("N", bound=Network, covariant=True)
 
@@ -65,13 +65,14 @@ class Catalogue:
     """What is served, by kind and name, and what answers requests that name none.
 
     Attributes:
-        served: all of it, each with an encoder of its space; of equal names the last counts.
+        served: all models, each of a space that one of the encoders has; of two with the same
+            kind and name the last is served.
         refused: the files that are not served.
         default: the model of requests that name none; None takes the usual one, else the first.
         default_classifier: the classifier of such requests; likewise.
         by_kind: what is served of each kind, sorted by name.
-        models: the encoders among it.
-        classifiers: the classifiers.
+        models: the encoders by name.
+        classifiers: the classifiers by name.
     """
 
     served: Iterable[Served[Any]] = ()
@@ -97,7 +98,7 @@ class Catalogue:
 
     @property
     def spaces(self) -> set[str]:
-        """Those of the encoders."""
+        """The spaces of the encoders' vectors."""
         return {model.space_id for model in self.models.values()}
 
     @property
@@ -135,8 +136,7 @@ class Catalogue:
 
     def models_of(self, classifier: Served[Classifier]) -> list[Served[Encoder]]:
         """The models that a classifier fits, the default one first."""
-        fitting = [one for one in self.models.values() if one.space_id == classifier.space_id]
-        return sorted(fitting, key=lambda model: model.name != self.default)
+        return self._models_in(classifier.space_id)
 
     def classifiers_of(self, model: Served[Encoder]) -> list[Served[Classifier]]:
         """The classifiers that fit a model, the default one first."""
@@ -183,7 +183,7 @@ class Catalogue:
         return chosen, [self.classifier(name) for name in classifiers]
 
     def beside(self, classifiers: Mapping[str, Served[Classifier]]) -> "Catalogue":
-        """This catalogue and more classifiers; of equal names those stay that are here."""
+        """This catalogue with more classifiers; one whose name is taken here is left out."""
         return replace(self, served=[*classifiers.values(), *self])
 
     def of_space(self, space_id: str) -> Served[Encoder]:
@@ -192,7 +192,7 @@ class Catalogue:
         Raises:
             ServiceError: none is served.
         """
-        fitting = [model for model in self.models.values() if model.space_id == space_id]
+        fitting = self._models_in(space_id)
         if not fitting:
             spaces = ", ".join(f"{one.space_id} ({one.name})" for one in self.models.values())
             raise ServiceError(
@@ -201,7 +201,12 @@ class Catalogue:
                 f"{spaces or 'none'}.",
                 param="space_id",
             )
-        return min(fitting, key=lambda model: model.name != self.default)
+        return fitting[0]
+
+    def _models_in(self, space_id: str) -> list[Served[Encoder]]:
+        """The models that compute vectors of this space, the default one first."""
+        fitting = [model for model in self.models.values() if model.space_id == space_id]
+        return sorted(fitting, key=lambda model: model.name != self.default)
 
     def pair(
         self, model: str | None, classifier: str | None

@@ -1,9 +1,9 @@
 """Models that lie behind a URL: fetched once, at the start, and only as the digest says.
 
 `VIOLA_MODELS_URL` names one model file, or a list of several as `sha256sum *.onnx` prints it, and
-behind a `#` the SHA-256 of that file. What it names is kept in a folder of that digest's name and
-served from there; a start that finds it there fetches nothing. A file that is another one is never
-opened.
+behind a `#` the SHA-256 of that file. The models are kept in a folder named after that digest and
+served from there; a start that finds them there fetches nothing. A file with another digest is
+never opened.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file behind a URL, which is this one and no other.
+    """A file behind a URL, known by its digest.
 
     Attributes:
         url: whatever fsspec reads; it may hold secrets.
@@ -45,7 +45,7 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """Its file name: the last part of the URL's path."""
         return urlsplit(self.url).path.rpartition("/")[2]
 
     @property
@@ -79,7 +79,7 @@ def models_path(settings: Settings) -> Path:
 
 
 def fetched(remote: RemoteFile, cache: Path) -> Path:
-    """A folder that holds the models that `remote` is, or lists, and no others.
+    """A folder that holds the model `remote`, or those that it lists, and no others.
 
     Raises:
         SettingsError: as `models_path`.
@@ -90,8 +90,8 @@ def fetched(remote: RemoteFile, cache: Path) -> Path:
         if remote.name.endswith(MODEL_SUFFIX):
             models = [remote]
         else:
-            models = list(_listed(remote, _have(remote, folder, MAX_LIST_BYTES)))
-        kept = {_have(model, folder, MAX_BYTES) for model in models}
+            models = list(_listed(remote, _local_copy(remote, folder, MAX_LIST_BYTES)))
+        kept = {_local_copy(model, folder, MAX_BYTES) for model in models}
         for other in set(folder.glob(f"*{MODEL_SUFFIX}")) - kept:
             other.unlink()
     except OSError as error:
@@ -102,8 +102,8 @@ def fetched(remote: RemoteFile, cache: Path) -> Path:
     return folder
 
 
-def _have(remote: RemoteFile, folder: Path, max_bytes: int) -> Path:
-    """The path of a file that is what it should be, fetched if it is not there."""
+def _local_copy(remote: RemoteFile, folder: Path, max_bytes: int) -> Path:
+    """The path of a file's copy in the folder; it is fetched unless the right one is there."""
     path = folder / remote.name
     if path.is_file():
         with path.open("rb") as file:
@@ -127,7 +127,7 @@ def _have(remote: RemoteFile, folder: Path, max_bytes: int) -> Path:
 
 
 def _blocks(remote: RemoteFile, max_bytes: int) -> Iterator[bytes]:
-    """What is behind a URL."""
+    """The content of a file behind a URL."""
     n_bytes = 0
     try:
         with _opened(remote) as file:
@@ -146,7 +146,7 @@ def _blocks(remote: RemoteFile, max_bytes: int) -> Iterator[bytes]:
 
 
 def _reason(remote: RemoteFile, error: Exception) -> str:
-    """What storage says; of a URL that holds secrets only what cannot repeat them."""
+    """What the storage says; of a URL with secrets only the kind of error, which repeats none."""
     if remote.url == remote.shown:
         return str(error) or type(error).__name__
     status = getattr(error, "status", "")

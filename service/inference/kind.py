@@ -1,7 +1,7 @@
-"""What a kind of model file is: how one is opened and proved, and what is told of it.
+"""A kind of model file: how one is opened, proved and described.
 
-Loading, reloading, self-tests, readiness, metrics and `viola serve --check` go through what is
-served by its kind, and have no code for one of them.
+Loading, reloading, self-tests, readiness, metrics and `viola serve --check` know a model by its
+`Kind` alone, and have no code for a particular one.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 
 class Network(Protocol):
-    """What computes, opened from a file that says so in its card."""
+    """A model, opened from a file of its kind."""
 
     @property
     def card(self) -> Any:
@@ -29,13 +29,13 @@ class Kind:
 
     Attributes:
         name: in logs, in metrics (`viola_model_info`), in self-tests, and with an s in readiness.
-        card_kind: what the card of such a file calls it.
-        golden: what its golden values are called.
-        open: opens a file for so many threads.
+        card_kind: the kind that the card of such a file names.
+        golden: what the golden values of such a model are called.
+        open: opens a file, for so many threads.
         warm_up: computes once, so that the memory for it is there.
-        tolerance: what it may differ from its golden values.
-        labels: of its metric.
-        facts: what the log says of it when it is ready.
+        tolerance: how far results may differ from the golden values.
+        labels: the labels of a model's metric.
+        facts: what the log says of a model that is ready.
     """
 
     name: str

@@ -66,7 +66,7 @@ class _Loader:
         """Load one file and put it under its name, or among those refused.
 
         Returns:
-            The kind that the file is of, where it is another one and nothing was done.
+            The kind of a file that is of another kind, which has not been loaded; else None.
         """
         try:
             item = self._opened(kind, file)
@@ -119,20 +119,20 @@ class _Loader:
             )
 
 
-def _encoders_of(others: Mapping[Path, Kind], found: dict[str, str]) -> Iterator[Path]:
-    """The encoders that ship whose space another file needs and no served model computes.
+def _encoders_of(others: Mapping[Path, Kind], served: dict[str, str]) -> Iterator[Path]:
+    """The shipped encoders of spaces that other files need and no served model computes.
 
-    So that a classifier of one's own is served by its file alone.
+    With them a user's classifier is served by its file alone. `served` is as `_Loader.spaces`.
     """
     wanted: set[str] = set()
     for file, kind in others.items():
         with suppress(ModelFileError):  # said when it is loaded
             wanted.add(kind.open(file, None).card.space_id)
-    missing = wanted - set(found)
+    missing = wanted - set(served)
     for file in map(shipped.find, shipped.names()) if missing else ():
         with suppress(ModelFileError):
             _, card = modelfile.open_session(file)
-            if card.space_id in missing and card.name not in found.values():
+            if card.space_id in missing and card.name not in served.values():
                 missing.remove(card.space_id)
                 yield file
 

@@ -15,7 +15,7 @@ from models.tiles import checked
 from service.inference.batcher import Batcher, Deadlines
 
 HOP = 160  # samples from one frame to the next
-MARGIN = 4 * HOP  # of a cut, at which frames see what is not in the piece: half a window is 512
+MARGIN = 4 * HOP  # beside a cut, where frames would see beyond the piece: half a window is 512
 LOW, HIGH = -16.0, 8.0  # natural logarithms: silence, and above a full-scale tone in one band
 
 Picture = NDArray[np.uint8]
@@ -23,7 +23,7 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Piece:
-    """Samples from `start` to `stop`, and which of their frames the cuts do not touch."""
+    """Samples from `start` to `stop`, and the frames of them, `first` to `end`, that are used."""
 
     start: int
     stop: int
@@ -32,7 +32,7 @@ class Piece:
 
 
 def cuts(n_samples: int, longest: int) -> Iterator[Piece]:
-    """Pieces of at most `longest` samples whose own frames are, put together, 1 + S // HOP."""
+    """Pieces of at most `longest` samples; their used frames together are the 1 + S // HOP."""
     longest = longest // HOP * HOP
     start, done, n_frames = 0, 0, 1 + n_samples // HOP
     while done < n_frames:

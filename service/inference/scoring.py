@@ -39,7 +39,7 @@ def score_vectors(classifiers: Sequence[Classifier], vectors: NDArray[np.float32
     """What each classifier says of vectors (N, D).
 
     Raises:
-        ServiceError: it is no number.
+        ServiceError: a score is not finite.
     """
     scored = [Scored(one.card, one.predict(vectors)) for one in classifiers]
     if not all(np.isfinite(one.rows.logits).all() for one in scored):

@@ -1,4 +1,4 @@
-"""Whether what is served still computes what its cards say, run when somebody asks."""
+"""Self-tests on request: whether each served model still computes what its card says."""
 
 from collections.abc import Callable, Iterable
 from time import perf_counter
@@ -22,7 +22,7 @@ def self_tests(catalogue: Catalogue) -> list[Test]:
 
 
 def report(tests: Iterable[SelfTest]) -> SelfTestReport:
-    """Passed if there is anything to test and all of it passes."""
+    """The report on tests that have run: passed if there are any and all of them have passed."""
     done = list(tests)
     passed = bool(done) and all(test.status == "passed" for test in done)
     return SelfTestReport(status="passed" if passed else "failed", tests=done)

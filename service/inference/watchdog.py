@@ -18,27 +18,27 @@ log = structlog.get_logger()
 
 
 class Heartbeat:
-    """Knows for how long work has been waited for while none was finished."""
+    """Measures for how long work has been waited for without any being finished."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._waiting = 0
-        self._moved_at = 0.0
+        self._beat_at = 0.0  # when work was last finished, or first waited for
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
         """Use around the wait for a piece of work; its end, good or bad, is a heartbeat."""
         if not self._waiting:
-            self._moved_at = self._clock()
+            self._beat_at = self._clock()
         self._waiting += 1
         try:
             yield
         except Exception:
-            self._moved_at = self._clock()
+            self._beat_at = self._clock()
             raise
         else:
-            self._moved_at = self._clock()
-        finally:  # also where nobody waits any more, which is no sign of anything
+            self._beat_at = self._clock()
+        finally:  # also after a cancelled wait, which is no heartbeat
             self._waiting -= 1
 
     @property
@@ -49,7 +49,7 @@ class Heartbeat:
     @property
     def silence_s(self) -> float:
         """Seconds for which work has been waited for since any was finished; 0 when idle."""
-        return self._clock() - self._moved_at if self._waiting else 0.0
+        return self._clock() - self._beat_at if self._waiting else 0.0
 
 
 class Watchdog:

@@ -51,7 +51,7 @@ class Windowing:
         return cls(window_s, hop_s, Grid.of(window_s, hop_s, card))
 
     def in_frames(self) -> "Windowing":
-        """The nearest of whole frames: tiles of as many frames end where these windows do."""
+        """The nearest windows of whole frames, so that tiles can end where windows do."""
         card = self.grid.card
         frame_s = card.frame_hop / SAMPLE_RATE
         frames = (round(self.window_s / frame_s), round(self.hop_s / frame_s))
@@ -59,11 +59,11 @@ class Windowing:
         return Windowing(window_s, hop_s, Grid.of(window_s, hop_s, card))
 
     def timeline(self, encoder: Encoder) -> Timeline:
-        """What turns the frames of a recording into these windows."""
+        """The timeline that turns the frames of a recording into these windows."""
         return Timeline(self.grid, encoder.pooling)
 
     def only(self, encoder: Encoder, n_samples: int) -> tuple[float, float] | None:
-        """Start and end of a clip's window where it has no other; see `Encoder.only_window`."""
+        """Start and end of a clip's window if it has only one; see `Encoder.only_window`."""
         return encoder.only_window_of(self.grid, n_samples)
 
     def count(self, n_samples: int) -> int:

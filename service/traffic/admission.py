@@ -14,8 +14,8 @@ class Admission:
 
     Args:
         max_inflight: requests in progress at the most.
-        max_queue_s: seconds of audio that may be queued before a new request.
-        ahead_s: tells how many are queued now.
+        max_queue_s: seconds of audio that a new request may have to wait behind.
+        ahead_s: tells how many it would wait behind now.
     """
 
     def __init__(

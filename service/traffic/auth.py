@@ -42,7 +42,7 @@ _GROUP = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 STREAM_PROTOCOL = "viola.stream"  # what a socket speaks that was opened with subprotocols
-KEY_PROTOCOL = "viola.key."  # a subprotocol that is never spoken: a key in base64url follows
+KEY_PROTOCOL = "viola.key."  # a subprotocol that only carries a key, which follows in base64url
 
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
@@ -107,7 +107,7 @@ class Keyring:
         """The key that a request presents; None where the route or the service needs none.
 
         Raises:
-            Problem: no key, an unknown one, or one without the scopes that the route needs.
+            Problem: there is no key, it is unknown, or it lacks scopes that the route needs.
         """
         if not self.keys or not access.needs_key:
             return None
@@ -217,7 +217,7 @@ def _content(path: Path) -> bytes:
 
 
 def _some(where: str, lines: Iterable[str]) -> list[Key]:
-    """The keys of some lines, at least one: a lost secret must not leave the service open."""
+    """The keys of some lines; at least one, or a lost secret would leave the service open."""
     found = _parsed(where, lines)
     if not found:
         raise SettingsError(f"{where} holds no key; only without the setting is the service open")

@@ -25,7 +25,7 @@ class BodyLimit:
 
         async def limited() -> Message:
             nonlocal n_bytes
-            # Of the route, if it takes longer bodies
+            # A route that takes longer bodies has set its own limit
             max_bytes = scope.get("state", {}).get("max_body_bytes", self.max_bytes)
             # Before the first byte, and before the client is told to go on
             self._check(announced, max_bytes)
@@ -48,6 +48,6 @@ class BodyLimit:
 
 
 def content_length(scope: Scope) -> int:
-    """How long a body is by its head; 0 where that does not say it."""
+    """The length of the body that the head announces; 0 where it announces none."""
     announced = Headers(scope=scope).get("content-length", "")
     return int(announced) if announced.isascii() and announced.isdigit() else 0

@@ -45,7 +45,7 @@ class Budget:
         return Share(self)
 
     def _most(self, *, is_upload: bool, is_small: bool) -> int:
-        """How many bytes may be used in all for one of this kind to be served."""
+        """How many bytes all requests may use together once one of this kind has its own."""
         part = (UPLOADS if is_upload else 1 - RESERVED) + (RESERVED if is_small else 0)
         return int(part * self.total)
 
@@ -65,8 +65,9 @@ class Budget:
     def _wake(self) -> None:
         """Serve those that wait, in the order in which they came.
 
-        Of those that hold bytes, and of small ones, whoever fits is served: it ends, and gives back
-        what it holds. Of large uploads, which come after them, one is not overtaken for ever.
+        A small request, or one that holds bytes already, is served as soon as it fits: it will end
+        and give its bytes back. Large uploads come last, in strict order, so that none is overtaken
+        for ever.
         """
         for queue in (self._small, self._growing):
             for waiter in list(queue):
@@ -126,8 +127,8 @@ class Share:
     async def take(self, n_bytes: int, *, is_upload: bool = False) -> None:
         """Hold so many bytes more, as soon as others have given back enough.
 
-        Uploads leave a part of the budget to what comes after them, and wait behind it. All leave a
-        part to requests that hold little, which wait for nobody else.
+        Uploads leave a part of the budget to the work on what was uploaded, and wait behind that
+        work. All leave a part to requests that hold little, which need not wait for the others.
 
         Raises:
             ServiceError: there is never or not soon enough room for them.
@@ -198,7 +199,7 @@ class Share:
             )
 
     def _is_small(self, n_bytes: int, part: float) -> bool:
-        """Whether it holds no more than a part of the budget with so many bytes more."""
+        """Whether with `n_bytes` more this request holds at most that part of the budget."""
         return self.held + n_bytes <= part * self.budget.total
 
     def _full(self, n_bytes: int) -> ServiceError:

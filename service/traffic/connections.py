@@ -43,24 +43,23 @@ class _Part(Enum):
 class BoundedProtocol(StallWatch, HttpToolsProtocol):
     """A connection that is closed unless it sends whole requests in time.
 
-    A head has to come whole in `head_timeout_s`. A connection that has not taken the last piece of
-    an answer in `write_timeout_s` is ended as well; a whole answer has a pace of its own
-    (`AnswerPace`), but to close is to wait for that piece.
+    A head has to come whole in `head_timeout_s`. A connection whose client has not read the last
+    piece of an answer in `write_timeout_s` is ended as well: `AnswerPace` limits the answer as a
+    whole, but closing a connection waits for its last piece.
 
     Between requests uvicorn's own keep-alive timeout counts, but only until the first byte of the
-    next one: a client that sends a byte now and then (slowloris) would stay for ever. So would one
-    that goes on sending a body that was refused before it was read. A head of more than 16 KiB and
+    next one: a client that sends a byte now and then (slowloris) could otherwise stay for ever, and
+    so could one that goes on sending a body that was refused unread. A head of more than 16 KiB and
     what is no HTTP at all are answered with a problem document, once the requests before it on the
     same connection have their answers. Where there are too many connections only probes are
     answered.
 
-    Fields behind a body (trailers) are none of its request's: they come after it was decided who
-    may send it. They are dropped, and may be as long as a head; so may what stands between two
-    chunks of a body.
+    Fields behind a body (trailers) are dropped: they come after it was decided who may send the
+    request. They may be as long as a head; so may what stands between two chunks of a body.
 
-    A WebSocket's handshake that is none, or has a body, is answered with a problem document; one
-    that comes behind a request without its answer ends the connection behind that. Other protocols
-    that a request offers are not taken.
+    An invalid handshake of a WebSocket, or one with a body, is answered with a problem document. A
+    handshake behind a request that has no answer yet is not read: the connection ends after that
+    answer. Other protocols that a request offers are not taken.
 
     Of requests that are sent without waiting for answers `MAX_PIPELINED` are kept; the last of them
     is the last of its connection, and the client sends again what has no answer (RFC 9112, 9.3.2).
@@ -69,18 +68,18 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
     head_timeout_s: ClassVar[float]
     write_timeout_s: ClassVar[float]
     limiter: ClassVar["ConnectionLimiter[BoundedProtocol]"]
-    """Of all connections of a service."""
+    """Shared by all connections of a service."""
 
     _timer: asyncio.TimerHandle | None = None
     _next = _Part.HEAD
-    _found_bytes = 0  # of the head, or of trailers: in lines that are whole
-    _fed_bytes = 0  # likewise, as far as nothing else came along with them: the last line as well
-    _is_body = False  # some of what was received last
-    _n_whole = 0  # requests that have come
-    _fault = _NO_HTTP  # what is wrong with one that cannot be read
-    _is_last = False  # the next request
-    _is_over = False  # nothing is read any more but the rest of what was refused
-    _body_follows = False  # though the parser is at the end, for what else the head offers
+    _found_bytes = 0  # of the head, or of trailers, in lines that the parser has found whole
+    _fed_bytes = 0  # of the same, in data that held nothing else: counts the unfinished line too
+    _is_body = False  # whether the data received last held some of a body
+    _n_whole = 0  # requests that have come whole
+    _fault = _NO_HTTP  # what is wrong with a request that cannot be read
+    _is_last = False  # whether the next request is the last one that is answered
+    _is_over = False  # whether all that still comes is thrown away
+    _body_follows = False  # whether a body comes although the parser stopped at an offered protocol
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -112,7 +111,7 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave room for others."""
         self.limiter.leave(self)
-        self._forget()
+        self._stop_timer()
         self.resume_writing()
         super().connection_lost(exc)
 
@@ -186,7 +185,7 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
         head += [b"%b: %b\r\n" % field for field in self.headers]
         refusal = self.scope["state"].get(SURPLUS) or handshake_problem(b"".join(head))
         if refusal is not None:
-            self.transport.write(_bytes(refusal))
+            self.transport.write(_http_answer(refusal))
             self.transport.close()
         else:
             self.stall.stop()  # the other protocol has its own
@@ -203,7 +202,7 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
         if not self._is_answering() or not self.cycle.response_started:
             is_long = self._head_bytes > MAX_HEAD_BYTES
             problem = _head_too_large(self._head_bytes) if is_long else self._fault
-            self.transport.write(_bytes(problem))
+            self.transport.write(_http_answer(problem))
         self.transport.close()
 
     # The end
@@ -274,7 +273,7 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
         refusal = self.limiter.refusal(self, len(self.connections))
         self.limiter.leave(self)
         if self.cycle is None and refusal is not None:
-            self.transport.write(_bytes(refusal))
+            self.transport.write(_http_answer(refusal))
         self.transport.close()
 
     # The clock
@@ -284,13 +283,13 @@ class BoundedProtocol(StallWatch, HttpToolsProtocol):
         return self._next is not _Part.NOTHING and not self._is_answering()
 
     def _watch(self) -> None:
-        """Start the timer while the client is in the middle of a head; stop it otherwise."""
+        """Start the timer while the client sends what nobody works on yet; stop it otherwise."""
         if not self._only_talks():
-            self._forget()
+            self._stop_timer()
         elif self._timer is None:
             self._timer = self.loop.call_later(self.head_timeout_s, self._hang_up)
 
-    def _forget(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -314,7 +313,7 @@ def bounded_protocol(
 
 
 class _Answers:
-    """A transport as answers have it, whose end is another one."""
+    """The transport that answers are written to; to close it is to call `end`."""
 
     def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
         self.write, self.is_closing, self.close = transport.write, transport.is_closing, end
@@ -345,7 +344,7 @@ def _head_too_large(n_bytes: int) -> Problem:
     )
 
 
-def _bytes(problem: Problem) -> bytes:
+def _http_answer(problem: Problem) -> bytes:
     """A problem as a whole HTTP answer, for what never became a request of the application."""
     response = problem_response(problem, uuid.uuid4().hex)
     fields = [*response.raw_headers, (b"connection", b"close")]

@@ -73,7 +73,7 @@ class Door(BaseRoute):
 
 
 def _refuse_what_is_given_twice(query: bytes) -> None:
-    """Of two values one would be dropped in silence."""
+    """Refuse a parameter that is given twice: one of its values would be dropped in silence."""
     if b"&" not in query:
         return
     seen = set[str]()

@@ -83,6 +83,6 @@ class Gate:
                 await route(scope, receive, marked if access.metered else send)
         except Exception as error:
             await self.quotas.settle()  # a file that was decoded is paid for before its refusal
-            if access.metered and isinstance(error, Problem):  # of the gate: it is not `marked`
+            if access.metered and isinstance(error, Problem):  # it is not sent through `marked`
                 error.headers = {**(error.headers or {}), **await self.quotas.told(caller)}
             raise

@@ -12,7 +12,7 @@ from service.problems import Problem
 from service.traffic.budget import Budget, Share
 
 PIECE_BYTES = 64 << 10  # of an answer, that are handed to the connection at a time
-SHORT_BYTES = 16 << 10  # of an answer that is not worth counting
+SHORT_BYTES = 16 << 10  # up to which an answer is sent whole, and its memory is not counted
 ABORT = "viola.abort"  # the extension of the scope that ends a connection at once
 
 log = structlog.get_logger()
@@ -68,10 +68,10 @@ class BodyPace:
 class AnswerPace:
     """Holds each request's share of memory until the last byte of its answer has left.
 
-    An answer goes in small pieces, each once the one before has left; what waits is in the share.
-    One of at most `SHORT_BYTES` goes whole.
-    A client that takes nothing for `grace_s` is cut off, and one that has memory held for it also
-    where it takes less than `bytes_per_s` after that. Only time spent waiting for it counts.
+    An answer is sent in small pieces, each once the one before has left; the share counts what
+    waits. An answer of at most `SHORT_BYTES` is sent whole. A client that reads nothing for
+    `grace_s` is cut off; if memory is held for it, so is one that reads less than `bytes_per_s`
+    after that. Only time spent waiting for the client counts.
     """
 
     def __init__(self, app: ASGIApp, budget: Budget, bytes_per_s: float, grace_s: float) -> None:

@@ -45,7 +45,7 @@ class Caller:
     network: str = ""
     audio_seconds_per_minute: float | None = None
     max_inflight: int | None = None
-    sees_all: bool = True  # what other keys have used
+    sees_all: bool = True  # whether it may see what other keys have used
     groups: frozenset[str] = frozenset()
     scopes: frozenset[Scope] | None = None  # None: whatever there is
     meter: Meter = field(default_factory=Meter, compare=False)
@@ -61,12 +61,12 @@ class Caller:
         return cls(key.name, "", granted, key.max_inflight, sees_all, key.groups, key.scopes)
 
     def may(self, scope: Scope) -> bool:
-        """Whether the caller's key has this scope, for what a route cannot say of itself."""
+        """Whether the caller's key has this scope; for what the route alone does not tell."""
         return self.scopes is None or scope in self.scopes
 
     @property
     def account(self) -> tuple[str | None, str]:
-        """Which bucket is this caller's."""
+        """The name of this caller's bucket: its key, or its network."""
         return self.key, self.network
 
 
@@ -187,7 +187,7 @@ class Quotas:
 
 
 def _check(quota: float, left: float) -> None:
-    """Refuse a caller who has so much left of the quota."""
+    """Refuse a caller who has nothing left of the quota."""
     if left > 0:
         return
     used = quota - left

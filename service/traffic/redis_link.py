@@ -59,8 +59,8 @@ class RedisLink:
     async def find(self, call: Callable[[], Awaitable[T]]) -> T | None:
         """Try `call` also while Redis is down, and mark it as up where that succeeds.
 
-        It has to be a call that needs all that Redis is there for: one that is full, or a replica
-        that may only be read, answers others.
+        The call has to write: a Redis that is full, or a replica that may only be read, still
+        answers calls that read.
         """
         answer = await self._try(call)
         if answer is not None:
@@ -80,7 +80,7 @@ class RedisLink:
                 answer = await call()
         except Exception as error:  # of redis, or of an answer that no Redis gives
             failure = error
-        if _cancelled() > n_cancelled:  # while it connects redis takes that for an error
+        if _cancelled() > n_cancelled:  # while redis connects it turns a cancellation into an error
             raise asyncio.CancelledError from failure
         if failure is not None:
             self.failures += 1

@@ -14,18 +14,18 @@ from service.problems import Problem
 from service.traffic.stalls import StallWatch
 from service.untrusted import printable
 
-PART_BYTES = 300  # that a message or a fragment of one takes beside its content
+OVERHEAD_BYTES = 300  # that a message or a fragment of one takes beside its content
 CLOSE_OVERLOADED = 4503
-VERSION = "13"  # of the protocol, which who speaks another is to be told
+VERSION = "13"  # of the protocol; the refusal of another version has to name it
 
 S = TypeVar("S")
 
 
 class Unfinished(Generic[S]):
-    """The bytes of all sockets' messages that nobody can take yet.
+    """The bytes of all sockets' messages that have not come whole, or that nobody has taken yet.
 
-    Where they are too many, the socket goes whose message has been on its way for the longest: one
-    that is sent in earnest is whole within moments. Used on the event loop alone.
+    If they are too many, the socket whose message began first is closed: an honest client sends a
+    whole message within moments. Used on the event loop alone.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -56,13 +56,13 @@ class BoundedSocket(StallWatch, WebSocketsSansIOProtocol):
 
     write_timeout_s: ClassVar[float]
     unfinished: ClassVar["Unfinished[BoundedSocket]"]
-    """Of all sockets of a service."""
+    """Shared by all sockets of a service."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._fragments = 0  # bytes of the message that comes
-        self._queued: deque[int] = deque()  # bytes of each that has come
-        self._n_queued = 0  # of all of them
+        self._fragments = 0  # bytes of the message that is arriving
+        self._queued: deque[int] = deque()  # bytes of each message that waits for the application
+        self._n_queued = 0  # their sum
         self._pings_wait = False
 
     def connection_made(self, transport: Any) -> None:
@@ -149,7 +149,7 @@ class BoundedSocket(StallWatch, WebSocketsSansIOProtocol):
         self._pings_wait = False
 
     def _note(self) -> None:
-        """Tell what is held of messages, and close whoever has to go for it."""
+        """Report the bytes that this socket holds, and close those that have to make room."""
         if self.transport.is_closing():
             return
         n_bytes = len(self.conn.reader.buffer) + self._fragments + self._n_queued
@@ -173,7 +173,7 @@ class BoundedSocket(StallWatch, WebSocketsSansIOProtocol):
 def bounded_socket(
     write_timeout_s: float, max_unfinished_bytes: int = 32 << 20
 ) -> type[BoundedSocket]:
-    """The protocol of one service: its sockets together keep little of what has not come whole."""
+    """The protocol of one service, whose sockets share a limit on what has not come whole."""
     bounds = {
         "write_timeout_s": write_timeout_s,
         "unfinished": Unfinished[BoundedSocket](max_unfinished_bytes),
@@ -210,4 +210,4 @@ def _is_utf8(fragments: Iterable[bytes]) -> bool:
 
 
 def _size(event: Frame) -> int:
-    return len(event.data) + PART_BYTES
+    return len(event.data) + OVERHEAD_BYTES

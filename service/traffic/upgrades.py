@@ -51,11 +51,11 @@ class DecliningParser:
                 self.feed_data(rest)
 
     def get_method(self) -> bytes:
-        """That of the request."""
+        """The method of the request."""
         return self._parser.get_method()
 
     def get_http_version(self) -> str:
-        """That of the request."""
+        """The HTTP version of the request."""
         return self._parser.get_http_version()
 
     def should_keep_alive(self) -> bool:

@@ -1,7 +1,7 @@
 """Who has used how much since the process started: requests and seconds of audio, by key.
 
-It is the sum that bills and dashboards want; what may still be used is `quotas.py`. Each process
-counts for itself: over several of them Prometheus adds up, or Redis where they share one.
+Bills and dashboards want these sums; `quotas.py` decides what may still be used. Each process
+counts for itself; Prometheus adds up several of them, or Redis does where they share one.
 """
 
 from collections.abc import Iterable

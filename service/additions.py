@@ -11,8 +11,8 @@ from starlette.status import HTTP_201_CREATED
 from service.audio.files import File, Upload
 from service.clips import Embedded
 from service.collecting import Collecting, windowing_of, windows_of
-from service.collections.items import check_quota
-from service.collections.records import Added, Collection, Item, ItemConflict, NewItem
+from service.collections.items import added_before, check_quota
+from service.collections.records import Added, Collection, NewItem
 from service.context import Context, model_of
 from service.exceptions import Failure
 from service.exchange import embed
@@ -43,7 +43,7 @@ class Adding:
         self._store = collected.store
 
     async def answer(self, uploads: Sequence[Upload], about: Sequence[ItemAbout]) -> Response:
-        """Add what is not there, and tell of every file.
+        """Add the files that are not there, and answer what became of every file.
 
         Raises:
             Problem: the model is not served, or no file could be used.
@@ -66,7 +66,8 @@ class Adding:
             self._timing,
         )
         results: list[Added | Failure] = [
-            _again(known.get(d), a) for d, a in zip(digests, about, strict=True)
+            _settled(added_before(known[digest], one.id) if digest in known else Added(None))
+            for digest, one in zip(digests, about, strict=True)
         ]
         made = []
         for index, outcome, audio in zip(new, embedded, kept, strict=True):
@@ -129,14 +130,8 @@ def _digests(uploads: Sequence[Upload]) -> list[str]:
     return [sha256(cast(File, upload.data)).hexdigest() for upload in uploads]
 
 
-def _again(item: Item | None, about: ItemAbout) -> Added | Failure:
-    """What becomes of content that is there already."""
-    if item is not None and about.id not in (None, item.id):
-        return ItemConflict(f"This content is here already, as the item {item.id!r}.")
-    return Added(item)
-
-
 def _settled(added: Added) -> Added | Failure:
+    """The outcome of one file: how it was added, or why it was refused."""
     return added if added.refusal is None else added.refusal
 
 

@@ -22,7 +22,7 @@ from service.threads import in_thread
 from service.traffic.admission import Admission
 from service.traffic.quotas import Caller
 
-LEAST_REST = 0.2  # of a step, that a rest adds at the end of a recording
+LEAST_REST = 0.2  # of a step: what the last window has to add, or it is dropped
 EXPIRY_S = 3600.0  # between two looks at what is too old
 COMPARISONS = 1  # at a time: each keeps the cores busy for seconds
 NOBODY = GROUP_MARK  # owns nothing: no group has an empty name
@@ -65,10 +65,10 @@ class Collecting:
 
     @classmethod
     def count(cls, settings: Settings) -> int | None:
-        """How many collections there are where the settings name a place; it can be used.
+        """How many collections there are in the store that the settings name; None: they name none.
 
         Raises:
-            SettingsError: it cannot, and why.
+            SettingsError: the store cannot be used, and why.
         """
         opened = cls.open(settings)
         if opened is None:
@@ -126,9 +126,9 @@ def windowing_of(terms: Terms, card: Card) -> Windowing | None:
 def windows_of(embedded: Embedded) -> tuple[Doubles, Doubles, Floats]:
     """Starts, ends and vectors of the windows that are kept of a recording.
 
-    A rest at its end is none if it adds less than a fifth of the step from one window to the next:
-    without overlap it is too short to sound like anything, and would be found for that; with
-    overlap it is a part of the window before it.
+    The last window is dropped if it adds less than a fifth of the step from one window to the next:
+    without overlap it is too short to sound like anything, and searches would find it for that;
+    with overlap it is nearly the window before it.
     """
     windows = embedded.windows
     if windows is None:
@@ -152,10 +152,10 @@ def signature_of(caller: Caller) -> str:
 
 
 def owner_of(caller: Caller, name: str) -> str:
-    """Whose a collection or a classifier of this name is, as far as a caller sees it.
+    """The owner of a collection or a classifier of this name, as a caller sees it.
 
-    `birds:sounds` is of the group birds, `sounds` of the caller's key; where there are no keys it
-    is everybody's. For whoever is not in a group, it is as if nobody had such a thing.
+    `birds:sounds` belongs to the group birds, and `sounds` to the caller's key, or to everybody
+    where there are no keys. What belongs to a group that the caller is not in is `NOBODY`'s.
     """
     owner = group_in(name)
     if owner is None:
@@ -169,7 +169,7 @@ def owners_of(caller: Caller) -> list[str]:
 
 
 def check_member(caller: Caller, name: str) -> None:
-    """Refuse to make what would belong to a group that the caller is not in.
+    """Refuse a name by which something would belong to a group that the caller is not in.
 
     Raises:
         Problem: it would.

@@ -1,8 +1,8 @@
-"""Work on a collection that compares its windows with each other: bounded before one is read.
+"""Work that compares the windows of a collection with each other; too many are refused unread.
 
-It has a place of its own, so that it takes none from requests with audio, counts in the memory of
-all requests, and ends for its client at the deadline. A thread that has begun goes on to its end,
-and keeps the place as long.
+It has a place of its own, so that it takes none from requests with audio, and counts in the memory
+of all requests. At the deadline its client gets an answer; a thread that has begun goes on to its
+end and keeps the place until then.
 """
 
 from collections.abc import Callable, Coroutine

@@ -1,4 +1,4 @@
-"""Whether files would be accepted: told from their headers, on request after decoding them."""
+"""Tells whether files would be accepted: by their headers, or on request by decoding them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

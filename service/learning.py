@@ -1,4 +1,4 @@
-"""A collection's labels -> a classifier that is kept and answers; of a request, and of a job."""
+"""A collection's labels -> a classifier that is stored and answers; for requests and for jobs."""
 
 from models.classifiers.table import Order
 from service.collecting import Collecting, owner_of, signature_of
@@ -23,7 +23,7 @@ async def learn(
     collection: Collection,
     asked: TeachRequest,
 ) -> tuple[Taught, Fit]:
-    """Read what the collection teaches, and let a process learn it.
+    """Read a collection's labels and windows, and fit a classifier to them in a process of its own.
 
     Raises:
         ServiceError: there is nothing to learn, or learning fails.

@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 class TaughtClassifiers:
-    """Opens what is asked for, and keeps the latest of them open; for several threads."""
+    """Opens the classifiers that requests name, and keeps the latest open; for several threads."""
 
     def __init__(self, classifiers: Classifiers) -> None:
         self._classifiers = classifiers
@@ -67,7 +67,7 @@ class TaughtClassifiers:
 
 
 def opened(name: str, content: bytes) -> Served[Classifier]:
-    """A classifier file that computes what it says.
+    """Open a classifier file that computes what its card says.
 
     Raises:
         ServiceError: it does not.
@@ -98,14 +98,14 @@ class Teaching:
 
     @classmethod
     def of(cls, store: Store, settings: Settings) -> Self:
-        """As the settings want it."""
+        """With the limits of the settings."""
         limits = FitLimits(settings.fit_timeout_s, settings.fit_memory_bytes)
         return cls(Fits(limits), Admission(settings.max_fits), TaughtClassifiers(store.classifiers))
 
     async def beside(self, catalogue: Catalogue, caller: Caller, names: Sequence[str]) -> Catalogue:
-        """The catalogue and those of the caller's classifiers that have these names.
+        """The catalogue, and those of the caller's classifiers that have these names.
 
-        What the operator serves comes first: nothing that is taught takes its place.
+        A classifier that the operator serves is never replaced by a taught one of the same name.
 
         Raises:
             ServiceError: one of them was taught in a space that no model here computes any more.
@@ -117,9 +117,8 @@ class Teaching:
         for owner in sorted({owner_of(caller, name) for name in unknown}):
             of_owner = [name for name in unknown if owner_of(caller, name) == owner]
             found |= await in_thread(self.taught.named, owner, of_owner)
-        spaces = {model.space_id for model in catalogue.models.values()}
         for taught in found.values():
-            if taught.space_id not in spaces:
+            if taught.space_id not in catalogue.spaces:
                 raise ServiceError(
                     "space-mismatch",
                     f"The classifier {taught.name!r} was taught in space {taught.space_id} of the "

@@ -1,10 +1,10 @@
 """Search that looks at some of the vectors: faster, and about as good, where there are very many.
 
-The clusters of `clustered.py` are derived from the database and never the truth: they name windows,
-whose vectors, times and items are then read from there, filter included, and compared exactly. So
-what is deleted is not found from that moment on, and what was added since is compared as well. A
-file of them is used if it is as it was written and nothing of it has been deleted; else it is
-removed, and made again beside the searches, which are exact meanwhile.
+The clusters of `clustered.py` only propose windows. Those are then read from the database, with the
+filter, and compared exactly, and so are the windows that were added since the clusters were made.
+So what is deleted is not found from that moment on. A file of clusters is used if it is undamaged
+and none of its windows has been deleted; else it is removed, and made again beside the searches,
+which are exact meanwhile.
 """
 
 import logging
@@ -35,7 +35,7 @@ from service.collections.clustered import (
 )
 from service.collections.database import Database
 from service.collections.exact import Best, InMemory, at_unit_length
-from service.collections.filters import EVERYTHING, Filter, matching
+from service.collections.filters import EVERYTHING, Filter, matching, windows_to_search
 from service.collections.folder import INDEXES
 from service.collections.records import (
     Collection,
@@ -56,7 +56,7 @@ LEAST, MOST = 64, 32_768  # candidates
 FEW = 4096  # windows that a filter leaves are all looked at
 GROWTH = 0.02  # of a collection, after which the clusters are made again
 LEAST_GROWTH = 5_000  # windows
-PAUSE_S, PAUSES = 60.0, 20.0  # before they are made again; at least so many times what it took
+PAUSE_S, PAUSES = 60.0, 20.0  # before they are made again, and as a multiple of how long that took
 CLOSE_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Tail:
-    """Windows that have been added since, at length 1, in the state of a revision."""
+    """Windows that were added after the clusters were made, at length 1; as of a revision."""
 
     revision: int
     vectors: Vectors
@@ -171,7 +171,7 @@ class Approximate:
         return is_large and n_bytes <= self._memory_bytes and find_spec("faiss") is not None
 
     def _ready(self, collection: Collection) -> tuple[Clustered, Vectors] | None:
-        """The clusters and what has been added since; None as long as there are none."""
+        """The clusters and the windows added since; None while the search has to be exact."""
         state = self._state(collection)
         if state.clusters is None:
             self._renew_beside(collection, state)
@@ -208,7 +208,7 @@ class Approximate:
     # Searching
 
     def _found(self, asked: "_Asked", clusters: Clustered, tail: Vectors) -> Nearest | None:
-        """The hits; None where so few pass the filter that one had better look at all."""
+        """The hits; None if too few candidates pass the filter, so that all have to be compared."""
         with self._database.read() as connection:
             if asked.filter:
                 n_allowed = _n_windows(connection, asked)
@@ -242,10 +242,10 @@ class Approximate:
     def _renew_beside(self, collection: Collection, state: _State) -> None:
         """Make the clusters again in a thread, unless one is at work or it was done just now."""
         is_time = self._clock() >= state.not_before
-        if is_time and self._beside.begin(partial(self._renewed, collection)):
+        if is_time and self._beside.begin(partial(self._try_to_renew, collection)):
             state.not_before = self._clock() + PAUSE_S
 
-    def _renewed(self, collection: Collection) -> None:
+    def _try_to_renew(self, collection: Collection) -> None:
         with self._making:
             try:
                 self._renew(collection)
@@ -283,18 +283,18 @@ class Approximate:
             yield part
 
     def _write(self, clusters: Clustered) -> None:
-        """Write the file; it goes again if something of it has been deleted meanwhile."""
+        """Write the file, and remove it again if one of its windows has been deleted meanwhile."""
         path = self._path(clusters.about.collection)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             clusters.write(path)
         except (OSError, RuntimeError) as error:  # what faiss raises
             log.warning("the index of a collection stays in memory alone: %s", error)
-        if not self._is_of_what_is_there(clusters.about):
+        if not self._are_all_there(clusters.about):
             path.unlink(missing_ok=True)
 
     def _from_disk(self, collection: Collection) -> Clustered | None:
-        """What the file holds, if it is as it was written and of what is there; else it goes."""
+        """The clusters in the file; it is removed if it is damaged or some windows are gone."""
         path = self._path(collection.key)
         try:
             clusters = read(path)
@@ -304,7 +304,7 @@ class Approximate:
                 terms.space_id,
                 terms.dimensions,
             )
-            if is_its and self._is_of_what_is_there(about):
+            if is_its and self._are_all_there(about):
                 return clusters
         except FileNotFoundError:
             return None
@@ -313,8 +313,8 @@ class Approximate:
         path.unlink(missing_ok=True)
         return None
 
-    def _is_of_what_is_there(self, about: About) -> bool:
-        """Whether all its windows are there: numbers never come back, so they can be counted."""
+    def _are_all_there(self, about: About) -> bool:
+        """Whether no window of a file was deleted: numbers are not used again, so a count tells."""
         row = windows.c
         query = select(func.count()).where(row.collection == about.collection, row.id <= about.last)
         with self._database.read() as connection:
@@ -338,7 +338,7 @@ class Approximate:
         for path in self.folder.glob(f"*{SUFFIX}"):
             with suppress(OSError):
                 try:
-                    is_whole = self._is_of_what_is_there(about_file(path))
+                    is_whole = self._are_all_there(about_file(path))
                 except (Damaged, StoreError):
                     is_whole = False
                 if not is_whole:
@@ -366,19 +366,14 @@ class _Asked:
     @property
     def allowed(self) -> Select[tuple[int]]:
         """The windows that may be found."""
-        row = windows.c
-        query = select(row.id).where(row.collection == self.collection.key)
-        if self.filter:
-            query = query.where(row.item.in_(matching(self.collection, self.filter)))
-        if len(self.without):
-            query = query.where(row.item.not_in(self.without.tolist()))
-        return query
+        query = select(windows.c.id)
+        return windows_to_search(query, self.collection, self.filter, self.without)
 
 
 def _compare(
     connection: Connection, asked: _Asked, query: Select[tuple[int]], best: Best
 ) -> tuple[int, int]:
-    """Compare what a query finds; the last number, and how many there were."""
+    """Compare the windows that a query finds; the number of the last, and how many there were."""
     some = fetched(connection, query, asked.collection.terms.dimensions)
     if not len(some):
         return 0, 0
@@ -401,7 +396,7 @@ def _first(score: Floats, n: int) -> Integers:
 
 
 def _is_alive(number: str) -> bool:
-    """Whether another process of that number runs."""
+    """Whether another process with this id runs."""
     try:
         os.kill(int(number), 0)
     except (ValueError, ProcessLookupError):

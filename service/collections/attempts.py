@@ -1,7 +1,8 @@
 """Jobs in the hands of workers: taken by one at a time, written to, ended or put down.
 
-A worker proves itself by the job's `attempt`: whoever begins a job raises it, and what an earlier
-worker still writes is refused. So a result is there once, however often a job is begun.
+A job's `attempt` tells its worker from earlier ones: it is raised whenever the job is begun, and
+what a worker with an older number writes is refused. So a result is there once, however often a job
+is begun.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from service.collections.job_rows import (
 )
 from service.collections.schema import job_results, jobs, uploads
 
-MAX_TRIES = 5  # of one file, before its worker dies of it once more
+MAX_TRIES = 5  # of one file whose workers die
 
 
 class Attempts:
@@ -69,7 +70,7 @@ class Attempts:
             return job_of(by_key(connection, row.id))
 
     def beat(self, job: Job, place: int = 0, ahead_s: float = 0.0) -> None:
-        """Say that its worker is alive, and how far it is in the file at that place.
+        """Note that the job's worker is alive, and how far it is in the file at that place.
 
         Raises:
             JobGone: the worker is to stop.
@@ -142,7 +143,7 @@ class Attempts:
             ended(connection, row, state, error, self._now(), kept_s, put)
 
     def release(self, job: Job) -> None:
-        """Let another worker take it, as this one leaves."""
+        """Let another worker take the job, as this one leaves."""
         mine = (jobs.c.id == job.key) & (jobs.c.attempt == job.attempt)
         with self._database.write() as connection:
             connection.execute(
@@ -152,9 +153,9 @@ class Attempts:
             )
 
     def silent(self, lapse_s: float) -> list[str]:
-        """Names of those that run, and whose worker has not been heard of for so long.
+        """Names of running jobs whose worker has not been heard of for so long.
 
-        So are those that it was last heard of at a time to come: the clock was set back since.
+        A worker that was last heard of at a time to come counts as silent: the clock was set back.
         """
         now = self._now()
         is_heard = jobs.c.beat_at.between(now - lapse_s, now + lapse_s)

@@ -25,7 +25,7 @@ class Beside:
     def begin(self, work: Callable[[], None]) -> bool:
         """Begin, unless other work is under way or this is closed; whether that was tried.
 
-        A system without room for another thread is told in the log.
+        If the system has no room for another thread, the log says so.
         """
         with self._lock:
             if self.is_closed or (self._thread is not None and self._thread.is_alive()):

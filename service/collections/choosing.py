@@ -11,19 +11,21 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from models.windows import unit
 from service.collections.records import Doubles, Floats, Integers
 
 Strategy = Literal["margin", "diverse", "mixed"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
-MAX_CANDIDATES = 50_000  # of more, so many are drawn
+MAX_CANDIDATES = 50_000  # if there are more, so many are drawn at random
 MAX_CENTRES = 512  # labelled windows that others are compared with
-SHORTLIST = 10  # times as many as are wanted: what `mixed` chooses among
+SHORTLIST = 10  # times as many as are wanted, among which `mixed` chooses
 
 
 def margins(probabilities: Floats, *, multi_label: bool) -> Doubles:
-    """How sure a classifier is: the two best labels' difference, (N, K) -> (N,); 0 is not at all.
+    """How sure a classifier is, from 0 on: probabilities (N, K) -> margins (N,).
 
-    Where each label holds by itself, the smallest difference between yes and no of any label.
+    The margin is the difference between the two best labels; with `multi_label`, the smallest
+    difference between yes and no of any label.
     """
     found = probabilities.astype(np.float64)
     if multi_label or found.shape[1] < 2:
@@ -35,7 +37,7 @@ def margins(probabilities: Floats, *, multi_label: bool) -> Doubles:
 
 
 def candidates(is_heard: NDArray[np.bool_], seed: int) -> Integers:
-    """Windows of which nothing is said, all or as many as are looked at: (N,) -> numbers."""
+    """Rows of the windows that nobody has labelled, `MAX_CANDIDATES` at most: (N,) -> rows."""
     silent = np.flatnonzero(~is_heard)
     if len(silent) > MAX_CANDIDATES:
         silent = np.random.default_rng(seed).permutation(silent)[:MAX_CANDIDATES]
@@ -76,23 +78,16 @@ def choose(
 
 
 def _spread(n: int, vectors: Floats, centres: Floats) -> Integers:
-    """Each time the vector that lies farthest from all labelled and chosen ones."""
-    unit = _unit(vectors)
-    nearest = np.full(len(unit), -1.0, np.float32)  # cosine to the nearest centre
+    """Rows of `n` vectors, each the farthest from all labelled ones and those chosen before it."""
+    directions = unit(vectors)
     if len(centres):
-        nearest = (unit @ _unit(centres).T).max(axis=1)
+        nearest = (directions @ unit(centres).T).max(axis=1)  # cosine to the nearest centre
     else:
-        nearest = -(unit @ _unit(unit.mean(axis=0)[None])[0])  # the most usual one first
+        nearest = -(directions @ unit(directions.mean(axis=0)))  # the most usual one first
     chosen: list[int] = []
     for _ in range(n):
         farthest = int(np.argmin(nearest))
         chosen.append(farthest)
-        nearest = np.maximum(nearest, unit @ unit[farthest])
+        nearest = np.maximum(nearest, directions @ directions[farthest])
         nearest[chosen] = np.inf
     return np.array(chosen, np.int64)
-
-
-def _unit(vectors: Floats) -> Floats:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Floats = vectors / np.maximum(lengths, np.float32(1e-12))
-    return unit

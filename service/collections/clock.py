@@ -1,4 +1,4 @@
-"""The time that all processes on a PostgreSQL go by: that of its own machine.
+"""The clock of the PostgreSQL server, which all processes that share it go by.
 
 Timestamps tell when a worker was last heard of. Were each machine to write its own, one whose clock
 is minutes ahead would take the jobs of workers that are alive, and one that is behind would leave
@@ -17,7 +17,7 @@ _NOW = text("SELECT extract(epoch FROM clock_timestamp())")
 class SharedClock:
     """Seconds since 1970 by the database, which is asked now and then.
 
-    In between this machine's steady clock goes on, which nobody sets.
+    In between, time passes by this machine's monotonic clock.
     """
 
     def __init__(self, database: Database) -> None:

@@ -3,7 +3,8 @@
 k-means on a sample makes the centres; each vector is kept in the cluster of the nearest one, at a
 byte a value, under the number of its window. https://github.com/facebookresearch/faiss
 
-A file is what faiss writes, then JSON that says what it is of and its SHA-256, then its length.
+A file is what faiss writes, then JSON (`About`, with the SHA-256 of what faiss wrote), then the
+length of the JSON.
 Letters: `N` windows, `D` embedding dim.
 """
 
@@ -35,7 +36,7 @@ class Damaged(Exception):
 
 @dataclass(frozen=True)
 class About:
-    """What a file is of: `n` windows up to the number `last`, of so many values each."""
+    """Which windows a file holds: `n` of a collection, up to the number `last`."""
 
     collection: int
     space_id: str
@@ -79,11 +80,11 @@ class Clustered:
 
     @property
     def n_bytes(self) -> int:
-        """In memory, about."""
+        """About how much memory it takes."""
         return self.about.n * (self.about.dimensions + 8)
 
     def nearest(self, direction: Floats, n: int, effort: int = 1) -> Integers:
-        """Numbers of the windows that come closest, about `n`; more effort, more clusters."""
+        """Numbers of about `n` windows that come closest; more effort looks into more clusters."""
         import faiss
 
         probes = effort * max(LEAST_PROBES, round(SHARE * self.index.nlist))
@@ -107,7 +108,7 @@ class Clustered:
 
 
 def about_file(path: Path) -> About:
-    """What a file says that it is of.
+    """Which windows a file holds, by its own words.
 
     Raises:
         Damaged: it does not say so.
@@ -143,7 +144,7 @@ def read(path: Path) -> Clustered:
 
 
 def _about(file: BinaryIO) -> tuple[About, int]:
-    """What the end of a file says, and how many bytes come before it."""
+    """The JSON at the end of a file, and how many bytes come before it."""
     size = os.fstat(file.fileno()).st_size
     try:
         file.seek(size - TAIL_BYTES)

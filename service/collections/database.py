@@ -112,12 +112,12 @@ class Database:
             self.empty_log()
 
     def empty_log(self) -> None:
-        """Empty SQLite's log, if nobody has to be waited for: else it grows by all that goes."""
+        """Empty SQLite's log if that takes no waiting: else it grows with every deletion."""
         if self._space is not None:
             self._space.empty_log()
 
     def give_back_space(self) -> None:
-        """Let the disk have what deleted rows took, without keeping anybody waiting.
+        """Give the space of deleted rows back to the disk, without keeping anybody waiting.
 
         PostgreSQL's autovacuum does so by itself.
         """
@@ -138,9 +138,9 @@ class Database:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """What callers can do something about, in their words.
+        """Turn errors that callers can do something about into `StoreError`s.
 
-        A server's own words may hold addresses and names, and go to the log alone.
+        The server's own words may hold addresses and names, and go to the log alone.
         """
         try:
             yield
@@ -163,7 +163,7 @@ def some_to_delete(
 ) -> list[int]:
     """The keys of rows for which a condition holds: as many as one transaction may delete.
 
-    Items weigh what they hold: others would wait long for the end of the audio of many.
+    Items count with the bytes that they hold: deleting the audio of many keeps others waiting.
     """
     n_bytes = table.c.n_bytes if "n_bytes" in table.c else literal(0)
     query = select(table.c.id, n_bytes).where(condition).order_by(table.c.id).limit(BATCH)
@@ -250,7 +250,7 @@ def _address(text: str) -> URL:
 
 
 def _brought_up_to_date(engine: Engine, where: str) -> Database:
-    # Before it is imported, which is told as well. A step that does something we tell
+    # Before the import, which is logged as well; what a migration does we log ourselves
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic.util.exc import CommandError
 

@@ -1,11 +1,11 @@
 """Near-duplicates: the same recording again, louder, shorter, or through another codec.
 
-How close duplicates come depends on the sound and on the collection, so neither is a fixed bound. A
-pair is measured by how much closer it is than the neighbours of either: Fisher's z of its cosine,
-less that of the sixth closest window of others, so that up to five copies of one recording do not
-hide each other. How far the best such pair of an item gets by chance is told by the median of all
-items and the median deviation from it, which duplicates hardly move as long as most items have
-none; it is taken to be spread normally. Letters: `N` windows.
+How close duplicates come depends on the sound and on the collection, so there is no fixed bound. A
+pair is measured by how much closer it is than the usual neighbours of both: Fisher's z of its
+cosine, less that of the sixth closest window of other items, so that up to five copies of one
+recording do not hide each other. What the best pair of an item reaches by chance is taken to be
+normally distributed; its mean and deviation are estimated by medians over all items, which
+duplicates hardly move as long as most items have none. Letters: `N` windows.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from service.collections.records import Doubles, Floats, Integers, StoreError, V
 
 MAX_WINDOWS = 10_000  # every one is compared with every other
 ROWS = 256  # that are compared with all at a time
-NEIGHBOUR = 6  # which a pair has to be closer than
+NEIGHBOUR = 6  # the closest window but five: what a pair is compared with
 CEILING = 1 - 1e-6  # of a cosine, whose z is finite
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 LEAST_SPREAD = 0.02  # of z: where neighbours are all alike there is no room for a bound
@@ -97,7 +97,7 @@ class _Nearness:
         self._vectors, self._items, self._usual = vectors, items, usual
 
     def best(self) -> Floats:
-        """Of each window, the most (N,)."""
+        """The highest value of each window (N,)."""
         return np.concatenate([rows.max(axis=1) for _, rows in self._blocks()])
 
     def beyond(self, least: float) -> Iterator[tuple[int, int, float]]:
@@ -113,14 +113,14 @@ class _Nearness:
 
 
 def _usual_closeness(vectors: Floats, items: Integers) -> Floats:
-    """Of each window, z to the sixth closest window of other items (N,)."""
+    """Fisher's z of each window to the sixth closest window of other items (N,)."""
     place = -min(NEIGHBOUR, len(vectors) - 1)
     parts = [np.partition(z, place, axis=1)[:, place] for _, z in _closeness(vectors, items)]
     return np.concatenate(parts)
 
 
 def _spread(best: Floats, items: Integers) -> NormalDist:
-    """How the best of each item is spread."""
+    """The distribution of the best value of each item."""
     order = np.argsort(items, kind="stable")
     starts = np.flatnonzero(np.diff(items[order], prepend=-1))
     each: Doubles = np.maximum.reduceat(best[order], starts).astype(np.float64)

@@ -49,25 +49,25 @@ class Index(Protocol):
         ...
 
     def prepare(self, collection: Collection) -> bool:
-        """Make now what a search that is not exact takes; whether such searches are made here."""
+        """Make now what approximate searches need; whether this collection is searched so."""
         ...
 
     def forget(self, key: int) -> None:
-        """Something of the collection of this key has been deleted."""
+        """Note that items of the collection with this key have been deleted."""
         ...
 
     def drop(self, key: int) -> None:
-        """The collection of this key has been deleted: let go of what memory holds of it."""
+        """Let go of all that is held of the collection with this key: it has been deleted."""
         ...
 
     def close(self) -> None:
-        """End what is done beside the searches."""
+        """End the work beside the searches."""
         ...
 
 
 @dataclass(frozen=True)
 class _Held:
-    """What memory holds of a collection, in the state of a revision; the vectors at length 1."""
+    """The windows of a collection as of a revision, in memory, with vectors of length 1."""
 
     revision: int
     blocks: tuple[Vectors, ...]
@@ -144,7 +144,7 @@ class InMemory:
         return held
 
     def _caught_up(self, collection: Collection, held: _Held) -> _Held:
-        """What was held, without what was deleted since, and with what was added."""
+        """The windows held until now, without those deleted since and with those added since."""
         present = self._allowed(collection, EVERYTHING)
         kept = [block.where(_is_in(block.items, present)) for block in held.blocks]
         new = map(at_unit_length, self._windows.after(collection, held.last))
@@ -170,7 +170,7 @@ def at_unit_length(block: Vectors) -> Vectors:
 
 
 def _filled(kept: Iterable[Vectors], new: Iterable[Vectors], dimensions: int) -> Iterator[Vectors]:
-    """Blocks of so many rows, so that small additions do not make many small blocks."""
+    """The same windows in blocks of `ROWS`, so that small additions do not make small blocks."""
     held: list[Vectors] = []
     for part in (*kept, *new):
         held.append(part)

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, exists, or_, select
 
 from models.sources import normal
-from service.collections.records import Collection, Value
-from service.collections.schema import items, labels, metadata_values
+from service.collections.records import Collection, Integers, Value
+from service.collections.schema import items, labels, metadata_values, windows
+
+Q = TypeVar("Q", bound=Select[Any])
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,20 @@ def matching(collection: Collection, filter: Filter = EVERYTHING) -> Select[Any]
     query = select(items.c.id).where(items.c.collection == collection.key)
     for condition in _conditions(filter):
         query = query.where(condition)
+    return query
+
+
+def windows_to_search(query: Q, collection: Collection, filter: Filter, without: Integers) -> Q:
+    """A query for windows, limited to a collection and to the items that may be found.
+
+    These are the items for which the filter holds, but not those of the keys `without`.
+    """
+    row = windows.c
+    query = query.where(row.collection == collection.key)
+    if filter:
+        query = query.where(row.item.in_(matching(collection, filter)))
+    if len(without):
+        query = query.where(row.item.not_in(without.tolist()))
     return query
 
 

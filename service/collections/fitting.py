@@ -256,7 +256,7 @@ def fit(table: Table, order: Order, limits: FitLimits | None = None) -> Fit:
 
 
 def _commit() -> dict[str, str]:
-    """What the card of a classifier says of the code, where the environment says it."""
+    """The environment of the child: the commit that a classifier's card names, where it is set."""
     return {name: os.environ[name] for name in ("VIOLA_COMMIT",) if name in os.environ}
 
 

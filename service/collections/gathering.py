@@ -1,4 +1,4 @@
-"""What a collection teaches, read from the store: its labels, and the windows that they speak of.
+"""Reads from the store what a classifier learns of a collection: labels and labelled windows.
 
 Letters: `D` embedding dim.
 """
@@ -36,11 +36,11 @@ class Plan:
 
     @property
     def keys(self) -> list[int]:
-        """Of the items."""
+        """The keys of the items."""
         return sorted(self.names)
 
     def n_bytes(self, collection: Collection) -> int:
-        """Of the windows' vectors, as they are read and as they are put together."""
+        """Bytes of the windows' vectors, as they are read and once more as they are joined."""
         return 2 * self.n_windows * collection.terms.dimensions * 4
 
 

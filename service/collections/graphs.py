@@ -1,8 +1,8 @@
 """Graphs (HNSW) of PostgreSQL's pgvector: one index over all vectors of one size.
 
-Adding to a graph takes more than ten times as long as adding without one, so there is none before a
-search has use for it. It is then made while others search and write (`CREATE INDEX CONCURRENTLY`),
-and kept in step by the database. https://github.com/pgvector/pgvector#hnsw
+Adding a vector takes more than ten times as long with a graph as without one, so none is made
+before a search needs it. It is then made while others search and write (`CREATE INDEX
+CONCURRENTLY`), and kept in step by the database. https://github.com/pgvector/pgvector#hnsw
 """
 
 import logging
@@ -46,7 +46,7 @@ class Graphs:
         return dimensions in self._seen
 
     def make(self, dimensions: int) -> bool:
-        """Make it, unless it is there or another is being made; what was left half made goes first.
+        """Make a graph, unless it is there or another is being made; a half-made one goes first.
 
         Returns:
             Whether it was made here.
@@ -77,9 +77,9 @@ class Graphs:
         return True
 
     def make_beside(self, dimensions: int) -> None:
-        """Make it in a thread, unless that is at work or has failed just now."""
+        """Make a graph in a thread, unless one is being made or was begun just now."""
         is_time = time.monotonic() >= self._not_before
-        if is_time and self._beside.begin(partial(self._made, dimensions)):
+        if is_time and self._beside.begin(partial(self._try_to_make, dimensions)):
             self._not_before = time.monotonic() + PAUSE_S
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class Graphs:
                 at.cancel_safe(timeout=CLOSE_S)
         self._beside.wait(CLOSE_S)
 
-    def _made(self, dimensions: int) -> None:
+    def _try_to_make(self, dimensions: int) -> None:
         began = time.monotonic()
         try:
             if self.make(dimensions):
@@ -125,7 +125,7 @@ def _drop(connection: Connection, dimensions: int) -> None:
 
 
 def _create(connection: Connection, dimensions: int) -> None:
-    """By several workers of the server; by one where they have no room for what they share."""
+    """Create it with several workers, or with one where shared memory does not suffice for them."""
     for workers in ("DEFAULT", "0"):
         connection.execute(text(f"SET max_parallel_maintenance_workers = {workers}"))
         _drop(connection, dimensions)

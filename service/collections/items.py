@@ -3,9 +3,10 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select
+from sqlalchemy import Column, Connection, Row, Select, delete, func, insert, select
 
 from models.sources import normal
 from service.collections.database import Database, some_to_delete
@@ -27,6 +28,8 @@ from service.collections.records import (
 from service.collections.register import Forget, changed, check_present, locked
 from service.collections.schema import audio, items, metadata_values, windows
 
+T = TypeVar("T")
+
 ID_DIGITS = 32  # of the content's hash, where the client has no id of its own
 PART_BYTES = 1 << 20  # of a file, in one row
 
@@ -34,18 +37,18 @@ PART_BYTES = 1 << 20  # of a file, in one row
 class Items:
     """Items of the collections. What a method returns is on the disk, or gone from it.
 
-    Whoever has found a collection may ask for its items when it has been deleted, or moved to
-    another model, since: that is `CollectionNotFound`, from each method, and not that it is empty.
+    A collection may be deleted, or moved to another model, after somebody has found it. Each method
+    then raises `CollectionNotFound`, rather than finding no items.
     """
 
     def __init__(self, database: Database, now: Callable[[], float], forget: Forget) -> None:
         self._database, self._now, self._forget = database, now, forget
 
     def add(self, collection: Collection, new: Sequence[NewItem], quota: Quota) -> list[Added]:
-        """Add recordings, all that can be in one transaction; what became of each, in order.
+        """Add recordings in one transaction; returns what became of each, in order.
 
-        Content that is there already is not added again. It is refused under another id than the
-        one that it has, and so is other content under an id that is taken.
+        Content that is there already is not added again; under another id it is refused. Other
+        content under an id that is taken is refused too.
 
         Raises:
             CollectionNotFound: it has been deleted meanwhile.
@@ -63,13 +66,9 @@ class Items:
         return outcomes
 
     def with_content(self, collection: Collection, digests: Sequence[str]) -> dict[str, Item]:
-        """Those that hold files of these SHA-256, by it."""
-        found: dict[Any, Item] = {}
+        """The items whose files have one of these SHA-256, by that digest."""
         with self._reading(collection) as connection:
-            for some in handfuls(digests):
-                query = _of(collection).where(items.c.sha256.in_(some))
-                found |= {row.sha256: item_of(row) for row in connection.execute(query)}
-        return found
+            return _found(connection, collection, items.c.sha256, digests)
 
     def get(self, collection: Collection, id: str) -> Item:
         """The item of that id.
@@ -87,20 +86,16 @@ class Items:
             ItemNotFound: one of them is not there.
         """
         with self._reading(collection) as connection:
-            found = _by_name(connection, collection, ids)
+            found = _found(connection, collection, items.c.name, ids)
         for id in ids:
             if id not in found:
                 raise ItemNotFound(f"The collection {collection.name!r} has no item {id!r}.")
         return [found[id] for id in ids]
 
     def by_key(self, collection: Collection, keys: Sequence[int]) -> dict[int, Item]:
-        """The items of these keys that are there."""
-        found: dict[Any, Item] = {}
+        """The items of these keys that are there, by key."""
         with self._reading(collection) as connection:
-            for some in handfuls(keys):
-                query = _of(collection).where(items.c.id.in_(some))
-                found |= {row.id: item_of(row) for row in connection.execute(query)}
-        return found
+            return _found(connection, collection, items.c.id, keys)
 
     def page(
         self,
@@ -207,10 +202,7 @@ class Items:
     ) -> Added:
         id = new.id or new.sha256[:ID_DIGITS]
         if there := known.by_content.get(new.sha256):
-            if new.id in (None, there.id):
-                return Added(there)
-            sentence = f"This content is here already, as the item {there.id!r}."
-            return Added(None, refusal=ItemConflict(sentence))
+            return added_before(there, new.id)
         if id in known.by_id:
             sentence = f"The item {id!r} is here already, with other content."
             return Added(None, refusal=ItemConflict(sentence))
@@ -243,27 +235,31 @@ class Items:
         return _item_of(key, row)
 
 
+@dataclass(frozen=True)
 class _Known:
-    """What is in the collection already of some items that are to be added."""
+    """Items of the collection that have the content or the id of one that is to be added."""
 
-    def __init__(self, by_content: dict[str, Item], by_id: dict[str, Item]) -> None:
-        self.by_content, self.by_id = by_content, by_id
+    by_content: dict[str, Item]
+    by_id: dict[str, Item]
 
 
 def _known(connection: Connection, collection: Collection, new: Sequence[NewItem]) -> _Known:
-    by_content: dict[str, Item] = {}
-    for some in handfuls([item.sha256 for item in new]):
-        rows = connection.execute(_of(collection).where(items.c.sha256.in_(some)))
-        by_content |= {row.sha256: item_of(row) for row in rows}
+    digests = [item.sha256 for item in new]
     ids = [item.id or item.sha256[:ID_DIGITS] for item in new]
-    return _Known(by_content, _by_name(connection, collection, ids))
+    return _Known(
+        _found(connection, collection, items.c.sha256, digests),
+        _found(connection, collection, items.c.name, ids),
+    )
 
 
-def _by_name(connection: Connection, collection: Collection, ids: Sequence[str]) -> dict[str, Item]:
-    found: dict[str, Item] = {}
-    for some in handfuls(ids):
-        rows = connection.execute(_of(collection).where(items.c.name.in_(some)))
-        found |= {row.name: item_of(row) for row in rows}
+def _found(
+    connection: Connection, collection: Collection, column: Column[T], values: Sequence[T]
+) -> dict[T, Item]:
+    """The items of a collection that have one of these values in a column, by that value."""
+    found: dict[T, Item] = {}
+    for some in handfuls(values):
+        rows = connection.execute(_of(collection).where(column.in_(some)))
+        found |= {getattr(row, column.name): item_of(row) for row in rows}
     return found
 
 
@@ -301,11 +297,22 @@ def _insert_audio(connection: Connection, item: int, content: bytes | None) -> N
             connection.execute(insert(audio).values(row))
 
 
+def added_before(item: Item, id: str | None) -> Added:
+    """What becomes of content that is there as `item`: it is refused under another id.
+
+    `id` is what the client calls the content; None: it does not say.
+    """
+    if id in (None, item.id):
+        return Added(item)
+    sentence = f"This content is here already, as the item {item.id!r}."
+    return Added(None, refusal=ItemConflict(sentence))
+
+
 def check_quota(collection: Collection, quota: Quota, n_items: int, n_bytes: int = 0) -> None:
-    """Refuse so many items and bytes more than there are, if they are too many.
+    """Check that there is room for so many more items and bytes.
 
     Raises:
-        QuotaExceeded: they are.
+        QuotaExceeded: there is none.
     """
     counts = (
         ("items", quota.items, collection.n_items + n_items),
@@ -327,7 +334,7 @@ def _of(collection: Collection) -> Select[Any]:
 
 
 def item_of(row: Row[Any]) -> Item:
-    """A row of the table."""
+    """The item of a row of the table."""
     return _item_of(row.id, row._asdict())
 
 

@@ -12,10 +12,10 @@ State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 WebhookState = Literal["pending", "delivered", "failed"]
 Step = Literal["run", "tell"]
-"""What a queue has to have done for a job: its work, or a word to whoever waits for it."""
+"""What a queue has workers do for a job: its work, or posting its end to a webhook."""
 
 Put = Callable[[Connection, Step, str], None]
-"""Puts a step of the job of that name into the queue, together with the transaction."""
+"""Puts a step of the job of that name into the queue, as a part of the transaction."""
 
 
 class JobNotFound(StoreError):
@@ -78,13 +78,14 @@ class NewJob:
 
     Attributes:
         owner: the name of the API key; empty where there are none.
-        network: of the client, who pays where there are no keys.
-        groups: those that the key is in, whose collections it may use.
+        network: the client's, which pays where there are no keys.
+        groups: of the key; it may use their collections.
         asked: its parameters.
         uploads: names of the files, in their order.
-        webhook: `url` and `secret` of who is to be told at the end.
-        request: sent again under the same key, it is the same job.
-        content: a digest of its files and of who is to be told, to tell such requests apart by.
+        webhook: `url` and `secret` of whoever is to be told at the end.
+        request: the client's idempotency key; a request with the same key is the same job.
+        content: a digest of the files and the webhook, by which other requests with that key are
+            recognised.
     """
 
     owner: str

@@ -22,7 +22,7 @@ def ended(
 ) -> None:
     """End a job: its files are deleted, and whoever waits for it is to be told."""
     connection.execute(delete(uploads).where(uploads.c.job == row.id))
-    # Of a file that was cut short nothing is told
+    # The result says nothing of a file that was not finished
     n_forgotten = forget_unfinished(connection, row) if row.n_files else 0
     change(
         connection,
@@ -40,7 +40,7 @@ def ended(
 
 
 def check_room(connection: Connection, owner: str, n_bytes: int, most_bytes: int | None) -> None:
-    """Whether so many bytes more of a job or its result may be kept; None: any number.
+    """Check that there is room for so many bytes more; without `most_bytes` there always is.
 
     Raises:
         JobsFull: the owner's jobs and files would take more than `most_bytes`.
@@ -74,7 +74,7 @@ def change(connection: Connection, key: int, **values: Any) -> None:
 
 
 def locked(condition: Any) -> Select[Any]:
-    """Jobs that nobody else changes until the transaction ends."""
+    """A query for jobs that nobody else may change until the transaction ends."""
     return select(jobs).where(condition).with_for_update()
 
 
@@ -104,7 +104,7 @@ def named(connection: Connection, owner: str, name: str, *, for_update: bool = F
 
 
 def job_of(row: Row[Any]) -> Job:
-    """As a value."""
+    """The job of a row of the table."""
     members: dict[str, Any] = row._asdict()
     members |= {"key": row.id, "id": row.name, "audio_s": row.audio_s + row.ahead_s}
     for name in ("asked", "error", "webhook"):

@@ -1,6 +1,6 @@
-"""Jobs as their owners have them: submitted, asked for, cancelled; what they cost, and who is told.
+"""Jobs as their owners see them: submitted, read, cancelled; what they cost, and their webhooks.
 
-Workers have them by `attempts.py`.
+What workers do with jobs is in `attempts.py`.
 """
 
 import json
@@ -182,9 +182,9 @@ class Jobs:
             yield bytes(row.data)
 
     def to_tell(self, name: str) -> Job | None:
-        """The job whose end somebody is to be told of; None where that is not so any more.
+        """The job whose end is to be posted to its webhook; None if there is nothing to post.
 
-        The step may come before the transaction that ends the job: then its end is waited for.
+        The step may come before the transaction that ends the job has ended: then this waits.
         """
         with self._database.write() as connection:
             row = by_name(connection, name, for_update=True)
@@ -193,7 +193,7 @@ class Jobs:
         return job_of(row)
 
     def told(self, job: Job, state: str) -> None:
-        """Note whether who waits was told; address and secret are forgotten once that is over."""
+        """Note what became of a webhook; after its last try, address and secret are forgotten."""
         values: dict[str, Any] = {"webhook_tries": job.webhook_tries + 1, "webhook_state": state}
         if state != "pending":
             values["webhook"] = None
@@ -201,7 +201,7 @@ class Jobs:
             change(connection, job.key, **values)
 
     def charges(self, limit: int = 100) -> list[Charge]:
-        """What jobs have cost since this was asked last; each second is told once."""
+        """What jobs have cost since the last call; each second is returned once."""
         cost = jobs.c.audio_s + jobs.c.ahead_s
         query = select(jobs.c.id, jobs.c.owner, jobs.c.network, jobs.c.charged_s, cost.label("s"))
         query = query.where(UNCHARGED).order_by(jobs.c.id).limit(limit)
@@ -218,13 +218,13 @@ class Jobs:
         return found
 
     def waiting(self) -> list[str]:
-        """Names of all that have not ended, in their order."""
+        """Names of all jobs that have not ended, the oldest first."""
         query = select(jobs.c.name).where(jobs.c.state.in_(UNENDED)).order_by(jobs.c.id)
         with self._database.read() as connection:
             return list(connection.execute(query).scalars())
 
     def backlog(self) -> list[Backlog]:
-        """How many wait and run, by kind; of everybody."""
+        """How many jobs of all owners wait and run, by kind."""
         query = (
             select(jobs.c.kind, jobs.c.state, func.count(), func.min(jobs.c.created_at))
             .where(jobs.c.state.in_(UNENDED))
@@ -234,7 +234,7 @@ class Jobs:
             return [Backlog(*row) for row in connection.execute(query)]
 
     def untold(self) -> list[str]:
-        """Names of those that have ended, and whose end somebody is still to be told of."""
+        """Names of the jobs that have ended and whose webhook has still to be called."""
         query = select(jobs.c.name).where(
             jobs.c.state.in_(ENDED), jobs.c.webhook_state == "pending"
         )
@@ -243,10 +243,10 @@ class Jobs:
 
 
 def _of_request(connection: Connection, new: NewJob) -> Job | None:
-    """The job of a request that was sent before.
+    """The job of an earlier request with the same idempotency key, if there is one.
 
     Raises:
-        JobDiffers: it asked for something else.
+        JobDiffers: that request asked for something else.
     """
     if new.request is None:
         return None

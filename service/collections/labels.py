@@ -1,4 +1,4 @@
-"""What people say of items and of stretches of them: which sound it is, or is not, and who says so.
+"""Labels: which sound an item, or a stretch of it, is or is not, and who says so.
 
 A label belongs to a recording and its times, not to windows: it stays true whatever the windows of
 a model (an idea of perch-hoplite's).
@@ -32,7 +32,7 @@ class Labels:
         self._database, self._now = database, now
 
     def add(self, collection: Collection, new: Sequence[NewLabel], by: str) -> list[Label]:
-        """Add labels, all or none of them; `by` says those that name nobody else.
+        """Add labels, all or none of them; `by` is the author of those that name none.
 
         Raises:
             CollectionNotFound: it has been deleted meanwhile.

@@ -1,4 +1,4 @@
-"""Which windows must not be learnt from and tested on apart: those of one recording, and twins.
+"""Windows that must be learnt from or tested on together: those of one recording, and twins.
 
 Letters: `N` windows, `D` embedding dim, `K` labels.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.windows import unit
 from service.collections.records import Floats, Integers
 
 SAME_COSINE = 0.999  # from here on two windows sound the same
@@ -44,11 +45,10 @@ def _equal(vectors: Floats) -> set[tuple[int, int]]:
 
 
 def _near(vectors: Floats) -> set[tuple[int, int]]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = vectors / np.maximum(lengths, np.float32(1e-12))
+    directions = unit(vectors)
     pairs: set[tuple[int, int]] = set()
-    for begin in range(0, len(unit), ROWS):
-        cosines = unit[begin : begin + ROWS] @ unit[: begin + ROWS].T
+    for begin in range(0, len(directions), ROWS):
+        cosines = directions[begin : begin + ROWS] @ directions[: begin + ROWS].T
         later, earlier = np.nonzero(np.tril(cosines >= SAME_COSINE, begin - 1))
         _, first = np.unique(later, return_index=True)  # one pair a window is enough
         found = zip(earlier[first].tolist(), (later[first] + begin).tolist(), strict=True)
@@ -61,10 +61,11 @@ def _near(vectors: Floats) -> set[tuple[int, int]]:
 def without_leaks(
     items: Integers, twins: Alike, holds: NDArray[np.bool_], known: NDArray[np.bool_]
 ) -> tuple[Integers, Sequence[int]]:
-    """The group of each window (N,): its recording, together with those that hold twins of it.
+    """The group of each window (N,), and the items whose group was torn.
 
-    Where a label, or its absence, would have a single group, nothing could be held out: that group
-    is torn into stretches. The second value names the items that were.
+    A group is a recording, together with the recordings that hold twins of its windows. Where a
+    label, or its absence, would have a single group, nothing could be held out: that group is torn
+    into stretches.
     """
     groups = _joined(items, twins)
     torn: set[int] = set()

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Float, Label, Select, cast, fu
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from service.collections.database import Database
-from service.collections.filters import EVERYTHING, Filter, matching
+from service.collections.filters import EVERYTHING, Filter, windows_to_search
 from service.collections.graphs import Graphs, of_size
 from service.collections.halves import HalfVec
 from service.collections.records import Collection, Floats, Integers, Nearest
@@ -47,7 +47,9 @@ class Pgvector:
         exact: bool = True,
     ) -> Nearest:
         """See `exact.Index`."""
-        chosen = self._chosen(collection, filter, without)
+        row = windows.c
+        query_for_rows = select(row.id, row.item, row.start_s, row.end_s)
+        chosen = windows_to_search(query_for_rows, collection, filter, without)
         has_graph = not exact and self._has_graph(collection)
         with self._database.read() as connection:
             if has_graph:
@@ -74,7 +76,7 @@ class Pgvector:
         """Nothing is kept here."""
 
     def close(self) -> None:
-        """Give up what is done beside the searches."""
+        """Give up the graph that is being made."""
         self._graphs.close()
 
     def _has_graph(self, collection: Collection) -> bool:
@@ -89,16 +91,6 @@ class Pgvector:
     def _is_for(self, collection: Collection) -> bool:
         is_large = collection.n_windows >= self._approximate_from
         return is_large and collection.terms.dimensions <= MAX_GRAPH_DIMENSIONS
-
-    def _chosen(self, collection: Collection, filter: Filter, without: Integers) -> Select[Any]:
-        row = windows.c
-        query = select(row.id, row.item, row.start_s, row.end_s)
-        query = query.where(row.collection == collection.key)
-        if filter:
-            query = query.where(row.item.in_(matching(collection, filter)))
-        if len(without):
-            query = query.where(row.item.not_in(without.tolist()))
-        return query
 
 
 def _exact(
@@ -139,7 +131,7 @@ def _approximate(
 
 
 def _scan_on(connection: Connection, n: int) -> None:
-    """Look further along the graph until there are so many."""
+    """Let the search go along the graph until it has `n` windows that pass the filter."""
     for name, value in (
         ("hnsw.iterative_scan", "strict_order"),
         ("hnsw.ef_search", min(_MAX_EF, max(100, n))),

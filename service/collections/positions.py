@@ -167,7 +167,7 @@ def _spread_out(vectors: Floats, k: int, rng: np.random.Generator) -> Floats:
 
 
 def _squared_distances(points: NDArray[np.float64]) -> Doubles:
-    """Of each pair (N, N)."""
+    """The squared distance of each pair of points (N, N)."""
     squares = np.square(points).sum(axis=1)
     distances: Doubles = np.maximum(squares[:, None] + squares[None] - 2 * points @ points.T, 0)
     return distances

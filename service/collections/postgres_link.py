@@ -1,9 +1,9 @@
-"""Connections to a PostgreSQL that are given up where the server hangs.
+"""Connections to PostgreSQL that are given up when the server hangs.
 
-A server that is stopped, or whose machine stands still, lets the system go on to acknowledge what
-it is sent, so that no timeout of the network ends. A statement may rightly take minutes, though. So
-who has waited for `HANG_S` connects once more; a server that does not answer that either hangs.
-From then on nobody waits: calls fail at once, until one of them has found the server again.
+While a server is stopped (SIGSTOP, a paused machine), its system still acknowledges packets, so
+that no network timeout fires. A statement may rightly take minutes, too. So a thread that has
+waited for `HANG_S` opens another connection: if the server does not answer that either, it hangs.
+From then on nobody waits: calls fail at once, until one of them has reached the server again.
 """
 
 import threading
@@ -78,7 +78,7 @@ class PostgresLink:
             psycopg.connect(*self._arguments, **options).close()
         except psycopg.errors.ConnectionTimeout:
             self._note(is_up=False)
-        except psycopg.Error:  # it says at least that it cannot
+        except psycopg.Error:  # it answers, if only with an error
             self._note(is_up=True)
         else:
             self._note(is_up=True)
@@ -104,12 +104,12 @@ class PostgresLink:
 
 
 class WatchedConnection(psycopg.Connection[Any]):
-    """A connection that is closed where its server is silent, and answers nobody else either."""
+    """A connection that is closed when its server hangs."""
 
     link: PostgresLink | None = None
 
     def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
-        """Wait for the end of what is asked of the server.
+        """Wait for the server's answer.
 
         Raises:
             PostgresHangs: it will not come.

@@ -10,19 +10,19 @@ from service.collections.records import Collection, Doubles, Floats, Vectors
 from service.collections.store import Store
 from service.collections.verdicts import verdicts_on
 
-MAX_LABELLED = 200  # items whose labelled windows others are compared with
+MAX_LABELLED = 200  # items whose labelled windows the others are compared with
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Windows of which nothing is said, and labelled ones that they are compared with."""
+    """Windows that nobody has labelled, and labelled ones that they are compared with."""
 
     silent: Vectors
     labelled: Floats
 
     @property
     def n_bytes(self) -> int:
-        """Of the vectors."""
+        """Bytes of the vectors."""
         return int(self.silent.vectors.nbytes + self.labelled.nbytes)
 
 
@@ -37,7 +37,7 @@ class Proposed:
 
 
 def unlabelled(store: Store, collection: Collection, n_most: int, seed: int) -> Candidates:
-    """Windows of which nothing is said, all or about `n_most` of them."""
+    """Windows that nobody has labelled, all or about `n_most` of them."""
     labels = store.labels.page(collection)
     names = sorted({label.label for label in labels})
     sample = store.windows.sample(collection, n_most)

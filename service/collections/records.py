@@ -105,7 +105,7 @@ class StoreUnavailable(StoreError):
 
 @dataclass(frozen=True)
 class Terms:
-    """What a collection is of; decided when it is made; `reembed` alone changes it.
+    """What vectors a collection holds: fixed when it is made, and changed by `reembed` alone.
 
     Attributes:
         model: the name of the encoder.
@@ -130,8 +130,8 @@ class Collection:
 
     Attributes:
         key: its number in the store.
-        owner: the name of the API key that made it, empty where there are no keys; or a group as
-            it begins the collection's name, `birds:`.
+        owner: the name of the API key that made it, empty where there are no keys; for a collection
+            of a group, the beginning of its name, `birds:`.
         n_bytes: of vectors, audio and metadata.
         revision: grows with every change of the items.
     """
@@ -258,7 +258,7 @@ class Vectors:
         return len(self.windows)
 
     def where(self, chosen: NDArray[np.bool_] | Integers) -> "Vectors":
-        """Some of them."""
+        """The chosen windows."""
         return Vectors(
             self.windows[chosen],
             self.items[chosen],
@@ -284,7 +284,7 @@ class Nearest:
 class NewLabel:
     """What somebody says of an item, or of a stretch of it; both times or neither.
 
-    `by` says who, where it is another than who adds it.
+    `by` is its author, if that is not whoever adds it.
     """
 
     item_id: str

@@ -1,10 +1,10 @@
-"""A collection on its way to another model: new vectors beside the old, which answer until the end.
+"""Moves a collection to another model: the old vectors answer until all new ones are there.
 
-The new windows belong to a collection of their own, which nobody sees, and hang on the same items.
-Once every item has some, one transaction hands the items and their labels over to it; what is left
-of the old one is deleted afterwards, at the next start if need be. Whatever ends in between, the
-old one is whole, and what has been computed is there when one goes on. Letters: `N` windows, `D`
-embedding dim.
+The new windows belong to a hidden collection of their own, and refer to the same items. Once every
+item has new windows, one transaction hands the items and their labels over to the new collection;
+the rest of the old one is deleted afterwards, at the next start if need be. If the process ends in
+between, the old collection is whole, and the vectors computed so far are there when the move goes
+on. Letters: `N` windows, `D` embedding dim.
 """
 
 from collections.abc import Sequence
@@ -108,7 +108,7 @@ class Reembedding:
     def keep(
         self, move: Move, item: Item, start_s: Doubles, end_s: Doubles, vectors: Floats
     ) -> None:
-        """Keep the new windows (N, D) of an item; of one that has been deleted, nothing.
+        """Store the new windows (N, D) of an item, unless it has been deleted.
 
         Raises:
             CollectionNotFound: the move has been finished, or given up, by somebody else.
@@ -116,7 +116,7 @@ class Reembedding:
         with self._database.write() as connection:
             _check_goes_on(connection, move)
             mine = (items.c.id == item.key) & (items.c.collection == move.old.key)
-            # As its windows will hang on it: whoever deletes it at this moment is waited for
+            # Waits for whoever deletes it at this moment
             there = select(items.c.id).where(mine).with_for_update(read=True, key_share=True)
             if connection.execute(there).first() is None:
                 return
@@ -191,7 +191,7 @@ def _hand_over(connection: Connection, move: Move) -> None:
 
 
 def _n_windows(collection: int) -> ScalarSelect[int]:
-    """Of an item in a collection."""
+    """How many windows of a collection an item has, as a subquery."""
     mine = (windows.c.item == items.c.id) & (windows.c.collection == collection)
     return select(func.count()).where(mine).scalar_subquery()
 

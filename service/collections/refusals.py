@@ -11,7 +11,7 @@ FULL = (
     "There is no room on the disk of the collections, and nothing was changed: make some. Deleting "
     "needs some too, until it is done."
 )
-_FAILING = (  # what SQLite says where it is not the statement that is wrong
+_FAILING = (  # SQLite's codes of failures that are not the statement's fault
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_READONLY,
@@ -20,8 +20,8 @@ _FAILING = (  # what SQLite says where it is not the statement that is wrong
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_NOTADB,
 )
-# The classes of PostgreSQL's codes that say the same: lost connections, rights, too little memory,
-# too few connections, an administrator or a limit that ends it, I/O errors, damage
+# The same as classes of PostgreSQL's codes: lost connections, rights, too little memory, too few
+# connections, statements ended by an administrator or a limit, I/O errors, damage
 _FAILING_CLASSES = ("08", "28", "53", "57", "58", "F0", "XX")
 DISK_FULL = "53100"  # or a memory that processes share
 READ_ONLY = "25006"  # a standby, or a server that was set so
@@ -54,7 +54,7 @@ def _of_sqlite(error: BaseException) -> StoreError | None:
 def _of_postgres(error: DBAPIError) -> StoreError | None:
     state: str = getattr(error.orig, "sqlstate", None) or ""
     if not state and isinstance(error, OperationalError):
-        state = "08"  # there is no connection to tell more
+        state = "08"  # no connection, and so no code
     if state in ("40001", "40P01", "55P03"):
         return StoreBusy("The database of the collections cannot do this now.")
     if state == DISK_FULL:

@@ -29,7 +29,7 @@ from service.collections.records import (
 from service.collections.schema import collections, items, windows
 
 Forget = Callable[[int], None]
-"""Is told the key of a collection that has been deleted, or of which something has."""
+"""Called with the key of a collection that was deleted, or of which items were."""
 
 
 class Register:
@@ -72,7 +72,7 @@ class Register:
         return collection_of(row)
 
     def check(self, collection: Collection) -> None:
-        """Look whether a collection is still there, and of the same vectors.
+        """Check that a collection is still there, with the same vectors.
 
         Raises:
             CollectionNotFound: it has been deleted, or moved to another model.
@@ -135,7 +135,7 @@ class Register:
     def empty(self, key: int) -> None:
         """Delete what is left of a collection that counts as deleted."""
         self._database.delete_all(items, items.c.collection == key)
-        # Of items that another collection has taken over
+        # Old windows of items that another collection has taken over
         self._database.delete_all(windows, windows.c.collection == key)
         gone = or_(collections.c.id == key, collections.c.replaces == key)
         with self._database.write() as connection:
@@ -177,7 +177,7 @@ def locked(connection: Connection, key: int) -> Collection:
 
 
 def check_present(connection: Connection, key: int) -> None:
-    """Look whether a collection is there in what this connection sees, before it counts as empty.
+    """Check that this connection sees a collection, before it is taken to be empty.
 
     Raises:
         CollectionNotFound: it has been deleted, or moved to another model, meanwhile.
@@ -216,7 +216,7 @@ def _named(owner: str, name: str) -> Select[Any]:
 
 
 def collection_of(row: Row[Any]) -> Collection:
-    """A row of the table."""
+    """The collection of a row of the table."""
     terms = Terms(**{name: getattr(row, name) for name in Terms.__dataclass_fields__})
     counts = ("created_at", "n_items", "n_windows", "n_bytes", "revision")
     return Collection(row.id, row.owner, row.name, terms, *(getattr(row, name) for name in counts))

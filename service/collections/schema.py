@@ -1,7 +1,7 @@
-"""The tables. How they come to be is told by `migrations/`; a test says that both agree.
+"""The tables, as `migrations/` makes them; a test proves that both agree.
 
-Everything of a recording is a row that hangs on the recording's, audio included, so that deleting
-it is one transaction and leaves nothing behind whatever happens.
+Everything that belongs to a recording, audio included, is in rows that refer to its row and are
+deleted with it, so that deleting a recording is one transaction and leaves nothing behind.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 # SQLite numbers rows only in a column of the type INTEGER
 Number = BigInteger().with_variant(Integer(), "sqlite")
-NEVER_AGAIN: dict[str, Any] = {"sqlite_autoincrement": True}  # the number of a deleted row
+NEVER_AGAIN: dict[str, Any] = {"sqlite_autoincrement": True}  # no use of a deleted row's number
 
 
 class Vector(TypeDecorator[Any]):
@@ -66,7 +66,7 @@ metadata = MetaData(
 
 
 def _of(table: str) -> Column[int]:
-    """What a row hangs on: it goes when that goes."""
+    """A column that refers to a row of `table`: with that row its own is deleted."""
     name = table.removesuffix("s")
     return Column(name, Number, ForeignKey(f"{table}.id", ondelete="CASCADE"), nullable=False)
 
@@ -91,7 +91,7 @@ collections = Table(
     Column("revision", BigInteger, nullable=False, default=0),
     # Set in one step; the rows follow, at the next start if need be
     Column("is_deleted", Boolean, nullable=False, default=False),
-    # Of one that nobody sees yet: the collection that it will replace
+    # Set while the collection is hidden: the one that it will replace
     Column("replaces", Number),
     Index("uq_collections_replaces", "replaces", unique=True),
     **NEVER_AGAIN,

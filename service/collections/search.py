@@ -23,7 +23,7 @@ PAIRS = 4096  # of which the spread of scores is made
 SAMPLE = 2048  # windows, from which the pairs are drawn
 STALE = 0.1  # by this share a collection may grow or shrink before new pairs are drawn
 KEPT = 256  # collections whose pairs are kept
-SAME_S = 1e-3  # by which the times of a window may be off that somebody has read and writes
+SAME_S = 1e-3  # by which the times that a client sends for a window may be off
 
 
 class NoDirection(StoreError):
@@ -125,7 +125,8 @@ class Searcher:
     ) -> tuple[Floats, int]:
         """The vector (D,) of an item, or of a stretch of it, and the item's key.
 
-        A stretch is that of a window, such as one that was found; else all that touch it count.
+        A stretch with the times of a window, such as one that was found, stands for that window;
+        any other is the mean of all windows that touch it.
 
         Raises:
             ItemNotFound: there is no such item.

@@ -1,10 +1,10 @@
 """Gives the space of deleted rows back to the disk, and takes their content out of SQLite's log.
 
-SQLite writes over deleted rows in its file. Two things stay: the log that is written ahead (WAL)
-holds pages as they were until it is emptied, for which nobody may still read an older state; and
-free pages stay in the file until they are at its end and are cut off. Neither may keep those
-waiting who write meanwhile: the log is emptied only where that takes no waiting, and pages are cut
-off some at a time, in a thread.
+SQLite overwrites deleted rows in its file. Two things stay. The write-ahead log (WAL) holds pages
+as they were until it is emptied, which is possible only while nobody reads an older state. And free
+pages stay in the file until they are moved to its end and cut off. Neither may keep writers
+waiting: the log is emptied only if that takes no waiting, and pages are cut off some at a time, in
+a thread.
 """
 
 from collections.abc import Callable
@@ -48,12 +48,12 @@ class Space:
             return True
 
     def give_back(self) -> None:
-        """Empty the log if nobody reads an older state; what is left is done in a thread."""
+        """Empty the log if nobody reads an older state; a thread does the rest."""
         if not self.empty_log() and not self._closing.is_set():
             self._begin()
 
     def close(self) -> None:
-        """Leave what is not done yet to the next start, which gives it back."""
+        """Stop; the next start gives back the space that is left."""
         self._closing.set()
         with self._lock:
             work = self._work

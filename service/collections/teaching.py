@@ -1,6 +1,6 @@
-"""Windows and what people say of them -> what a classifier is taught, with warnings in words.
+"""Windows and their labels -> the table that a classifier learns from, with warnings in words.
 
-What nobody has said is never taken for a no, unless that is asked for. Letters: `N` windows, `D`
+A missing label is never taken for a no, unless that is asked for. Letters: `N` windows, `D`
 embedding dim, `K` labels.
 """
 
@@ -28,7 +28,7 @@ from service.collections.verdicts import (
 )
 from service.exceptions import ServiceError
 
-OTHER = "other"  # where one label holds: that of windows of which nothing is said, on request
+OTHER = "other"  # with task=multi-class: on request, the label of windows that nobody has labelled
 MIN_WINDOWS = 5  # with a label and without it; with fewer there is nothing to hold out
 FEW_WINDOWS, FEW_RECORDINGS = 20, 5  # below them the scores are worth little, which is said
 MAX_WINDOWS = 20_000  # that are learnt from; more add little but time
@@ -66,7 +66,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Taught:
-    """A table, the number of the window that each row is (N,), and what to beware of."""
+    """A table, the window that each of its rows is (N,), and warnings."""
 
     table: Table
     rows: Integers
@@ -220,7 +220,7 @@ def _without_rare(learnt: _Rows, lesson: Lesson) -> _Rows:
 
 
 def _drawn(verdicts: Verdicts, n_most: int, seed: int) -> Integers:
-    """So many windows of which nothing is said, or all."""
+    """Rows of `n_most` windows that nobody has labelled, or of all of them."""
     silent = np.flatnonzero(~verdicts.is_heard)
     rng = np.random.default_rng(seed)
     return np.sort(rng.permutation(silent)[:n_most]).astype(np.int64)
@@ -271,7 +271,7 @@ def _thinned(holds: NDArray[np.bool_], seed: int) -> Integers:
 
 
 def _left_out(verdicts: Verdicts) -> list[str]:
-    """What was labelled and cannot be learnt from."""
+    """Sentences on labelled windows that cannot be learnt from."""
     counts = Counter(verdicts.said.ravel().tolist())
     sentences = []
     if n := counts[DISPUTED]:

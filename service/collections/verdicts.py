@@ -36,7 +36,7 @@ class Verdicts:
         return heard
 
     def are(self, what: int) -> NDArray[np.bool_]:
-        """Where that is said: (N, K)."""
+        """Where the verdict is `what`: (N, K)."""
         matching: NDArray[np.bool_] = self.said == what
         return matching
 
@@ -44,7 +44,8 @@ class Verdicts:
 def verdicts_on(windows: Vectors, labels: Iterable[Label], names: Sequence[str]) -> Verdicts:
     """What people say of each window, about these labels.
 
-    Of what one person says of a label the last word counts. Where people disagree, it is disputed.
+    If one person says several things of a label, the last counts. Where people disagree, the
+    verdict is `DISPUTED`.
     """
     column = {name: k for k, name in enumerate(names)}
     said = np.full((len(windows), len(names)), NOTHING, np.int8)
@@ -96,7 +97,7 @@ _CODES = {"positive": POSITIVE, "negative": NEGATIVE, "unsure": UNSURE}
 
 
 def _share(label: Label, start_s: Doubles, end_s: Doubles) -> Doubles:
-    """How much of the shorter of the two a label and each window share."""
+    """How much of the shorter of label and window they share, for each window: (N,)."""
     if label.start_s is None or label.end_s is None:
         return np.ones(len(start_s))
     shared = np.minimum(end_s, label.end_s) - np.maximum(start_s, label.start_s)

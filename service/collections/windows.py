@@ -87,7 +87,7 @@ class Windows:
 
 
 def fetched(connection: Connection, query: Select[Any], dimensions: int) -> Vectors:
-    """The windows that a query for rows of the table finds."""
+    """The windows that a query for rows of the table `windows` finds."""
     is_postgres = connection.dialect.name == "postgresql"
     held: ColumnElement[Any] = windows.c.vector
     if is_postgres:

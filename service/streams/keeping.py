@@ -1,4 +1,4 @@
-"""A recording of hours into a collection, answered in lines that tell how far it is.
+"""Adds a recording of hours to a collection, and answers in lines that tell how far it is.
 
 Nothing is added before all of it has been embedded, and then all of it is, in one transaction.
 Letters: `N` windows, `D` embedding dim.
@@ -13,15 +13,8 @@ import numpy as np
 
 from models.runtime import Encoder, Floats
 from service.collecting import Collecting, without_rest
-from service.collections.records import (
-    Added,
-    Collection,
-    Doubles,
-    Item,
-    ItemConflict,
-    NewItem,
-    Terms,
-)
+from service.collections.items import added_before
+from service.collections.records import Added, Collection, Doubles, NewItem, Terms
 from service.context import Context, model_of
 from service.formats.collection_answers import AddedItem, ItemAnswer
 from service.formats.collection_requests import ItemAbout
@@ -33,7 +26,7 @@ from service.threads import in_thread
 from service.traffic.budget import Share
 from service.uploads.spool import Spooled
 
-KIND = "recording"  # the `object` of the whole, which is not sent
+KIND = "recording"  # the `object` of the answer for the whole recording, which is not sent
 
 
 def plan_of(shared: Context, collection: Collection) -> Plan:
@@ -54,7 +47,7 @@ def _vectors(vectors: Floats) -> list[Members]:
 
 @dataclass
 class Windows:
-    """What has been computed of a recording so far; `whole` comes at its end."""
+    """The windows of a recording computed so far; `whole` is the answer that ends it."""
 
     start_s: list[float] = field(default_factory=list)
     end_s: list[float] = field(default_factory=list)
@@ -118,7 +111,10 @@ class Keeping:
         items = self._collected.store.items
         known = await in_thread(items.with_content, self._collection, [digest])
         if digest in known:
-            yield self._ending(self._again(known[digest]), 0.0)
+            added = added_before(known[digest], self._about.id)
+            if added.refusal is not None:
+                raise added.refusal
+            yield self._ending(added, 0.0)
             return
         audio = await in_thread(self._audio)
         windows = Windows()
@@ -134,11 +130,6 @@ class Keeping:
             raise added.refusal
         whole = windows.whole
         yield self._ending(added, whole["duration_s"], whole.get("warnings"))
-
-    def _again(self, item: Item) -> Added:
-        if self._about.id not in (None, item.id):
-            raise ItemConflict(f"This content is here already, as the item {item.id!r}.")
-        return Added(item)
 
     def _new_item(self, digest: str, windows: Windows, audio: bytes | None) -> NewItem:
         return NewItem(
@@ -194,7 +185,7 @@ def _progress(windows: Windows) -> Members:
 
 
 def _digest(upload: Spooled) -> str:
-    """Of the file, without moving where it is read."""
+    """SHA-256 of the file, without moving the place where it is read."""
     content, first = hashlib.sha256(), 0
     while part := os.pread(upload.file.fileno(), 1 << 20, first):
         content.update(part)

@@ -66,9 +66,9 @@ async def answer_in_lines(
     media_type: str,
     instead: Instead[P] | None = None,
 ) -> StreamingResponse:
-    """Receive one file, and answer in that form once the first line is there.
+    """Receive one file, and answer in `media_type` once the first line is there.
 
-    `instead` makes of the answers what is sent in their place.
+    `instead` turns the answers into those that are sent.
 
     Raises:
         Problem: for whatever is wrong before that.
@@ -89,7 +89,7 @@ async def answer_in_lines(
 async def send_in_lines(
     request: Request, shared: Context, answers: Answers, media_type: str
 ) -> StreamingResponse:
-    """Send answers in that form, as they are made, once there is a first one.
+    """Send answers in `media_type` as they are made, once there is a first one.
 
     Raises:
         Problem: there is no place for another stream.
@@ -160,7 +160,7 @@ async def _lines(
 
 
 async def _opened_by(opening: list[Members], answers: Answers) -> Answers:
-    """The answers, the first of which comes with what opens them."""
+    """The answers, the first of them behind what opens them."""
     async with aclosing(answers):
         async for members in answers:
             yield [*opening, *members]
@@ -221,7 +221,7 @@ def as_events(answers: Iterable[Members]) -> bytes:
 
 _WRITERS: dict[str, Writer] = {NDJSON: as_lines, EVENTS: as_events}
 LINES = {media_type: {"schema": {"type": "string"}} for media_type in _WRITERS}
-"""What OpenAPI says of them."""
+"""The media types of streams, for OpenAPI."""
 
 
 def _as_they_are(given: Answers) -> Answers:

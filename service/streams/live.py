@@ -126,7 +126,7 @@ def _config(message: str | bytes) -> LiveConfig:
 
 
 def _plan(catalogue: Catalogue, config: LiveConfig) -> Plan:
-    """As for a file, in tiles that add a hop: a frame leaves once all that it sees has come."""
+    """The plan of a live stream: as for a file, in tiles of one hop, so that no answer is late."""
     model = catalogue.model_for(config.model, config.head)
     check_dimensions(config.dimensions, model.network.card)
     windowing = Windowing.of(config.window_s, config.hop_s, model.network.card)

@@ -52,7 +52,7 @@ def windowing_of(
     """Windows as asked for, by default as long as the clips that the classifier learnt from.
 
     Raises:
-        Problem: windows are spoken of where a recording is classified as a whole.
+        Problem: windows are asked for although recordings are classified as a whole.
     """
     if asked.granularity == "window":
         window_s = asked.window_s or classifier.network.card.training.unit_s

@@ -1,7 +1,7 @@
-"""A collection that moves to another model, answered in lines that tell how far it is.
+"""Moves a collection to another model, and answers in lines that tell how far it is.
 
-Each item is kept as soon as it has been embedded, so whatever ends the answer, the next request
-goes on. The collection changes in one step, when every item has its new vectors.
+The new vectors of each item are stored as soon as they are computed, so that after an answer that
+broke off the next request goes on. The collection changes in one step, when all items have theirs.
 """
 
 from collections.abc import AsyncGenerator
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 def new_terms(collection: Collection, model: Served[Encoder]) -> Terms:
-    """What a collection will be of: the model, and windows as long as before.
+    """The terms of a collection after the move: the new model, and windows as long as before.
 
     Raises:
         ServiceError: the model has no such windows.
@@ -45,7 +45,7 @@ def new_terms(collection: Collection, model: Served[Encoder]) -> Terms:
 
 
 class Moving:
-    """One request's work on a move."""
+    """The work of one request on a collection's move."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Moving:
         yield [self._ending(moved)]
 
     async def _items(self, move: Move) -> AsyncGenerator[Members, None]:
-        """Embed what is left, and tell of every item; not of one that is deleted meanwhile."""
+        """Embed the items that are left, with a line for each that is not deleted meanwhile."""
         store, after = self._collected.store.reembedding, 0
         while some := await in_thread(store.left, move, after, PAGE):
             after = some[-1].key
@@ -114,8 +114,8 @@ class Moving:
         """The new windows of an item.
 
         Raises:
-            AudioError: its audio cannot be used any more.
-            ServiceError: nor that of this item, or there is no memory, or no time, for it.
+            AudioError: its audio cannot be decoded any more.
+            ServiceError: its audio was not kept, or takes too much memory or time.
             OSError: the disk is full.
         """
         shared, windows, warnings = self._shared, Windows(), list[str]()

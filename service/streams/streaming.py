@@ -1,8 +1,7 @@
-"""A long recording -> timed answers, as they are computed, then that of the whole.
+"""A long recording -> answers for its windows as they are computed, then one for the whole.
 
-What is done does not depend on where the samples come from, nor on how the answers leave: an upload
-is answered in lines, a live stream in messages. Letters: `S` samples, `T` frames of features, `D`
-embedding dim, `N` windows.
+It is the same for uploads, which are answered in lines, and for live streams, which are answered in
+messages. Letters: `S` samples, `T` frames of features, `D` embedding dim, `N` windows.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -31,7 +30,7 @@ from service.threads import in_thread
 
 Members = dict[str, Any]
 Describe = Callable[[Floats], list[Members]]
-"""What an answer says of each of some vectors (N, D)."""
+"""Turns vectors (N, D) into the members of an answer for each."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Plan:
     Attributes:
         kind: the `object` of the last answer.
         selection: the part of the recording; times count from the recording's beginning.
-        hop_frames: of a live stream, whose tiles add one hop each; None for what need not hurry.
+        hop_frames: of a live stream, whose tiles add one hop each; None for recordings.
     """
 
     model: Served[Encoder]
@@ -64,14 +63,14 @@ async def answers(
     spend: Callable[[float], None],
     warnings: Sequence[str] = (),
 ) -> AsyncGenerator[list[Members], None]:
-    """The windows as they are complete, some at a time; then the whole; then what it came to.
+    """Answers: windows as they are complete, some at a time; then the whole, and the usage.
 
     Args:
         batcher: where tiles are computed.
         plan: what is asked for.
         blocks: the recording.
-        spend: is told of each block's seconds.
-        warnings: what is noticed about the recording, all of it there when the blocks have ended.
+        spend: is called with the seconds of each block.
+        warnings: what is noticed about the recording; complete when the blocks have ended.
 
     Raises:
         ServiceError: the recording is too short, or the model fails.
@@ -178,6 +177,10 @@ def _windows(plan: Plan, timed: list[Timed], before: int) -> list[Members]:
 
 
 def check_finite(values: np.typing.NDArray[Any]) -> None:
-    """Raises ServiceError, `internal`, where a value is not a number."""
+    """Refuse values that are not finite.
+
+    Raises:
+        ServiceError: `internal`; one is not.
+    """
     if not np.isfinite(values).all():
         raise ServiceError("internal", "The model's answer for this recording is not finite.")

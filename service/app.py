@@ -90,7 +90,7 @@ _TAGS = [
 def create_app(settings: Settings | None = None, *, is_worker: bool = False) -> FastAPI:
     """The service with these settings, else with those of the environment.
 
-    `is_worker`: it does jobs, and tells how it is; who serves has the keys charged for them.
+    `is_worker`: it only does jobs and answers health checks; processes that serve charge the keys.
 
     Raises:
         SettingsError: if the settings, or the API keys that they name, cannot be used.
@@ -185,7 +185,7 @@ def create_app(settings: Settings | None = None, *, is_worker: bool = False) -> 
 
 
 def _in_background(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-    """Start what goes on until the service ends; what ends before by itself stands in the log."""
+    """Start work that goes on until the service ends; if it ends before, the log says so."""
 
     def tell(task: "asyncio.Task[None]") -> None:
         if not task.cancelled():
@@ -209,9 +209,9 @@ def _shared(settings: Settings) -> SharedAccounts | None:
 
 
 def _routes(settings: Settings, is_worker: bool) -> list[BaseRoute]:
-    """All that can be asked for: the `router` of every module in `service/routes`.
+    """The routes: the `router` of every module in `service/routes`.
 
-    Of a worker it is how it is alone.
+    A worker has those of health checks and metrics alone.
     """
     but = () if settings.metrics else ("metrics",)
     found = modules(routes, but)
@@ -221,7 +221,7 @@ def _routes(settings: Settings, is_worker: bool) -> list[BaseRoute]:
 
 
 def _methods(routes: Iterable[BaseRoute]) -> set[str]:
-    """Every HTTP method that some route takes."""
+    """All HTTP methods that the routes take."""
     return {"HEAD"}.union(*(getattr(route, "methods", None) or () for route in routes))
 
 

@@ -114,7 +114,7 @@ def _service_problem(error: ServiceError) -> Problem:
 
 
 def shortage(error: BaseException) -> Problem | None:
-    """What the system has run out of, if that is why something failed."""
+    """The problem of an error that says what the system has run out of; None: it is another."""
     headers = {"Retry-After": str(SHORTAGE_RETRY_S)}
     code = error.errno if isinstance(error, OSError) else None
     if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -130,7 +130,7 @@ def shortage(error: BaseException) -> Problem | None:
 
 
 def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Problem:
-    """What pydantic refused, as far as it is told, the first of it as the detail."""
+    """The problem of what pydantic refused: up to `MAX_ERRORS`, the first of them as the detail."""
     refused = [_refused(error) for error in errors[:MAX_ERRORS]]
     context = errors[0].get("ctx", {})
     return Problem(

@@ -44,10 +44,10 @@ async def exchange(
 async def exchange_with(
     receive: Receive[B], request: Request, shared: Context, query: P, answer: Answer[B, P]
 ) -> Response:
-    """Receive a request's body by `receive` in one of the places there are, and answer it.
+    """Receive a request's body by `receive` and answer it, in one of the places for requests.
 
-    What is done once the body is there, parsing included, has the request's deadline, and ends
-    where the client leaves.
+    The request's deadline is for the work after the body has arrived, parsing included. That work
+    also ends if the client disconnects.
 
     Raises:
         Problem: whatever is wrong with the body, what `answer` raises, or that it takes too long.

@@ -65,7 +65,7 @@ class State(Collector):
 
 
 def _redis(shared: SharedAccounts | None) -> Iterator[Family]:
-    """Where replicas share their quotas; without values where they share none."""
+    """Metrics of the shared Redis; without values where replicas share none."""
     up = GaugeMetricFamily("viola_redis_up", "Whether the shared quotas can be reached.", labels=())
     failures = CounterMetricFamily(
         "viola_redis_failures_total", "Calls of Redis that failed.", labels=()
@@ -78,7 +78,7 @@ def _redis(shared: SharedAccounts | None) -> Iterator[Family]:
 
 
 def _jobs(queueing: Queueing | None) -> Iterator[Family]:
-    """What waits and runs in the store, whoever works on it; without values while it is down."""
+    """Metrics of all jobs in the store, whoever does them; without values while it is down."""
     seen = Seen(backlog=[]) if queueing is None else queueing.seen
     up = GaugeMetricFamily(
         "viola_jobs_store_up", "Whether the store of jobs can be read.", labels=()

@@ -1,4 +1,4 @@
-"""SIGHUP at a start, which would end the process: it counts once there is something to reload."""
+"""SIGHUP during a start, which would end the process: it reloads once the service has started."""
 
 import signal
 from collections.abc import Iterator

@@ -41,7 +41,7 @@ IN_WORDS = {
     CHANNEL: "a channel's number, from 0 to 99, or mix",
     WEB_ADDRESS: "an address that begins with https:// or http://, in ASCII without spaces",
 }
-"""What each pattern asks for: nobody who sends a request has to read regular expressions."""
+"""What each pattern asks for, in words for refusals."""
 
 
 def is_name(text: str) -> bool:
@@ -50,7 +50,7 @@ def is_name(text: str) -> bool:
 
 
 def group_in(name: str) -> str | None:
-    """The owner that a name itself tells, the group `birds:` in `birds:sounds`."""
+    """The group that owns what has this name: `birds:` for `birds:sounds`, None for `sounds`."""
     group, mark, _ = name.partition(GROUP_MARK)
     return group + mark if mark else None
 

@@ -83,7 +83,7 @@ class Queueing:
         return queueing
 
     async def submit(self, new: NewJob) -> tuple[Job, bool]:
-        """Keep a job, and have it done; whether it is new.
+        """Store a job and put it into the queue; returns it, and whether it is new.
 
         Raises:
             StoreError: there are too many, or its files are not there.
@@ -105,17 +105,18 @@ class Queueing:
             await asyncio.sleep(EXPIRY_S)
 
     def _put_silent_again(self) -> None:
-        """Have jobs taken that no queue knows of any more.
+        """Put jobs into the queue that should be in it, and may not be any more.
 
-        A worker that was thought dead and comes to its end may take from the queue what another has
-        in hand; if that one dies, nobody is left to give it again. Put twice it does no harm.
+        A worker that was thought dead and then finishes removes from the queue a job that another
+        worker has by now. If that worker dies, the queue will not give the job to a third. A job
+        that is put into the queue twice does no harm.
         """
         for name in self.store.attempts.silent(SILENT * self.lapse_s):
             log.warning("job put into the queue again", job=name)
             self._put("run", name)
 
     def fill(self) -> None:
-        """Put what is to be done into the queue; what is there already does no harm."""
+        """Put all that is to be done into the queue; what is in it already does no harm."""
         for name in self.store.jobs.waiting():
             self._put("run", name)
         for name in self.store.jobs.untold():
@@ -125,25 +126,28 @@ class Queueing:
         with self.store.database.write() as connection:
             self.queue.put(connection, step, name)
 
-    def _clock(self) -> float:
-        """How far the store's time is ahead of the one that nobody sets."""
+    def _clock_offset(self) -> float:
+        """By how much the store's clock is ahead of the monotonic one."""
         return self.store.now() - monotonic()
 
-    def _keep_up(self, clock: float) -> float:
-        """Fill the queue if the clock was set back: its steps are for times that come again."""
-        now = self._clock()
-        if now < clock - self.lapse_s:
-            log.warning("the clock was set back, jobs are put into the queue again", s=clock - now)
+    def _fill_if_set_back(self, offset: float) -> float:
+        """Fill the queue if the clock was set back since it had this offset; the offset now.
+
+        The steps in the queue would wait until their times come again.
+        """
+        now = self._clock_offset()
+        if now < offset - self.lapse_s:
+            log.warning("the clock was set back, jobs are put into the queue again", s=offset - now)
             self.fill()
         return now
 
     async def watch(self) -> None:
         """Look at the time and at how many jobs there are, every few seconds."""
-        clock, outage = self._clock(), Outage("jobs could not be counted")
+        offset, outage = self._clock_offset(), Outage("jobs could not be counted")
         while True:
             try:
                 await in_thread(self.store.ask_the_time)
-                clock = await in_thread(self._keep_up, clock)
+                offset = await in_thread(self._fill_if_set_back, offset)
                 self.seen.n_silent = len(await in_thread(self.store.attempts.silent, self.lapse_s))
                 self.seen.backlog = await in_thread(self.store.jobs.backlog)
                 outage.works()
@@ -153,7 +157,7 @@ class Queueing:
             await asyncio.sleep(LOOK_S)
 
     async def settle(self, charge: Callable[[Charge], None]) -> None:
-        """Have the keys charged with what their jobs cost, wherever those are worked on."""
+        """Charge keys with what their jobs cost, whichever process works on them."""
         outage = Outage("jobs could not be charged")
         while True:
             try:

@@ -75,7 +75,7 @@ async def _reload_models(context: Context) -> bool:
 
 
 def _tell(old: Catalogue, new: Catalogue, kept: Catalogue) -> None:
-    """Say what is served now, and which of it is what was there before."""
+    """Log what is served now, and which models are the old ones because their files are broken."""
     fresh = {id(item) for item in new}
     for item in kept:
         if id(item) not in fresh:

@@ -113,7 +113,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """From the end of `startup` on: a start has nothing to finish, and any signal ends it."""
+        """Capture signals from the end of `startup` on; before, any signal ends the process."""
         with self._signals:
             yield
 
@@ -191,10 +191,10 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _n_in_hand(self) -> int:
-        """Requests that have to be finished.
+        """How many requests have to be finished.
 
-        Once new ones are refused those that have come since the last tick are left out: they have
-        their answers in no time, and clients may go on trying for ever.
+        Once new requests are refused, those that have come since the last tick are not counted:
+        they are answered at once, and clients may go on trying for ever.
         """
         tasks = set(self.server_state.tasks)
         known, self._known = self._known, tasks if self.drain.is_over(0) else None
@@ -229,7 +229,7 @@ def _accepted(listening: socket.socket) -> Iterator[socket.socket]:
 
 
 def _announce(settings: Settings, gate: Gate, address: str) -> None:
-    """Say where it will be, and warn of what an operator would not want to find out later."""
+    """Log the address and the settings that matter, and warn if anybody may use the service."""
     log.info(
         "starting",
         address=address,

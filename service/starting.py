@@ -1,4 +1,4 @@
-"""What is said where a process cannot start: a clear line of the log, without a traceback."""
+"""Tells why a process cannot start: in one clear line of the log, without a traceback."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +19,8 @@ def starting() -> Iterator[None]:
     """Around all that has to work before there is a service, or a worker.
 
     Raises:
-        SettingsError: as inside; the command says it.
-        SystemExit: anything else is wrong, and stands in the log.
+        SettingsError: raised inside, and left to the command to show.
+        SystemExit: anything else went wrong; the log says what.
     """
     try:
         yield

@@ -131,7 +131,7 @@ _Result = tuple[Row | Failure | None, int]  # a row or failure, and how many fil
 
 @dataclass(frozen=True)
 class _Files:
-    """Files as blocks of samples: the selected part of each, counted, and what was noticed told."""
+    """Decodes the selected part of files, counts their audio, and passes on what is noticed."""
 
     selection: Selection
     tally: Tally

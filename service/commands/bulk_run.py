@@ -1,4 +1,4 @@
-"""What `--ray` makes of three commands: begin or go on, work, publish, report."""
+"""How three commands work with `--ray`: begin a run or go on with it, work, publish, report."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -45,7 +45,7 @@ def check(settings: Settings) -> tuple[bool, list[str]]:
 
 
 async def _redis(shared: SharedAccounts) -> str:
-    """Whether it does what it is there for; a start does not wait for it."""
+    """Say whether Redis takes writes now; a start does not wait for that."""
     found = await shared.find()
     await shared.close()
     return "shares quotas and usage" if found else "is down now, and the log says why"

@@ -382,7 +382,7 @@ def _check_space(collection: "Collection", encoder: "Encoder") -> None:
 
 
 def _filter(where: list[str] | None, label: list[str] | None) -> "Filter":
-    """Texts as they stand; numbers, true and false also as what they say."""
+    """The filter of the options; a value that reads as a number or truth value means that too."""
     from service.collections.filters import Filter
     from service.collections.records import Value
 

@@ -28,7 +28,7 @@ class Fetcher:
         self._coming: dict[str, Future[str]] = {}
 
     def expect(self, files: Iterable[str]) -> None:
-        """These are asked for next, one after the other; what was expected before is forgotten."""
+        """Say which files are asked for next, in this order; earlier expectations are dropped."""
         self._forget()
         self._next = deque(file for file in files if is_url(file))
 

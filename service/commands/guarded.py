@@ -83,7 +83,7 @@ class GuardedDecoder:
                 stream.close()
 
     def expect(self, sources: Iterable[str]) -> None:
-        """These are asked for next: what is behind URLs is fetched ahead."""
+        """Say which files are asked for next, so that those behind URLs are fetched ahead."""
         self._fetcher.expect(sources)
 
     def digest(self, source: str) -> str | None:
@@ -118,7 +118,7 @@ class GuardedDecoder:
     def _within(
         self, process: DecoderProcess, call: Callable[[], NDArray[np.float32] | None]
     ) -> NDArray[np.float32] | None:
-        """What `call` returns; it ends with the child, which is killed when the time is up."""
+        """What `call` returns; the watching thread kills the child if that takes `stall_s`."""
         self._waiting = process, time.monotonic()
         try:
             return call()
@@ -126,7 +126,7 @@ class GuardedDecoder:
             self._waiting = None
 
     def _watch(self) -> None:
-        """Kill a child that gives nothing: one thread looks now and then, not a timer a block."""
+        """Kill a child that stalls: one thread looks now and then, instead of a timer a block."""
         while not self._closed.wait(min(LOOK_S, self.stall_s / 4)):
             waiting = self._waiting
             if waiting is not None and time.monotonic() - waiting[1] > self.stall_s:

@@ -1,4 +1,4 @@
-"""Files into a collection, and out of it what sounds like others: without a server.
+"""Adds files to a collection, and searches it, without a server.
 
 Letters: `N` windows, `D` embedding dim.
 """
@@ -39,7 +39,7 @@ class Indexed:
 def terms_of(
     encoder: Encoder, window_s: float | None, hop_s: float | None, *, keeps_audio: bool = False
 ) -> Terms:
-    """Of a collection of this encoder's vectors; no window means one vector a file.
+    """The terms of a collection of this encoder's vectors; no window means one vector a file.
 
     Raises:
         ServiceError: for windows that make no sense.

@@ -1,7 +1,7 @@
-"""What tables and files of labels call the items of a collection.
+"""How tables and files of labels name the items of a collection.
 
-An item is called as its file, or by its id. Clients may call many files the same; such a name is
-nobody's, else what is said of it would go to one of them by chance.
+They name an item by its file or by its id. Clients may give many files the same name; such a name
+stands for none of them, since a label would else go to one of them by chance.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What is done with every file of a collection."""
+"""The work that a run over many files does with each of them."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from models.selection import WHOLE, Selection
 
 @dataclass(frozen=True)
 class Job:
-    """The same for all workers, to which it is sent.
+    """What to do with every file; it is sent to all workers.
 
     Attributes:
         model: a model file, at the same path on every machine, or the name of one that ships.

@@ -1,4 +1,4 @@
-"""A collection that moves to another model, without a server.
+"""Moves a collection to another model, without a server.
 
 Letters: `N` windows, `D` embedding dim.
 """
@@ -31,7 +31,7 @@ class Moved:
 
 
 def n_left(store: Store, collection: Collection, encoder: Encoder) -> int:
-    """How many items have to be embedded; it begins the move, or goes on with it.
+    """Begin a move, or go on with it; returns how many items have to be embedded.
 
     Raises:
         StoreError: some items have no audio, or it is on its way to another model.

@@ -4,7 +4,7 @@
                  job.json            what the run does: going on with something else is refused
                  manifest.parquet    the files, in groups that are worked on and kept as one
                  checkpoint/         which of them are done
-                 parts/              their results
+                 parts/              the results of those
 
 The output appears when all is done, and the folder goes. Where the output is behind a URL, the
 folder is in the one that the command runs in.

@@ -1,4 +1,4 @@
-"""Tables of vectors, as `viola embed` writes them, into a collection, and out of one.
+"""Adds tables of vectors, as `viola embed` writes them, to a collection, and writes one of it.
 
 Letters: `N` windows, `D` embedding dim.
 """
@@ -200,7 +200,7 @@ def _items(path: Path, rows: list[_Row], dimensions: int) -> Iterator[NewItem]:
 
 
 def _duration_s(path: Path, source: _Source, end_s: float) -> float:
-    """Of the recording: what is left behind its last window may be no window."""
+    """The length of a recording, which may go on behind its last window."""
     duration_s = end_s if source.duration_s is None else source.duration_s
     if not np.isfinite(duration_s):
         raise TableError(f"{path}: {source.file} lasts {duration_s} s; expected its seconds")

@@ -32,7 +32,7 @@ class CollectionAnswer(BaseModel):
 
     @classmethod
     def of(cls, collection: Collection) -> Self:
-        """As it is told."""
+        """The answer for a collection."""
         terms = collection.terms
         return cls(
             name=collection.name,
@@ -72,7 +72,7 @@ class ItemAnswer(BaseModel):
 
     @classmethod
     def of(cls, item: Item) -> Self:
-        """As it is told."""
+        """The answer for an item."""
         return cls(
             id=item.id,
             sha256=item.sha256,
@@ -134,7 +134,7 @@ class HitAnswer(BaseModel):
 
     @classmethod
     def of(cls, hit: Hit) -> Self:
-        """As it is told."""
+        """The answer for a hit."""
         return cls(
             id=hit.item.id,
             start_s=hit.start_s,
@@ -166,7 +166,7 @@ class DuplicateAnswer(BaseModel):
 
     @classmethod
     def of(cls, pair: Duplicate, names: dict[int, Item]) -> Self:
-        """As it is told."""
+        """The answer for a pair; `names` are its items by key."""
         one, other = pair.items
         return cls(
             ids=(names[one].id, names[other].id),
@@ -225,7 +225,7 @@ class LabelAnswer(BaseModel):
 
     @classmethod
     def of(cls, label: Label) -> Self:
-        """As it is told."""
+        """The answer for a label."""
         return cls(
             id=label.key,
             item=label.item_id,

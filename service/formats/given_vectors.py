@@ -26,7 +26,7 @@ from service.problems import Problem, invalid_parameter
 from service.settings import Settings
 from service.threads import in_thread
 from service.traffic.budget import Share
-from service.uploads.body import Body, Parse, media_type_of
+from service.uploads.body import Body, Parse, declared_media_type
 
 MAX_VALUES = 1_000_000  # numbers of a body's JSON; base64 takes far less
 MAX_VALUE = 1e6  # of a vector, of which classifiers take squares
@@ -72,7 +72,7 @@ class VectorBody(Body):
 
 def is_vectors(request: Request) -> bool:
     """Whether the body is said to be JSON, and so holds no file."""
-    return media_type_of(request) == JSON
+    return declared_media_type(request) == JSON
 
 
 async def read_vectors(request: Request, settings: Settings) -> Parse[VectorBody]:

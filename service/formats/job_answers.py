@@ -34,7 +34,7 @@ class JobAnswer(BaseModel):
 
     @classmethod
     def of(cls, job: Job) -> Self:
-        """As it is told."""
+        """The answer for a job."""
         return cls.model_validate(
             {
                 "id": job.id,
@@ -77,7 +77,7 @@ class UploadAnswer(BaseModel):
 
     @classmethod
     def of(cls, upload: Upload) -> Self:
-        """As it is told."""
+        """The answer for an upload."""
         return cls(
             id=upload.id,
             file=upload.file,

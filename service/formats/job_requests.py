@@ -70,7 +70,7 @@ class Webhook(JsonParameters):
 
 
 def key_of(secret: str) -> bytes:
-    """The key that a webhook's secret is.
+    """The bytes of the key that a webhook's secret stands for.
 
     Raises:
         ValueError: it is none.
@@ -99,7 +99,7 @@ class EmbedJob(JsonParameters, ModelParameters):
     )
 
     def parameters(self) -> EmbeddingParameters:
-        """As the route of embeddings takes them."""
+        """The parameters of the same request to the route of embeddings."""
         return EmbeddingParameters(**self.model_dump(exclude_none=True))
 
 
@@ -117,7 +117,7 @@ class ClassifyJob(JsonParameters, PredictionParameters):
     )
 
     def parameters(self) -> ClassificationParameters:
-        """As the route of classifications takes them."""
+        """The parameters of the same request to the route of classifications."""
         return ClassificationParameters(**self.model_dump(exclude_none=True))
 
 

@@ -34,7 +34,7 @@ class VersionEntry(BaseModel):
 
     @classmethod
     def of(cls, kept: Kept, version: Version) -> Self:
-        """As it is told."""
+        """The answer for a version."""
         card = version.about["card"]
         scores = card["scores"]
         return cls(
@@ -65,7 +65,7 @@ class TaughtEntry(ClassifierEntry):
 
     @classmethod
     def told(cls, kept: Kept, models: Iterable[Served[Encoder]]) -> Self:
-        """As it is told; `models` are those that are served."""
+        """The answer for a taught classifier; `models` are those that are served."""
         active = kept.version()
         space_id = active.about["card"]["space_id"]
         return cls(
@@ -95,7 +95,7 @@ class VersionAnswer(VersionEntry):
 
     @classmethod
     def told(cls, kept: Kept, version: Version) -> Self:
-        """As it is told."""
+        """The answer for a version, with its card."""
         entry = VersionEntry.of(kept, version)
         return cls(id=kept.name, card=card_of(version), **dict(entry))
 

@@ -55,7 +55,7 @@ async def _at_once(
     share: Share,
     spend: Callable[[float], None],
 ) -> Decoded | None:
-    """All of a small file; None: it is a long one."""
+    """Decode a small file at once; None if it turns out to be long."""
     heard: list[float] = []
     data = os.pread(upload.file.fileno(), SMALL_BYTES, 0)
     try:

@@ -35,7 +35,7 @@ class Doing:
 
     @classmethod
     def again(cls, shared: Context, job: Job) -> "Doing":
-        """From what was kept of it."""
+        """Read the parameters of a job that was stored."""
         caller = Caller(job.owner or None, groups=frozenset(job.groups))
         return cls(shared, caller, validated(JobRequest, {job.kind: dict(job.asked)}))
 
@@ -87,7 +87,7 @@ class Doing:
     async def lines(
         self, job: Job, place: int, upload: Spooled, share: Share, spend: Callable[[float], None]
     ) -> AsyncGenerator[list[Members], None]:
-        """What is told of one file, while it is computed."""
+        """The lines of the result about one file, as they are computed."""
         plan = await self.plan()
         opening = plan.opening | {"object": "file", "index": place, "file": upload.name}
         yield [{name: value for name, value in opening.items() if value is not None}]
@@ -111,7 +111,7 @@ class Doing:
                     yield [one for one in members if one["object"] != "progress"]
 
     async def whole(self, job: Job, share: Share) -> Members:
-        """Do what has no files, all at once; what is told of it.
+        """Do a job without files; returns the line of its result.
 
         Raises:
             ServiceError: it cannot be done.

@@ -41,7 +41,7 @@ class Made:
 async def received_files(
     request: Request, shared: Context, queueing: Queueing
 ) -> AsyncIterator[tuple[dict[str, str], Made]]:
-    """The fields of a form, and its files as uploads; until they have come it takes a place.
+    """The fields of a form, and its files as uploads; it holds a place while they arrive.
 
     Raises:
         Problem: the form cannot be read, or every place is taken.

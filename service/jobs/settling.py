@@ -1,7 +1,7 @@
-"""Charges keys with what their jobs decode, wherever those are worked on.
+"""Charges keys with what their jobs decode, whichever process works on them.
 
-Workers write the seconds beside the results; whoever serves takes them from the buckets that
-requests are let in by.
+Workers write the seconds beside the results; a process that serves takes them from the quotas by
+which it admits requests.
 """
 
 from functools import partial

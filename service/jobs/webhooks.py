@@ -1,6 +1,6 @@
 """Tells whoever waits for a job that it has ended, in the form of Standard Webhooks.
 
-    webhook-id: the job's id, the same at every try, by which a receiver knows one that it has
+    webhook-id: the job's id, the same at every try, so that a receiver recognises repetitions
     webhook-timestamp: seconds since 1970
     webhook-signature: v1,BASE64(HMAC-SHA256(secret, "id.timestamp.body"))
 
@@ -97,7 +97,7 @@ def signed(job_id: str, body: bytes, secret: str, now: float) -> dict[str, str]:
 
 
 async def _post(job: Job, now: float) -> str | None:
-    """Why it was not taken; None: it was."""
+    """Post the end of a job; returns why it was not taken, None if it was."""
     assert job.webhook is not None
     body = orjson.dumps(
         {

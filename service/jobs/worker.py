@@ -1,7 +1,7 @@
 """A worker: takes steps from the queue, does them, and says that it is alive while it does.
 
-Where a job ends is written with its result in one transaction, so that a worker that dies leaves
-either nothing behind or all of it. It is begun again at the first file that is not done.
+That a file is done is written in one transaction with the last of its results. The job of a worker
+that dies is begun again at the first file that is not done, whose results until then are dropped.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ from service.uploads.spool import Spooled, nameless, write_whole
 
 BEAT_S = 2.0  # or a third of the lapse, where that is less
 LATER_S = 5.0  # where a service is too busy to say when
-TELLERS = 8  # ends of jobs that a process tells at once: who is told may be slow
-PASSING = (429, 503, 507)  # statuses of what passes by itself
+TELLERS = 8  # webhooks that a process posts at once: receivers may be slow
+PASSING = (429, 503, 507)  # statuses of problems that pass by themselves
 
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ class Worker:
         self._shared, self._queueing = shared, queueing
         self._jobs, self._attempts = queueing.store.jobs, queueing.store.attempts
         self._put_off = _PutOff()
-        self._store_fails = _passing("step put off", "steps are done again")
+        self._store_fails = _outage("step put off", "steps are done again")
         self._is_leaving = asyncio.Event()
         self._in_hand: set[asyncio.Task[None]] = set()
 
@@ -119,17 +119,17 @@ class Worker:
             if working.done():
                 await self._settle(job, working.result)
             elif beating.done():
-                await _ended(working)
+                await _cancelled(working)
                 await self._stop(job)
             else:
                 raise Again
         except (Again, asyncio.CancelledError):
-            await _ended(working)
+            await _cancelled(working)
             await in_thread(self._attempts.release, job)
             raise
         finally:
             for task in together:
-                await _ended(task)
+                await _cancelled(task)
 
     async def _settle(self, job: Job, result: Any) -> None:
         """Write how a job has ended."""
@@ -165,8 +165,8 @@ class Worker:
             self._shared.metrics.observe_job_ended(job.kind, state, took_s)
 
     async def _beat(self, job: Job, progress: "Progress") -> None:
-        """Say that the job is in good hands, until it is not to be any more."""
-        silent = _passing("no sign of life could be given", "signs of life are given again")
+        """Give signs of life for a job, until it is cancelled, deleted, or another worker's."""
+        silent = _outage("no sign of life could be given", "signs of life are given again")
         while True:
             await asyncio.sleep(min(BEAT_S, self._queueing.lapse_s / 3))
             try:
@@ -185,7 +185,7 @@ class _PutOff:
     def __init__(self) -> None:
         self.jobs = set[str]()  # that were put off and have not ended here
         self._problems = defaultdict[str, Outage](
-            lambda: _passing("job put off", "jobs are done again")
+            lambda: _outage("job put off", "jobs are done again")
         )
 
     def raise_if_passing(self, job: Job, problem: Problem) -> None:
@@ -217,7 +217,7 @@ class Progress:
         self.place, self.audio_s = 0, 0.0
 
     def add(self, audio_s: float) -> None:
-        """So many more."""
+        """Count seconds that were decoded of it."""
         self.audio_s += audio_s
 
 
@@ -231,12 +231,12 @@ class _Run:
         self._most_bytes, self._put_off, self._progress = queueing.most_bytes, put_off, progress
 
     async def run(self) -> None:
-        """Do all that is not done.
+        """Do all of the job that is not done.
 
         Raises:
-            JobGone: it is to stop.
-            Again: it can be done later.
-            Problem, ServiceError: it cannot be done at all.
+            JobGone: the worker is to stop.
+            Again: the job can be done later.
+            Problem, ServiceError: the job cannot be done at all.
         """
         doing = Doing.again(self._shared, self._job)
         with self._shared.budget.share() as share:
@@ -306,11 +306,11 @@ class _Lines:
             self.held, self.part = bytearray(), self.part + 1
 
 
-def _passing(lost: str, back: str) -> Outage:
+def _outage(lost: str, back: str) -> Outage:
     return Outage(lost, back, steady_s=LATER_S, level="warning")
 
 
-async def _ended(task: "asyncio.Task[Any]") -> None:
+async def _cancelled(task: "asyncio.Task[Any]") -> None:
     """Cancel a task, and wait until it has ended."""
     task.cancel()
     await asyncio.wait([task])

@@ -27,8 +27,8 @@ from service.threads import in_thread
 LINES: Mapping[Step, str] = {"run": "jobs", "tell": "tells"}  # their names in the file
 POLL_S: Mapping[Step, float] = {"run": 0.25, "tell": 1.0}  # for what other processes have put
 ERROR_S = 5.0  # after a failure that is none of a job's
-ENDLESS = 2**31 - 2  # tries: when to give up is told by the job
-KEPT_S = 60.0  # what was done
+ENDLESS = 2**31 - 2  # tries of a step: it is the job that says when to give up
+KEPT_S = 60.0  # for which steps that were done stay in the file
 
 log = structlog.get_logger()
 
@@ -53,7 +53,7 @@ class LocalQueue:
 
     def __init__(self, folder: Path, lapse_s: float) -> None:
         self._folder, self._lapse_s = folder, lapse_s
-        # Then the clock was set back, and a step is given when its time comes once more
+        # If so, the clock was set back, and a step would be given when its time comes once more
         self._is_ahead = _written_at(folder / QUEUE) > time.time() + lapse_s
         try:
             self._lines: dict[Step, SimpleQueue[Message]] = {
@@ -74,8 +74,8 @@ class LocalQueue:
     def put(self, connection: Connection, step: Step, job: str) -> None:
         """Add a step at the end.
 
-        It is there before the transaction of the store ends. Whoever takes it has to write, and so
-        waits for that; where it does not end well there is no such job, and nothing to do.
+        The step is there before the store's transaction ends. A worker that takes it has to write
+        to the store, and so waits for that end; if it fails there is no such job and nothing to do.
         """
         try:
             self._lines[step].put({"step": step, "job": job})
@@ -84,7 +84,7 @@ class LocalQueue:
             raise StoreBusy("The queue of jobs cannot take more now.") from error
 
     def is_lost(self) -> bool:
-        """Whether nothing waits and nothing is in hand, or it does so for a time to come."""
+        """Whether the queue is empty, or the clock was set back to before it was last written."""
         try:
             stats = [line.stats() for line in self._lines.values()]
         except LocalQueueError as error:
@@ -146,7 +146,7 @@ class _Line:
             log.error("step failed", step=taken.data["step"], job=taken.data["job"], exc_info=error)
             await self._give_back(taken, ERROR_S)
         else:
-            with suppress(LocalQueueError):  # it lapsed, and another finds that nothing is left
+            with suppress(LocalQueueError):  # the lease lapsed: others find that nothing is left
                 await in_thread(self._queue.ack, taken)
                 await in_thread(self._queue.purge, KEPT_S)
         finally:

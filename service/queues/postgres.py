@@ -1,7 +1,7 @@
 """The queue of several machines: Procrastinate, in the PostgreSQL database of the store.
 
-A step is put in the transaction that makes its job. Workers say that they are alive; what one of
-them had in hand that has not said so for long enough is given to another.
+A step is put in the transaction that makes its job. Workers say that they are alive; the steps of a
+worker that has been silent for too long are given to others.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ LINES: Mapping[Step, str] = {"run": "viola", "tell": "viola-tell"}  # names of t
 TASK = "viola:step"
 POLL_S = 5.0  # where a notification was lost
 ERROR_S = 5.0  # after a failure that is none of a job's
-END_S = 3.0  # for a step of Procrastinate's end: each waits for the database without a limit
+END_S = 3.0  # for each step of Procrastinate's shutdown, which waits for the database for ever
 CONNECTIONS = 4
 
 log = structlog.get_logger()
@@ -68,7 +68,7 @@ class PostgresQueue:
             "the queue of jobs has lost its database", "the queue of jobs has its database again"
         )
         self._seen_at = monotonic()
-        for name in ("procrastinate", "psycopg.pool"):  # what goes wrong we log
+        for name in ("procrastinate", "psycopg.pool"):  # we log their failures ourselves
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def put(self, connection: Connection, step: Step, job: str) -> None:
@@ -132,14 +132,14 @@ class PostgresQueue:
                 rescuing.cancel()
 
     def is_lost(self) -> bool:
-        """Never: it is in the database that the jobs are in."""
+        """Never: the steps are in the same database as the jobs."""
         return False
 
     def close(self) -> None:
-        """Nothing is open."""
+        """There is nothing to close: `work` opens and closes its own connections."""
 
     async def _rescue(self, app: App, line: str) -> None:
-        """Give to others what workers had in hand that have not been heard of."""
+        """Give the steps of silent workers to others."""
         manager: Any = app.job_manager
         while True:
             try:
@@ -154,7 +154,7 @@ class PostgresQueue:
             await asyncio.sleep(self._lapse_s / 3)
 
     def _note(self, error: Exception | None) -> None:
-        """Note how the workers find the database."""
+        """Note that the database answers, or the error with which it fails."""
         if error is None:
             self._seen_at = monotonic()
             self._outage.works()

@@ -1,9 +1,9 @@
-"""What the jobs want of a queue; two libraries give it, each for one kind of database.
+"""What jobs need of a queue; two libraries provide it, each for one kind of database.
 
-A queue hands a step to one worker at a time, in the order in which steps of its kind were put, and
-again if the worker has not come to its end: at least once. Each kind has a line of its own: whoever
-is to be told of the end of a job does not wait for the jobs that were submitted before. That a
-job's effects are there once is seen to by its row in the store (`service/collections/jobs.py`).
+A queue gives each step to one worker at a time, in the order in which steps of its kind were put,
+and gives it again if the worker does not finish: at least once. Each kind has a line of its own, so
+that a webhook does not wait for jobs that were submitted before. That a job has its effects only
+once is ensured by its row in the store (`service/collections/attempts.py`).
 """
 
 from collections.abc import Awaitable, Callable

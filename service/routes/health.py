@@ -45,7 +45,7 @@ async def ready(shared: Shared, response: Response) -> Readiness:
 
 
 def _redis(quotas: Quotas) -> Literal["up", "down"] | None:
-    """Never a reason for red: all replicas would be restarted for what none of them can mend."""
+    """Whether Redis is up; readiness does not depend on it, as no restart of a replica mends it."""
     if quotas.shared is None:
         return None
     return "up" if quotas.shared.link.is_up else "down"

@@ -27,7 +27,7 @@ from service.routes.collections import USUAL
 from service.streams.lines import NDJSON
 from service.threads import in_thread, one_by_one
 from service.traffic.access import needs_key
-from service.uploads.body import FORM, media_type_of
+from service.uploads.body import FORM, declared_media_type
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -108,7 +108,7 @@ async def submit_job(
     Files come in a form, or as uploads that were sent before (`/v1/uploads`). The key needs the
     scope of what is done as well.
     """
-    if media_type_of(request) != FORM:
+    if declared_media_type(request) != FORM:
         asked = await read_document(request, shared.settings, JobRequest)
         new = await _new(request, shared, asked, asked.uploads, idempotency_key, asked.uploads)
         job, is_new = await queueing.submit(new)

@@ -33,7 +33,7 @@ from service.settings import Settings
 from service.telemetry.timing import Timing
 from service.threads import in_thread
 from service.traffic.access import needs_key
-from service.uploads.body import Body, Parse, media_type_of, read_body
+from service.uploads.body import Body, Parse, declared_media_type, read_body
 
 router = APIRouter(tags=["collections"])
 
@@ -84,7 +84,7 @@ async def search(
 
 async def _read(request: Request, settings: Settings) -> Parse[SearchBody]:
     """Receive JSON, or files with the same members as fields of the form, or in the query."""
-    if media_type_of(request) == JSON:
+    if declared_media_type(request) == JSON:
         refuse_query(request)
         document = await receive_json(request, settings)
 

@@ -28,7 +28,7 @@ from service.routes.collections import USUAL
 from service.threads import in_thread
 from service.traffic.access import needs_key, open_to_all
 from service.untrusted import printable
-from service.uploads.body import OFFSET, has_body, media_type_of, refuse_encoding
+from service.uploads.body import OFFSET, declared_media_type, has_body, refuse_encoding
 
 router = APIRouter(prefix="/v1/uploads", tags=["jobs"])
 
@@ -180,7 +180,7 @@ async def append_to_upload(
     """Add bytes behind those that have come. Where a connection breaks, what came of them stays."""
     _check_version(version)
     refuse_encoding(request)
-    if (kind := media_type_of(request)) != OFFSET:
+    if (kind := declared_media_type(request)) != OFFSET:
         detail = f"Content-Type {printable(kind)!r} is not accepted; send {OFFSET}."
         raise Problem("unsupported-media-type", detail, accepted=[OFFSET])
     request.state.max_body_bytes = shared.settings.max_stream_body_bytes

@@ -1,4 +1,4 @@
-"""What is noted of every request: its id, its bytes, its time; a line in the log and a count."""
+"""Notes every request, with its id, bytes and time, as a line of the log and in the metrics."""
 
 import asyncio
 import re

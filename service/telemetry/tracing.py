@@ -18,7 +18,7 @@ EXPORT_TIMEOUT_S = 3  # also what a collector that is gone costs at the end of t
 
 
 def provider(settings: Settings) -> TracerProvider | None:
-    """What records spans and sends them, in batches, from a thread of its own; None: nothing does.
+    """The provider that records spans and sends them in batches, from a thread; None without one.
 
     Raises:
         SettingsError: the packages for it are not installed.
@@ -59,5 +59,5 @@ def telemetry(provider: TracerProvider | None) -> TelemetryConfig:
 
 
 def tracer(provider: TracerProvider | None) -> Tracer | None:
-    """What starts the spans of stages, where any are recorded."""
+    """The tracer that starts the spans of stages; None where none are recorded."""
     return None if provider is None else provider.get_tracer(SERVICE_NAME)

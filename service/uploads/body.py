@@ -32,7 +32,7 @@ _CLOSE = {"Connection": "close"}
 
 B = TypeVar("B")
 Parse = Callable[[], Awaitable[B]]
-"""What makes the files of a body that has come whole."""
+"""Finds the files in a body that has been received whole."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Body:
 async def read_body(request: Request, settings: Settings) -> Parse[Body]:
     """Receive a request's files into memory; the total is limited on the way in (`BodyLimit`).
 
-    A form is parsed as it comes, so that nothing is left to do.
+    A form is parsed while it arrives, so that the `Parse` that is returned has nothing left to do.
 
     Raises:
         Problem: for a body of another kind, one that is malformed, one that takes too long, and
             where memory is full.
     """
-    kind = media_type(request)
+    kind = accepted_media_type(request)
     async with in_time(settings):
         if kind == FORM:
             body = await _read_form(request, settings)
@@ -66,7 +66,7 @@ async def read_body(request: Request, settings: Settings) -> Parse[Body]:
 
 
 async def received(request: Request, copies: int = 1) -> bytearray:
-    """The body, in the request's share of memory; `copies` of it will be there while it is read.
+    """The body, counted in the request's share of memory `copies` times, as reading it takes.
 
     Raises:
         Problem: memory is full.
@@ -102,7 +102,7 @@ async def _in_pieces(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None
 
 
 def keep(share: Share, uploads: Sequence[Upload], before: int = 0) -> None:
-    """Keep the memory of the files alone; give back what reading the body took beside it."""
+    """Give back the memory that reading a body took, but for its files and what was held before."""
     share.give(max(0, share.held - before - sum(upload.n_bytes for upload in uploads)))
 
 
@@ -151,16 +151,16 @@ def refuse_encoding(request: Request) -> None:
         raise Problem("content-encoding", detail)
 
 
-def media_type_of(request: Request) -> str:
+def declared_media_type(request: Request) -> str:
     """What a request says that its body is, without parameters."""
     declared = request.headers.get("content-type", RAW_TYPES[0])
     return declared.partition(";")[0].strip().lower()
 
 
-def media_type(request: Request) -> str:
+def accepted_media_type(request: Request) -> str:
     """The body's media type, if it is one that is accepted; the format is told by the bytes."""
     refuse_encoding(request)
-    kind = media_type_of(request)
+    kind = declared_media_type(request)
     if kind == FORM or kind in RAW_TYPES or kind.startswith(RAW_PREFIX):
         return kind
     raise Problem(
@@ -173,11 +173,9 @@ def media_type(request: Request) -> str:
 
 
 async def _read_form(request: Request, settings: Settings) -> Body:
-    # uploads are never written to disk
-    held_bytes = settings.max_body_bytes
-    # What the parser keeps, and what is read from it
-    chunks = counted(request, copies=2)
-    form = await parsed_form(request, chunks, settings.max_files, held_bytes)
+    chunks = counted(request, copies=2)  # what the parser keeps, and what is read from it
+    # No file is larger than the body, so that none goes to the disk
+    form = await parsed_form(request, chunks, settings.max_files, settings.max_body_bytes)
     try:
         body = _files_and_fields(form)
     finally:
@@ -195,7 +193,12 @@ async def parsed_form(
 ) -> FormData:
     """A form whose body comes in chunks; files of more than `held_bytes` go to the disk.
 
-    What is not there is taken into the share, unless it is already.
+    Args:
+        request: has the form's headers.
+        chunks: the body.
+        max_files: how many files the form may have.
+        held_bytes: of a file that are kept in memory.
+        share: takes what is kept in memory; None, where the chunks are counted already.
 
     Raises:
         Problem: it is malformed, or has too many files.
@@ -229,7 +232,7 @@ async def parsed_form(
 async def _taken(
     pieces: AsyncIterator[bytes], parser: FormParser, share: Share
 ) -> AsyncGenerator[bytes, None]:
-    """The pieces of a form; what of them may be in memory is taken before each is parsed."""
+    """The pieces of a form; before each, the share takes what the parser may then keep of it."""
     n_bytes = taken = 0
     async for piece in pieces:
         n_bytes += len(piece)
@@ -242,9 +245,9 @@ async def _taken(
 def _files_and_fields(form: FormData) -> Body:
     parts, fields = parts_of(form)
     uploads = []
-    for part in parts:  # which the parser has kept in memory: reading does not block
+    for part in parts:  # the parser has kept them in memory: reading does not block
         uploads.append(Upload(part.file.read(), printable(part.filename or "")))
-        part.file.close()  # one file at a time is there twice
+        part.file.close()  # so that only one file at a time is there twice
     return Body(uploads, fields)
 
 

@@ -17,9 +17,9 @@ _CHARSETS = ("utf-8", "iso-8859-1")  # of such a name (RFC 5987); Python has som
 
 
 class FormParser(MultiPartParser):
-    """Starlette's parser, for which such a name is a file's name too.
+    """Starlette's parser, which also takes file names in the extended form, `filename*=`.
 
-    A form that was cut off is none: what is missing of it may be a file, or a parameter.
+    It refuses a form that was cut off: what is missing may be a file, or a parameter.
     """
 
     n_parts = 0  # that have begun
@@ -27,7 +27,7 @@ class FormParser(MultiPartParser):
 
     @property
     def part_name(self) -> str:
-        """What the part is called that is being read."""
+        """The name of the part that is being read."""
         return str(getattr(self._current_part, "field_name", ""))
 
     async def parse(self) -> FormData:

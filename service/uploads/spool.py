@@ -18,7 +18,7 @@ from fastapi import Request
 from service.settings import Settings
 from service.threads import in_thread
 from service.untrusted import printable
-from service.uploads.body import FORM, counted, media_type, parsed_form, parts_of
+from service.uploads.body import FORM, accepted_media_type, counted, parsed_form, parts_of
 
 _WRITE_BYTES = 1 << 20
 
@@ -40,7 +40,7 @@ async def spooled(request: Request, settings: Settings) -> AsyncIterator[Spooled
         Problem: as `read_body`.
         OSError: the disk is full, or no more files can be opened.
     """
-    kind = media_type(request)
+    kind = accepted_media_type(request)
     file, on_disk = nameless()
     with file:
         request.state.max_body_bytes = (
@@ -96,7 +96,7 @@ def write_whole(file: BinaryIO, parts: Iterable[bytes | bytearray]) -> None:
 
 
 async def _opened(part: BinaryIO, file: BinaryIO, on_disk: bool) -> BinaryIO:
-    """What the parser has spooled, if it can go on the disk, else a copy in the other file."""
+    """The parser's file, moved to the disk; where there is no disk, a copy of it in `file`."""
     if not on_disk:
         await in_thread(shutil.copyfileobj, part, file, _WRITE_BYTES)
         return file

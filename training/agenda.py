@@ -1,7 +1,8 @@
 """What is due after a step: a log, a picture, a probe, a checkpoint, the end.
 
-Settings count steps or, where one in seconds is given, seconds. Those are asked about when a log is
-due, and the first process's clock decides for all, so that every process knows what the others do.
+Intervals are in steps or, where the setting in seconds is given, in seconds. Whether seconds have
+passed is looked up when a log is due, and the first process's clock decides for all processes, so
+that each knows what the others do.
 """
 
 import time
@@ -40,7 +41,7 @@ class Agenda:
         step: at which the run begins or goes on.
         total_steps: of the run.
         world: the processes.
-        device: where they agree.
+        device: of the tensors by which they agree.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Agenda:
         return step <= every if seconds is None else self._first == 0 == self._last_log[0]
 
     def _agree(self, step: int, stopping: bool) -> dict[str, bool]:
-        """What the clock of the first process says, told to all; plans the next log."""
+        """What is due by the clock of the first process, in all of them; plans the next log."""
         if self.device.type == "cuda":  # steps that were only asked for are not done
             torch.cuda.synchronize(self.device)
         now, (logged, at) = time.monotonic(), self._last_log

@@ -89,14 +89,14 @@ def _stream_and_memory_given_back() -> Iterator[Any]:
         yield pool
     except BaseException:
         torch.cuda.set_stream(stream)
-        with suppress(RuntimeError):  # it has been told
+        with suppress(RuntimeError):  # the allocator knows it already
             torch._C._cuda_endAllocateToPool(stream.device_index, pool)
             torch._C._cuda_releasePool(stream.device_index, pool)
         raise
 
 
 def recover(device: torch.device) -> None:
-    """After a capture that failed: random numbers that no longer believe they are being recorded.
+    """Reset the random generator, which a capture that failed leaves in recording mode.
 
     Raises:
         RuntimeError: the device no longer answers.

@@ -79,12 +79,12 @@ class Saver:
         self._pending = self._writer.submit(self._write, copied, best, candidate)
 
     def promote(self) -> None:
-        """The last candidate is the best one."""
+        """Make the last candidate `best.pt`."""
         self.wait()
         self._pending = self._writer.submit(_duplicate, self.folder / CANDIDATE, self.folder / BEST)
 
     def wait(self) -> None:
-        """Until everything is on disk.
+        """Wait until everything is on disk.
 
         Raises:
             OSError: it could not be written.
@@ -111,10 +111,10 @@ class Saver:
 
 
 class HostCopy:
-    """A copy in host memory of what holds tensors, as they are now.
+    """A copy in host memory of a nested dict, with the values that its tensors have now.
 
-    Of tensors on a GPU it is made there first, in a moment, and then goes to pinned memory in a
-    stream of its own: the next step neither waits for it nor changes it.
+    Tensors on a GPU are copied there first, which takes a moment, and then to pinned memory in a
+    stream of its own: the next step neither waits for the copy nor changes it.
     """
 
     def __init__(self, content: dict[str, Any]) -> None:

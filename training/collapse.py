@@ -48,7 +48,7 @@ def effective_rank(projection: Tensor) -> float:
 def alarms(values: Mapping[str, float], n_rows: int | None = None) -> list[str]:
     """What looks like a collapse among the values of `measure` and a method's logs, in words.
 
-    `n_rows`: that were measured; few of them have no rank to speak of.
+    `n_rows`: how many rows were measured; the rank of a few says nothing.
     """
     ranked = n_rows is None or n_rows > 2 * MIN_RANK
     found = []

@@ -43,8 +43,8 @@ class World:
         """This process's rows of a batch that all of them share, as many as any other has.
 
         Raises:
-            ValueError: there are some left over: the means over processes would not be those over
-                rows. `Recipe.for_processes` makes a batch up.
+            ValueError: some rows are left over, so that means over processes would not be means
+                over rows. `Recipe.for_processes` fills up a batch.
         """
         share, rest = divmod(batch_size, self.size)
         if rest:
@@ -92,7 +92,7 @@ class World:
         return bool(self.most([float(flag)], device)[0])
 
     def wait(self) -> None:
-        """Until all processes have come here, for days if need be."""
+        """Wait until all processes have come here, for days if need be."""
         if self.patient is not None:
             dist.monitored_barrier(self.patient, PATIENCE)
 

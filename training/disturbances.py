@@ -1,8 +1,8 @@
-"""What happens to a recording on its way and is not heard as another sound.
+"""Disturbances of a recording after which a listener still hears the same sound.
 
-Another bandwidth, a codec, noise, another level, the colour of a microphone, a cut: a vector should
-hardly change by them. Each takes samples (S,) at 16 kHz in [-1, 1] and a random generator, and
-gives samples of the same kind.
+Another bandwidth, a codec, noise, another level, the colour of a microphone, a cut: they should
+hardly change a vector. Each function takes samples (S,) at 16 kHz in [-1, 1] and a random
+generator, and gives samples of the same kind.
 """
 
 import io
@@ -86,5 +86,5 @@ DISTURBANCES: dict[str, Disturbance] = {
 
 
 def _as_long(samples: Floats, n_samples: int) -> Floats:
-    """Of so many samples: the rest is taken off, or is silence."""
+    """The same sound in `n_samples` samples: cut off, or with silence behind it."""
     return np.pad(samples, (0, max(0, n_samples - len(samples))))[:n_samples]

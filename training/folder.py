@@ -1,4 +1,4 @@
-"""The folder of a run: one process writes to it, and a full disk is told in words."""
+"""The folder of a run: one process writes to it, and a full disk has a clear message."""
 
 import threading
 from collections.abc import Iterator

@@ -82,7 +82,7 @@ def train(
                 f"no checkpoint at {last}: without --resume the run begins, also again where it "
                 "ended before its first one"
             )
-        run = Run(recipe, corpus, device, world, _progress_of(console))
+        run = Run(recipe, corpus, device, world, _follow_on(console))
         if resume:
             saved = world.from_main(lambda: checkpoint.load(last))
             run.restore(saved, other_store=other_store)
@@ -98,7 +98,7 @@ def train(
         else:
             with full_disk_told(folder):
                 _main_process(run, folder, flops, keep, profile, stop, console)
-        world.wait()  # with leaving: the first one still writes
+        world.wait()  # before leaving: the first process still writes
     return run.step >= run.total_steps
 
 
@@ -122,7 +122,7 @@ def dry_run(
 
 
 def _begin(run: Run, init: Path | None) -> None:
-    """With new networks, or with what a file holds."""
+    """Begin with new networks, or with the weights in a file."""
     if init is None:
         run.start()
     else:
@@ -148,7 +148,7 @@ def _steps(run: Run, stop: Event) -> Iterator[tuple[Result, Due]]:
 
 
 def _other_process(run: Run, stop: Event) -> None:
-    """What the processes beside the first one do: the same steps."""
+    """Take the same steps as the first process, in one beside it."""
     run.world.wait()
     for (outcome, _), due in _steps(run, stop):
         if due.log:
@@ -160,7 +160,7 @@ def _other_process(run: Run, stop: Event) -> None:
 def _main_process(
     run: Run, folder: Path, flops: float, keep: int, profile: int, stop: Event, console: Console
 ) -> None:
-    """What the first process does."""
+    """Train in the first process, which also logs, probes, saves and reports."""
     probe = _probe(run.recipe, console)
     _describe_folder(run, folder)
     console.print(_opening(run), highlight=False)
@@ -199,20 +199,20 @@ class _MainProcess:
         """Take steps until the last one or a signal, then save."""
         run = self.run
         if run.step == 0:
-            self._ask()  # of the untrained encoder: what training has to beat
+            self._ask()  # about the untrained encoder: what training has to beat
         run.world.wait()
-        self.meter = Meter(run, self.meter.flops)
+        self.meter = Meter(run, self.meter.flops)  # anew: the time until here was no training
         with _progress(self.console) as progress:
             task = progress.add_task("train", total=run.total_steps, completed=run.step, status="")
             for (outcome, norm), due in _steps(run, stop):
                 if due.log:
                     values = {**self._measure(outcome, norm), **self.meter.read()}
-                    self._log(run.step, values)
+                    self.record.scalars(run.step, values)
                     self._show(progress, task, values)
                 progress.update(task, completed=run.step)
                 paused_at = time.monotonic()
                 self._do_what_is_due(due)
-                self.meter.paused(time.monotonic() - paused_at)  # those are no training
+                self.meter.paused(time.monotonic() - paused_at)  # that was no training
                 if trace:
                     trace.step()
         self.save()
@@ -238,11 +238,8 @@ class _MainProcess:
         if not self.console.is_terminal:
             self.console.print(f"step {self.run.step}/{self.run.total_steps}  {status}")
 
-    def _log(self, step: int, values: dict[str, float]) -> None:
-        self.record.scalars(step, values)
-
     def _alarm(self, message: str) -> None:
-        """Say it when it begins; the record keeps it once a kind, too."""
+        """Print and record an alarm, once for each kind."""
         kind = message.split(" is ")[0].split(" have ")[0]
         if kind not in self.alarmed:
             self.alarmed.add(kind)
@@ -265,7 +262,7 @@ class _MainProcess:
         """Ask the probe about the encoder as it is; its checkpoint is kept until it answers."""
         if self.prober is None:
             return
-        self._take_answers(wait=True)  # whose candidate the next one replaces
+        self._take_answers(wait=True)  # before the next candidate replaces theirs
         if self.run.step and self.prober.is_beside:
             self.save(candidate=True)
         self.prober.ask(self.run.step, self.run.encoder())
@@ -274,16 +271,17 @@ class _MainProcess:
     def _take_answers(self, *, wait: bool = False) -> None:
         """Note and show what the probe has answered; the best encoder so far is kept."""
         for answer in self.prober.answers(wait=wait) if self.prober else ():
-            self._log(answer.step, {f"{PROBE}{task}": s for task, s in answer.scores.items()})
+            scores = {f"{PROBE}{task}": score for task, score in answer.scores.items()}
+            self.record.scalars(answer.step, scores)
             told = ", ".join(f"{task} {100 * score:.1f} %" for task, score in answer.scores.items())
             self.console.print(f"step {answer.step}: probe {told}", highlight=False)
             mean = math.fsum(answer.scores.values()) / len(answer.scores)
             if answer.step:
-                self._compare(mean)
+                self._warn_if_below_untrained(mean)
                 self._keep_best(answer.step, mean)
 
     def _keep_best(self, step: int, mean: float) -> None:
-        """`best.pt` is the state that the probe was asked about."""
+        """Keep the state that the probe was asked about as `best.pt`, if it is the best so far."""
         if self.run.best is not None and mean <= self.run.best:
             return
         self.run.best = mean
@@ -292,8 +290,8 @@ class _MainProcess:
         else:
             self.save(best=True)
 
-    def _compare(self, mean: float) -> None:
-        """Say so where training has not made the encoder better than its first weights."""
+    def _warn_if_below_untrained(self, mean: float) -> None:
+        """Say so if training has not made the encoder better than its first weights."""
         untrained = untrained_score(read_metrics(self.record.folder))
         if untrained is not None and mean < untrained:
             self.console.print(
@@ -337,7 +335,7 @@ def _probe(recipe: Recipe, console: Console) -> Probe | None:
 
 
 def _describe_folder(run: Run, folder: Path) -> None:
-    """What the run is, before its first step."""
+    """Write down what the run is, before its first step."""
     _write_json(folder / RECIPE_NAME, run.recipe.model_dump(mode="json"))
     _write_json(folder / "environment.json", {**environment(), "modes": run.modes.for_record()})
     _write_json(folder / "data.json", describe(run.corpus))
@@ -378,6 +376,6 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _progress_of(console: Console) -> Any:
-    """Shows how far something is that goes through the clips of the store."""
+def _follow_on(console: Console) -> Any:
+    """A function that goes through the clips of the store and shows a progress bar."""
     return lambda clips, title: tracked(clips, title, console)

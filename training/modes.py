@@ -14,7 +14,7 @@ COMPILED, CAPTURED = "compiled", "captured"
 
 @dataclass(frozen=True)
 class Modes:
-    """What is in effect, as against what the recipe asks for."""
+    """The modes that are in effect, which may be fewer than the recipe asks for."""
 
     device: torch.device
     precision: torch.dtype
@@ -26,7 +26,7 @@ class Modes:
     """The whole step is replayed as one CUDA graph."""
 
     why_not: dict[str, str] = field(default_factory=dict)
-    """Of what is not in effect, the reason."""
+    """The reasons of the modes that are not in effect, by mode."""
 
     def without(self, mode: str, reason: str) -> "Modes":
         """These modes less one of them."""

@@ -14,9 +14,10 @@ WARM_UP = 1
 
 @contextmanager
 def profiled(folder: Path, n_steps: int, device: torch.device) -> Iterator[profile | None]:
-    """Trace `n_steps` steps, told by `step()` after each of them, into the run's folder.
+    """Trace `n_steps` steps into the run's folder; call `step()` of what is yielded after each.
 
-    0: none. A run that is shorter leaves the steps that it had.
+    With 0 steps nothing is traced and None is yielded. A run that is shorter leaves the steps that
+    it had.
     """
     if not n_steps:
         yield None

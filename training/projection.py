@@ -3,11 +3,12 @@
 Pooled vectors have a few directions with nearly all of the variance: any two sounds are alike by
 them. They are standardised, each block of statistics by its weight, rotated to the principal axes
 of a store, and every axis is divided by a power of its variance (whitening: Kessy, Lewin and
-Strimmer, arXiv 1512.00809). Then directions are small in which a vector changes although the sound
-does not: by a codec, noise, a lower bandwidth. These are divided by a power of their covariance
-(within-class covariance normalisation: Hatch, Kajarekar and Stolcke, Interspeech 2006, with a
-recording for a class). Values come in order of the variance that is left, so that the first k are
-the best vector of k values. Letters: `N` segments, `P` pooled values, `D` embedding dim.
+Strimmer, arXiv 1512.00809). Then the directions are shrunk in which a vector changes although the
+sound does not (by a codec, noise, a lower bandwidth): they are divided by a power of the covariance
+of these changes (within-class covariance normalisation: Hatch, Kajarekar and Stolcke, Interspeech
+2006, with a recording for a class). Values come in order of the variance that is left, so that the
+first k are the best vector of k values. Letters: `N` segments, `P` pooled values, `D` embedding
+dim.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,11 +28,11 @@ class Form:
 
     Attributes:
         embed_dim: values that are kept, at most.
-        power: of an axis' variance, that it is divided by; 0: kept, 0.5: whitened.
+        power: an axis is divided by this power of its variance; 0: kept, 0.5: whitened.
         floor: added to the variances, so that axes of noise do not grow.
         weights: of the standardised statistics by layer; others have 1.
-        within_power: of the variance along an axis that disturbances make, that it is divided by;
-            0: kept.
+        within_power: an axis is divided by this power of the variance that disturbances make along
+            it; 0: kept.
         within_floor: added to these variances, as a part of their mean.
     """
 
@@ -57,8 +58,8 @@ def project(
 
     Args:
         vectors: pooled vectors of segments, (N, P), float64.
-        differences: by disturbance, how the vectors of segments change by it, each (n, P); each
-            disturbance counts the same. Empty: nothing is divided by what they make.
+        differences: by disturbance, how it changes the vectors of segments, each (n, P); each
+            disturbance counts the same. Empty: `within_power` has no effect.
         statistics: what the pooled values are.
         form: how it is made.
     """
@@ -70,13 +71,16 @@ def project(
     variance, axes = principal_axes(torch.cov((centred * scale).T))
     n = min(len(scale), len(vectors) - 1)
     matrix = scale[:, None] * axes[:, :n] * (variance[:n] + form.floor) ** -form.power
-    form_of = "standardised, rotated to principal axes, divided by a power of their variance"
+    described = "standardised, rotated to principal axes, divided by a power of their variance"
     if differences and form.within_power:
-        form_of += ", then by a power of the covariance that disturbances make"
+        described += ", then by a power of the covariance that disturbances make"
         matrix = matrix @ _divided(_within(differences, matrix), form)
         matrix = matrix @ principal_axes(torch.cov((centred @ matrix).T))[1]
     return Projection(
-        center.float(), matrix[:, : form.embed_dim].float(), form=form_of, settings=form.settings()
+        center.float(),
+        matrix[:, : form.embed_dim].float(),
+        form=described,
+        settings=form.settings(),
     )
 
 

@@ -1,10 +1,10 @@
 """The readout of an encoder, measured on a store, so that a cosine means something.
 
-Pooled vectors of segments give its projection, and so does what becomes of them where the segments
-are disturbed. Letters: `B` batch, `S` samples, `N` segments, `P` pooled values.
+The projection is computed from pooled vectors of segments, and from how these change when the
+segments are disturbed. Letters: `B` batch, `S` samples, `N` segments, `P` pooled values.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from models.nn.frontend import N_MELS, n_frames
 from models.nn.model import WaveformEncoder
 from models.nn.readout import Axes, LayeredReadout, band_statistics
 from training.data.corpus import Corpus, Sampler
+from training.data.log_mels import Follow, in_silence
 from training.data.pcm import pcm_to_float
 from training.disturbances import DISTURBANCES, LEAST_SAMPLES, Floats
 from training.projection import Form, principal_axes, project
@@ -31,23 +32,16 @@ DISTURBED = {1.0: 1536, 3.0: 1024}
 
 N_AXES = 12  # of a layer, along which autocovariances are taken
 AXES_S, AXES_SEGMENTS = 1.0, 1500  # the segments whose frames they are measured on
-LEAST_DEVIATION = 1e-3  # of a value of a frame; what is constant stays so
+LEAST_DEVIATION = 1e-3  # of a value of a frame: a constant one is not scaled up
 N_CLEAN = 4096  # segments that batch norm is measured on
 CLEAN_S = 0.95  # their length: that of training
 BATCH = 32
 BALANCE = 0.5  # of sources, and the power of a clip's length, as in the recipes
 SEED = 7
 
-Follow = Callable[[Iterable[int], str], Iterable[int]]
-"""Gives the numbers of a stage's batches one by one, and shows how far it is."""
-
-
-def _silent(batches: Iterable[int], title: str) -> Iterable[int]:
-    return batches
-
 
 def measured(
-    model: WaveformEncoder, corpus: Corpus, form: Form, follow: Follow = _silent
+    model: WaveformEncoder, corpus: Corpus, form: Form, follow: Follow = in_silence
 ) -> WaveformEncoder:
     """The encoder with layers and a projection, from the clips of a store.
 
@@ -79,7 +73,7 @@ def _with(model: WaveformEncoder, readout: LayeredReadout) -> WaveformEncoder:
 
 
 @torch.no_grad()
-def axes_of(model: WaveformEncoder, corpus: Corpus, follow: Follow = _silent) -> dict[str, Axes]:
+def axes_of(model: WaveformEncoder, corpus: Corpus, follow: Follow = in_silence) -> dict[str, Axes]:
     """The principal axes of frames of the convolution and of the log-mel bands, on a store.
 
     Values of a frame are standardised first.
@@ -106,7 +100,7 @@ def _principal(rows: Tensor) -> Axes:
     return Axes(center.float(), matrix.float())
 
 
-def pooled(model: WaveformEncoder, corpus: Corpus, follow: Follow = _silent) -> Tensor:
+def pooled(model: WaveformEncoder, corpus: Corpus, follow: Follow = in_silence) -> Tensor:
     """Vectors of segments of a store, of several lengths, in the readout that the encoder has."""
     parts = [
         _embedded(model, log_mel, valid)
@@ -119,12 +113,12 @@ def pooled(model: WaveformEncoder, corpus: Corpus, follow: Follow = _silent) -> 
 
 
 def differences(
-    model: WaveformEncoder, corpus: Corpus, follow: Follow = _silent
+    model: WaveformEncoder, corpus: Corpus, follow: Follow = in_silence
 ) -> dict[str, Tensor]:
-    """By disturbance, how the vectors of segments of a store change by it: each (N, P).
+    """By disturbance, how it changes the vectors of segments of a store: each (N, P).
 
-    In the readout that the encoder has. Nothing where all segments are silent, or shorter than
-    disturbances can be told apart in.
+    The vectors are those of the encoder's readout. Empty where all segments are silent, or too
+    short to be disturbed.
     """
     rng = np.random.default_rng(SEED)
     found: dict[str, list[Tensor]] = {name: [] for name in DISTURBANCES}
@@ -143,7 +137,7 @@ def differences(
 
 
 @torch.no_grad()
-def recalibrate(model: WaveformEncoder, corpus: Corpus, follow: Follow = _silent) -> None:
+def recalibrate(model: WaveformEncoder, corpus: Corpus, follow: Follow = in_silence) -> None:
     """Measure the statistics of batch norm anew on clean segments of a store, in place.
 
     While it is trained an encoder sees augmented views; what is served is neither mixed, cropped
@@ -181,7 +175,7 @@ def _log_mels(
 
 
 def _of_samples(model: WaveformEncoder, samples: Sequence[Floats]) -> tuple[Tensor, Tensor]:
-    """The same of samples of several lengths."""
+    """Normalised log-mels of samples of several lengths, and the valid frames of each (B,)."""
     rows = [torch.from_numpy(s) for s in samples]
     lengths = np.array([len(s) for s in samples])
     return _log_mel(model, nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths)

@@ -14,7 +14,7 @@ FREE |= {
     for name in ("run.log_every", "run.checkpoint_every", "run.views_every", "probe.every")
     for unit in ("", "_s")
 }
-# And those that no step so far depended on, where the rate has not begun to fall
+# And those that no step has depended on as long as the rate has not begun to fall
 MOVES_END = {"run.epochs", "run.steps", "run.segments"}
 MOVES_END |= {"optimizer.schedule", "optimizer.decay_steps"}
 
@@ -53,7 +53,7 @@ def _has_fixed_end(recipe: Recipe) -> bool:
 
 
 def changes(before: Recipe, recipe: Recipe, free: set[str]) -> list[str]:
-    """Settings that differ between two recipes, save those that are `free` to, with both values."""
+    """Settings that differ between two recipes, with both values; those in `free` may differ."""
     return _changes(before.model_dump(mode="json"), recipe.model_dump(mode="json"), free)
 
 

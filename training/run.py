@@ -7,13 +7,13 @@ mel bands, `T` frames.
 import copy
 import time
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from models.audio import SAMPLE_RATE
 from models.card import Training
 from models.commit import git_commit
 from models.nn.frontend import Normalize
@@ -23,7 +23,7 @@ from training.capture import Captured, Inputs, Kept, recover
 from training.checkpoint import Checkpoint, provenance
 from training.data.batches import crops_of, open_batches
 from training.data.corpus import Corpus, Sampler
-from training.data.log_mels import Follow, compute
+from training.data.log_mels import Follow, compute, in_silence
 from training.device import prepare_backends
 from training.distributed import World, sync_batch_norm
 from training.modes import CAPTURED, COMPILED, Modes, choose
@@ -38,11 +38,6 @@ MIN_DEVIATION = 1e-3  # log units; less is a store of silence
 
 class TrainingError(RuntimeError):
     """A run that cannot start or cannot go on."""
-
-
-def in_silence(clips: Iterable[int], title: str) -> Iterable[int]:
-    """Go through clips without showing how far it is."""
-    return clips
 
 
 class Run:
@@ -79,10 +74,10 @@ class Run:
         self.best: float | None = None
         self.commit = git_commit()
         self.initial: Training | None = None
-        """Of the weights that it began with, if they were not random."""
+        """Where the weights that it began with come from; None: they were random."""
 
         self.earlier_sources: dict[str, float] = {}
-        """Hours by source of stores before this one."""
+        """Hours by source of the stores that it was trained on before this one."""
 
         prepare_backends(device, deterministic=settings.deterministic)
         torch.manual_seed(settings.seed)
@@ -120,7 +115,7 @@ class Run:
 
     @property
     def modes(self) -> Modes:
-        """How it computes; final once it has settled."""
+        """How it computes; final after `settle`."""
         return self.one_step.modes
 
     def start(self) -> None:
@@ -170,7 +165,7 @@ class Run:
             self._capture(inputs)
 
     def _compile(self, inputs: Inputs) -> None:
-        """Compile, and prove it on a batch; all processes go the same way."""
+        """Compile the networks and prove it on a batch; if one process fails, none compiles."""
         step = self.one_step
         kept, reason = Kept(step.state()), ""
         self._seed()
@@ -190,7 +185,7 @@ class Run:
             step.modes = self.modes.without(COMPILED, reason or "it failed in another process")
 
     def _capture(self, inputs: Inputs) -> None:
-        """Record the step."""
+        """Record the step as a CUDA graph; where that fails, steps go on without one."""
         step, kept = self.one_step, Kept(self.one_step.state())
         self._seed()
         try:
@@ -225,7 +220,7 @@ class Run:
         return result
 
     def _before_step(self) -> None:
-        """What changes from step to step by plan, and the seeds of its random numbers."""
+        """Set what changes from step to step by schedule, and seed the step's random numbers."""
         optimizers.set_learning_rate(self.optimizer, self.learning_rate(self.step))
         self.objective.before_step(self.step, self.total_steps)
         self._seed()
@@ -241,8 +236,8 @@ class Run:
         return dict(zip(values, means.tolist(), strict=True))
 
     def _seed(self) -> None:
-        """All random numbers of a step follow from the seed and the step alone."""
-        seed = _seed(self.recipe.run.seed, self.step)
+        """Seed the random numbers of a step by the run's seed and the step alone."""
+        seed = _seed_of_step(self.recipe.run.seed, self.step)
         self.one_step.generator.manual_seed(seed)
         torch.manual_seed(seed + 1 + self.world.rank)  # dropout's
 
@@ -277,7 +272,9 @@ class Run:
     def view_stages(self, n: int) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
         """What each augmentation makes of `n` segments of the next step, by its name."""
         pcm = self.batches.cut(self.batches.load(self.step))
-        generator = torch.Generator(self.device).manual_seed(_seed(self.recipe.run.seed, self.step))
+        generator = torch.Generator(self.device).manual_seed(
+            _seed_of_step(self.recipe.run.seed, self.step)
+        )
         views = copy.deepcopy(self.views)  # the bank stays as it is
         stages = views.stages(pcm, generator, n)
         return {name: stage.float().cpu().numpy() for name, stage in stages.items()}
@@ -359,7 +356,7 @@ class Run:
 
 def describe(corpus: Corpus) -> dict[str, Any]:
     """What a checkpoint and a record tell of the store."""
-    hours = np.bincount(corpus.source_of, corpus.lengths, len(corpus.sources)) / 16_000 / 3600
+    hours = np.bincount(corpus.source_of, corpus.lengths, len(corpus.sources)) / SAMPLE_RATE / 3600
     return {
         "fingerprint": corpus.fingerprint,
         "clips": int(corpus.n_clips),
@@ -407,13 +404,13 @@ def _check(recipe: Recipe, total_steps: int, parts: int) -> None:
         )
 
 
-def _seed(seed: int, step: int) -> int:
+def _seed_of_step(seed: int, step: int) -> int:
     """A seed for each step, far from those of its neighbours."""
     state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(2))
 
 
 def _first_line(error: Exception) -> str:
-    """An error in one line; it may have a page."""
+    """The kind of an error and the first line of its message, which may be pages long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"

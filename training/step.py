@@ -11,8 +11,8 @@
     backward, clip, move     optimizers.py, at the rate of schedules.py
     objective.after_step     the target moves towards the online network (EMA)
 
-The first and the third are called by `Run.train_step`, the rest stands below. `loop.py` calls that
-again and again, and between steps logs, probes and saves.
+`Run.train_step` calls `load` and `before_step`; `Step` below does the rest. `loop.py` calls
+`train_step` again and again, and between steps logs, probes and saves.
 
 On a GPU `Step` is recorded once and replayed: nothing in it waits for the device or asks Python
 for a number that changes from step to step. Letters: `B` batch (this process's rows), `P`
@@ -81,7 +81,7 @@ class Step:
         return outcome
 
     def _gradients(self, views: list[Tensor]) -> Outcome:
-        """Backward of each part of the batch; the mean of their losses, the last one's rest."""
+        """Go backward through each part of the batch; the last outcome, with the mean loss."""
         losses = []
         for number, part in enumerate(zip(*(v.chunk(self.parts) for v in views), strict=True)):
             with self._together(last=number == self.parts - 1):
@@ -93,7 +93,7 @@ class Step:
         return outcome._replace(loss=torch.stack(losses).mean() if self.parts > 1 else losses[0])
 
     def _together(self, *, last: bool) -> AbstractContextManager[None]:
-        """Several processes add up their gradients once a step, with the last part."""
+        """Let several processes add up their gradients with the last part alone, once a step."""
         if last or not isinstance(self.network, DistributedDataParallel):
             return nullcontext()
         return self.network.no_sync()

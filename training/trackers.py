@@ -100,7 +100,7 @@ class MLflow:
 
 
 def _identity(folder: Path) -> str:
-    """What a run is known by where it goes on: its folder."""
+    """The id by which a run is found again when it goes on: that of its folder."""
     whole = folder.resolve()
     return f"{whole.name}-{zlib.crc32(str(whole).encode()):08x}"
 

@@ -92,8 +92,8 @@ class Views(nn.Module):
     def stages(self, segments: Tensor, generator: torch.Generator, n: int) -> dict[str, Tensor]:
         """What each step makes of the first `n` segments, in order; call it on a copy.
 
-        The mixup bank moves as in `forward`. Of several processes this one is on its own here: the
-        others need not ask.
+        The mixup bank moves as in `forward`. This process draws for itself: where there are
+        several, the others need not call it.
         """
         draw = Draw(generator)
         x = self.log_mel(segments)

@@ -162,7 +162,7 @@ def _check_normalisation(mean: float | None, std: float | None, *, is_model: boo
 def _readout(
     readout: str | None, store: Path | None, embed_dim: int | None, without: str = LAYERS
 ) -> str:
-    """The readout that options ask for; `without` a store and a word, that one."""
+    """The readout that the options ask for; `without` if they name neither readout nor store."""
     chosen = readout or (PROJECTED if store else without)
     if chosen not in (BYOL_A, LAYERS, PROJECTED):
         raise typer.BadParameter(f"--readout {chosen}: expected {PROJECTED}, {LAYERS} or {BYOL_A}")

@@ -251,7 +251,7 @@ class _Fingerprint:
             digest.update(np.ascontiguousarray(part).data)
 
     def hexdigest(self) -> str:
-        """Of the clips so far."""
+        """The digest of the clips so far."""
         return hashlib.sha256(b"".join(digest.digest() for digest in self._columns)).hexdigest()
 
 

@@ -22,7 +22,12 @@ MARGIN = 1 + N_FFT // HOP_LENGTH  # frames around a block: more than a window, s
 SILENCE = float(np.log(EPS))  # what a clip is padded with
 
 Follow = Callable[[Iterable[int], str], Iterable[int]]
-"""Gives the numbers of clips one by one and shows how far it is."""
+"""Gives the numbers of clips, or of batches, one by one and shows how far it is."""
+
+
+def in_silence(numbers: Iterable[int], title: str) -> Iterable[int]:
+    """Go through clips or batches without showing how far it is."""
+    return numbers
 
 
 def compute(corpus: Corpus, follow: Follow) -> None:
@@ -43,7 +48,7 @@ class LogMels:
     """The log-mels of a store that `compute` wrote, opened for reading."""
 
     def __init__(self, corpus: Corpus) -> None:
-        compute(corpus, lambda clips, title: clips)  # on a disk that the first process lacks
+        compute(corpus, in_silence)  # on a disk that the first process lacks
         self._n_frames = _frames_of(corpus)
         self._first_samples = np.cumsum(corpus.lengths) - corpus.lengths
         self._first_frames = np.cumsum(self._n_frames) - self._n_frames
@@ -76,7 +81,7 @@ def _file(corpus: Corpus) -> tuple[Path, tuple[int, int]]:
 
 
 def _digest(corpus: Corpus) -> str:
-    """Of the clips and the front end."""
+    """A digest of the clips and of the front end."""
     settings = (corpus.fingerprint, N_FFT, HOP_LENGTH, N_MELS, F_MIN, F_MAX, EPS)
     return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
 

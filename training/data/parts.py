@@ -57,7 +57,7 @@ class Part:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Of `3/8`.
+        """Read a part written as `3/8`.
 
         Raises:
             CorpusError: it is written otherwise, or there is no such part.
@@ -73,11 +73,11 @@ class Part:
 
     @property
     def folder_name(self) -> str:
-        """Of its store."""
+        """The name of the folder that its store is in."""
         return f"{self.number}-of-{self.of}"
 
     def folder(self, store: Path) -> Path:
-        """Its store."""
+        """The folder of its store."""
         return store / PARTS_NAME / self.folder_name
 
     def of_files(self, sources: Sequence[Source]) -> list[Source]:
@@ -201,7 +201,7 @@ def _check_notes(folder: Path, parts: Sequence[Part]) -> None:
 
 
 def _listing(sources: Sequence[Source]) -> str:
-    """Of the sources and their files, in order."""
+    """A digest of the names of the sources and their files, in order."""
     digest = hashlib.sha256()
     for source in sources:
         digest.update(json.dumps([source.name, source.n_files]).encode())

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from models.labelled.splits import Indices, Round
+from models.windows import unit
 
 N_NEIGHBOURS = 10
 Floats = NDArray[np.float32]
@@ -33,13 +34,13 @@ def few_shot(
     "Prototypes" (Snell et al., arXiv 1703.05175). A class with fewer clips gives those it has.
     """
     generator = np.random.default_rng(seed)
-    unit = _unit(embeddings)
+    directions = unit(embeddings)
     means = np.zeros((labels.shape[1], embeddings.shape[1]), np.float32)
     for class_ in range(labels.shape[1]):
         examples = generator.permutation(round_.train[labels[round_.train, class_]])[:shots]
         if len(examples):
-            means[class_] = unit[examples].mean(0)
-    similarity: Floats = unit[round_.test] @ _unit(means).T
+            means[class_] = directions[examples].mean(0)
+    similarity: Floats = directions[round_.test] @ unit(means).T
     return similarity
 
 
@@ -70,8 +71,3 @@ def _search(
     index = NearestNeighbors(n_neighbors=n, metric="cosine", algorithm="brute")
     found = index.fit(embeddings[among]).kneighbors(embeddings[queries], return_distance=False)
     return among[found], n
-
-
-def _unit(vectors: Floats) -> Floats:
-    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(norm > 0, norm, 1)).astype(np.float32)

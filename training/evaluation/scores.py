@@ -75,7 +75,7 @@ def interval_of_map(
     groups: NDArray[np.str_] | None = None,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The 95 % interval of the mAP of (N, K) and (N, K), likewise, of fewer draws: each sorts."""
+    """The same for the mAP of labels and scores, (N, K) each; of fewer draws, as each sorts."""
     members = _members(len(labels), groups)
     generator = np.random.default_rng(seed)
     values = []

@@ -48,7 +48,7 @@ def _sentence(name: str, scores: dict[str, float]) -> str:
 
 
 def _remedy(words: dict[str, list[str]]) -> str:
-    """What to do about it."""
+    """What to do about an encoder that is no better than others; ends the sentence."""
     beaten = words["as good as"] + words["worse than"]
     if any(_is_baseline(other) for other in beaten):
         return ": its training has not paid yet. Train longer, or on more and other sound."

@@ -11,6 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from models import pcm
 from models.audio import SAMPLE_RATE
 from models.labelled.clips import decode
 from models.sources import Item
@@ -34,7 +35,8 @@ class Clip:
 def draw(paths: Sequence[Path], n_clips: int, rng: np.random.Generator) -> list[Clip]:
     """Clips of a store, or of folders and tars of audio: sources in turn, so that none drowns.
 
-    Of what is longer than a tile a random part. Files that cannot be decoded are passed over.
+    Of a clip that is longer than a tile a random part is taken. Files that cannot be decoded are
+    passed over.
 
     Raises:
         CorpusError: a source that cannot be read, a store beside others.
@@ -69,8 +71,8 @@ def _of_store(store: Path, rng: np.random.Generator) -> Iterator[Clip]:
     corpus = Corpus(store)
     for clip in _in_turn(corpus.source_of, rng):
         n_samples = min(int(corpus.lengths[clip]), LONGEST)
-        pcm = corpus.segments(np.array([clip]), n_samples, rng, "end")[0]
-        yield Clip(corpus.sources[corpus.source_of[clip]], _floats(pcm))
+        segment = corpus.segments(np.array([clip]), n_samples, rng, "end")[0]
+        yield Clip(corpus.sources[corpus.source_of[clip]], pcm.samples(segment))
 
 
 def _of_files(paths: Sequence[Path], rng: np.random.Generator) -> Iterator[Clip]:
@@ -96,7 +98,3 @@ def _in_turn(source_of: NDArray[np.int32], rng: np.random.Generator) -> NDArray[
         source = int(source_of[clip])
         turns[place] = seen[source] = seen.get(source, -1) + 1
     return shuffled[np.argsort(turns, kind="stable")]
-
-
-def _floats(pcm: NDArray[np.int16]) -> Floats:
-    return pcm.astype(np.float32) / np.float32(32_768)

@@ -88,7 +88,7 @@ def begin(sources: Path, out: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    """What it said; a command that failed ends the benchmark."""
+    """Wait for a command and return its output; one that failed ends the benchmark."""
     _, said = process.communicate()
     if process.returncode:
         raise SystemExit(f"viola embed ended with {process.returncode}:\n{said}")
@@ -247,7 +247,7 @@ def listing(folder: Path, n_listed: int) -> None:
 
 
 def print_listing(what: str, source: Path, n_files: int) -> None:
-    """In a fresh process, whose memory is its own."""
+    """Measure `list_here` in a fresh process, for the sake of its memory, and print a row."""
     code = "import sys, benchmarks.bulk as bulk; bulk.list_here(sys.argv[1])"
     ran = subprocess.run(
         [sys.executable, "-c", code, str(source)], cwd=ROOT, capture_output=True, text=True
@@ -259,7 +259,7 @@ def print_listing(what: str, source: Path, n_files: int) -> None:
 
 
 def list_here(source: str) -> None:
-    """What a run does before it begins."""
+    """List a source as a run does at its beginning; print the seconds and the memory that took."""
     from service.commands.job import Job
     from service.commands.run_folder import Progress
 
@@ -272,7 +272,7 @@ def list_here(source: str) -> None:
 
 
 def wait_for_more(parts: Path, process: subprocess.Popen[str]) -> None:
-    """Until the command has written another part of its results, or has ended."""
+    """Wait until the command has written another part of its results, or has ended."""
     before, deadline = len(list(parts.glob("*.parquet"))), time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < deadline:
         if len(list(parts.glob("*.parquet"))) > before:

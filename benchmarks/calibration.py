@@ -39,7 +39,7 @@ Distance = Callable[[np.ndarray], np.ndarray]  # (N, D) -> (N,)
 
 
 def nearest(x: np.ndarray, one_hot: np.ndarray) -> Distance:
-    """What the classifier files compute."""
+    """The novelty that classifier files compute: the distance to the nearest training clip."""
     return novelty.choose(x, one_hot, SEED).distance
 
 
@@ -99,7 +99,7 @@ def cut(task: tasks.Task, encoder: Encoder, seconds: float) -> np.ndarray:
 
 
 def print_cards(cards: list[ClassifierCard]) -> None:
-    """What `viola fit` measured."""
+    """Print what `viola fit` measured, from the cards."""
     print("| classifier | accuracy | calibration error before | after | own clips that pass |")
     print("|---|---|---|---|---|")
     for card in cards:

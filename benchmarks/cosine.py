@@ -20,7 +20,7 @@ SHARES = (5, 50, 95, 99)
 
 
 def cosines(task: Task, encoder: Encoder) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Of all pairs of one label, and of all pairs of two."""
+    """Cosines of all pairs of clips with one label, and of all pairs with two."""
     vectors = unit(encoder.embed_batch(list(task.units())))
     first, second = np.triu_indices(len(vectors), 1)
     values = (vectors @ vectors.T)[first, second]

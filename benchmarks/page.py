@@ -106,7 +106,7 @@ def scroll(browser: Browser, address: str, long: Path) -> str:
 
 
 def resident_mb() -> float:
-    """Of this process, which is the service's."""
+    """Resident memory of this process, in which the service runs."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 2**20
 
@@ -196,7 +196,7 @@ def noise_file(path: Path, seconds: int) -> Path:
 
 
 def spread(values: list[float]) -> str:
-    """Median and the middle half."""
+    """Median, and where the middle half lies."""
     if len(values) < 2:
         return f"{values[0]:.0f}"
     low, _, high = statistics.quantiles(values, n=4)

@@ -33,7 +33,7 @@ FORMATS = {
 
 @contextmanager
 def process(command: list[str], **environment: str) -> Iterator[tuple[int, int]]:
-    """A server, ready: its port and its process id."""
+    """Start a server and wait until it is ready; yields its port and its process id."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
@@ -64,7 +64,7 @@ def viola(**settings: object) -> Any:
 
 
 def load(port: int, path: str, seconds: float, **how: object) -> dict[str, Any]:
-    """Let the client do it."""
+    """Load a service by `load.py`, in a process of its own; returns what that has measured."""
     asked = json.dumps({"port": port, "path": path, "seconds": seconds} | how)
     run = subprocess.run(
         [sys.executable, HERE / "load.py"],
@@ -137,7 +137,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def decoders(service: int) -> list[int]:
-    """What the children of a service have forked."""
+    """The decoders of a service, which its child, the fork server, has forked."""
     return [pid for parent in children_of(service) for pid in children_of(parent)]
 
 
@@ -150,7 +150,7 @@ def children_mb(service: int) -> float:
 
 
 def private_mb(pid: int) -> float:
-    """What a process shares with no other."""
+    """The memory that a process shares with no other."""
     with suppress(OSError):
         found = re.findall(r"Private_\w+:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())
         return sum(map(int, found)) * 1024 / 1e6

@@ -54,7 +54,7 @@ class Pool:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Of all clips (N,)."""
+        """The labels of all clips (N,)."""
         return self.embedded.task.labels.astype(np.int64)
 
 
@@ -87,7 +87,7 @@ def next_clips(pool: Pool, labelled: Rows, n: int, way: str, seed: int) -> Rows:
 
 
 def accuracy(pool: Pool, labelled: Rows, seed: int) -> float | None:
-    """Of a classifier taught by these clips, on the fold that tests; None where it is refused."""
+    """Accuracy of a classifier taught by these clips, on the fold that tests; None if refused."""
     task = pool.embedded.task
     groups = np.unique(task.digests if task.groups is None else task.groups, return_inverse=True)[1]
     holds = task.one_hot[labelled]

@@ -32,7 +32,7 @@ class Plan:
 
     @classmethod
     def read(cls, path: Path) -> "Plan":
-        """Of a TOML file.
+        """Read a plan from a TOML file.
 
         Raises:
             ComparisonError: a group or the core names a variant that there is not.

@@ -34,9 +34,9 @@ LINE = "---|---|---|---|---"
 
 
 class Peak:
-    """The highest RSS of a process and what it has started, looked at every few ms.
+    """The highest RSS of a process and its children together, looked at every few ms.
 
-    Of what was forked its own pages count: the others are those of the process that it is from.
+    Of a forked process only its own pages count: it shares the others with its parent.
     """
 
     def __init__(self, pid: int) -> None:
@@ -47,7 +47,7 @@ class Peak:
         self._thread.start()
 
     def taken_mb(self) -> float:
-        """Since the last time that this was asked."""
+        """The highest RSS since the last call."""
         self._look()
         found, self._mb = self._mb, 0.0
         return found
@@ -66,7 +66,7 @@ class Peak:
 
 @contextmanager
 def service(**how: object) -> Iterator[tuple[httpx.Client, int, Peak]]:
-    """A service and a client of it; that the process has not died is part of the outcome."""
+    """A service and a client of it; at the end it prints whether the process has died."""
     with viola(**how) as (port, pid):
         peak = Peak(pid)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
@@ -87,7 +87,7 @@ def alive(pid: int) -> bool:
 
 
 def post(client: httpx.Client, path: str, **request: object) -> int:
-    """The status, or that there is none."""
+    """The status of the answer; NO_ANSWER if there is none."""
     try:
         return client.post(path, **request).status_code  # type: ignore[arg-type]
     except httpx.HTTPError:

@@ -1,7 +1,6 @@
 """What a stage gets and what it tells."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -55,7 +54,6 @@ SMALL = [
     "run.batch_size=8",
     "data.segment_s=0.5",
 ]
-Stage = Callable[[Context], list[Row]]
 
 
 def write(rows: list[Row], path: Path) -> None:

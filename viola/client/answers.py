@@ -167,16 +167,20 @@ def vector(found: Members) -> Vector | None:
     return np.array(value, np.float32)
 
 
-def _labels(found: Members, head: str) -> tuple[Labels, ...]:
-    """What classifiers say, of which answers of `analyze` have several and others one."""
-    several: Iterable[Members] = found.get("classifications") or ()
-    if found.get("predictions") is not None:
-        several = [found]
+def labels(classifications: Iterable[Members], head: str = "") -> tuple[Labels, ...]:
+    """What each classifier says; `head` is the name of one that does not tell it."""
     return tuple(
         Labels(
             head=one.get("head") or head,
             predictions=tuple(Prediction(**prediction) for prediction in one["predictions"]),
             novelty=Novelty(**one["novelty"]),
         )
-        for one in several
+        for one in classifications
     )
+
+
+def _labels(found: Members, head: str) -> tuple[Labels, ...]:
+    """What the classifiers of an answer say: several in `classifications`, or one in it itself."""
+    if found.get("predictions") is not None:
+        return labels([found], head)
+    return labels(found.get("classifications") or (), head)

@@ -67,7 +67,7 @@ class AsyncClient:
         return await self.send(calls.analyze(upload(sound, sample_rate), asked))
 
     async def inspect(self, sound: Sound, **asked: Any) -> dict[str, Any]:
-        """Whether a file would be accepted, and what for not."""
+        """Whether a file would be accepted, and if not, why."""
         return await self.send(calls.inspect(upload(sound), asked))
 
     def stream_embeddings(self, path: str | Path, **asked: Any) -> "AsyncLongAnswer":

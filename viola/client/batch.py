@@ -8,12 +8,12 @@ that is no journal is left as it is.
 import base64
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from viola.client.answers import Answer, Labels, Novelty, Prediction, Vector, Window, vector
+from viola.client.answers import Answer, Vector, Window, labels, vector
 from viola.client.errors import ServiceError, Unreachable
 
 Error = ServiceError | Unreachable | OSError
@@ -64,13 +64,14 @@ class Batch:
         self._lock = threading.Lock()
         self._journal = Journal(Path(journal)) if journal is not None else None
         answered = self._journal.answers if self._journal else {}
-        self.left = [path for path in paths if _key(path) not in answered]
+        keyed = [(path, _key(path)) for path in paths]
+        self.left = [path for path, key in keyed if key not in answered]
         self.kept = [
-            Item(path, answered[_key(path)], is_kept=True) for path in _in(paths, answered)
+            Item(path, answered[key], is_kept=True) for path, key in keyed if key in answered
         ]
 
     def ended(self, item: Item) -> Item:
-        """Take note of a file that has come to its end, whatever it was."""
+        """Count a file that is done or has failed, and keep its answer in the journal."""
         with self._lock:
             self._done += 1
             self._failed += item.error is not None
@@ -131,21 +132,17 @@ class Journal:
 
 
 def _is_cut_off(line: bytes) -> bool:
-    """Whether a line is the beginning of one of a journal."""
+    """Whether this is the beginning of a journal's line, without its end."""
     return not line.endswith(b"\n") and line[:2] == b'["'[: len(line)]
 
 
 def _key(path: Path) -> str:
-    """A file as it is now: one that has changed is sent again."""
+    """The name of a file in the journal, another one once it has changed: it is then sent again."""
     try:
         found = path.stat()
     except OSError:
         return str(path)
     return f"{path}|{found.st_size}|{found.st_mtime_ns}"
-
-
-def _in(paths: Sequence[Path], answered: dict[str, Answer]) -> Iterator[Path]:
-    return (path for path in paths if _key(path) in answered)
 
 
 def _plain(value: Any) -> str:
@@ -156,19 +153,12 @@ def _plain(value: Any) -> str:
 def _answer(members: dict[str, Any]) -> Answer:
     vectors: dict[str, Vector | None] = {"embedding": vector(members)}
     windows = tuple(
-        Window(**(one | {"embedding": vector(one), "labels": _labels(one)}))
+        Window(**(one | {"embedding": vector(one), "labels": labels(one["labels"])}))
         for one in members["windows"]
     )
-    rest = {"labels": _labels(members), "windows": windows, "warnings": tuple(members["warnings"])}
-    return Answer(**(members | vectors | rest))
-
-
-def _labels(members: dict[str, Any]) -> tuple[Labels, ...]:
-    return tuple(
-        Labels(
-            head=one["head"],
-            predictions=tuple(Prediction(**prediction) for prediction in one["predictions"]),
-            novelty=Novelty(**one["novelty"]),
-        )
-        for one in members["labels"]
-    )
+    lists = {
+        "labels": labels(members["labels"]),
+        "windows": windows,
+        "warnings": tuple(members["warnings"]),
+    }
+    return Answer(**(members | vectors | lists))

@@ -1,7 +1,7 @@
 """Every call as a value: what is sent, and how the answer is read. No input, no output.
 
-`viola/client/sync.py` and `viola/client/asynchronous.py` send them; what a call means stands here
-once.
+`viola/client/sync.py` and `viola/client/asynchronous.py` send them. What a call means is written
+down only here.
 """
 
 import json
@@ -34,8 +34,8 @@ class Call(Generic[T]):
         body: the sound that is sent.
         document: what is sent as JSON instead.
         as_form: the sound goes as a file of a form, so that its name goes with it, beside `fields`.
-        repeats: doing it twice is not as good as once, so that it is not sent again where it may
-            have been done.
+        repeats: the call is not idempotent, so that it is not sent again where it may have been
+            done.
         head: further headers.
     """
 
@@ -56,7 +56,7 @@ class Call(Generic[T]):
 
         Raises:
             ServiceError: the answer carries an error.
-            Unreachable: it is none of the service's: another program, or a proxy, gave it.
+            Unreachable: another program, or a proxy, gave the answer, and not the service.
         """
         try:
             return self.read(content)
@@ -92,7 +92,7 @@ def analyze(body: Upload, parameters: Parameters) -> Call[Answer]:
 
 
 def streamed(call: Call[Answer]) -> Call[Answer]:
-    """The same call answered in lines; what reads them is `viola.client.lines.Lines`."""
+    """The same call answered in lines, which `viola.client.lines.Lines` reads."""
     return Call(
         call.path,
         call.read,
@@ -133,8 +133,8 @@ def segment(name: str) -> str:
     """A name as one segment of a path.
 
     Raises:
-        ValueError: it is none: an address with `..` is one of the folder above, and to delete an
-            item of that name would be to delete its collection.
+        ValueError: the name is empty or of dots alone: `..` in an address is the folder above, so
+            that deleting an item of that name would delete its collection.
     """
     if not name.strip("."):
         raise ValueError(f"{name!r} is no name: it is empty, or dots alone")
@@ -156,7 +156,7 @@ def _single(file: str | None, content: bytes) -> Answer:
 
 
 def plain_query(parameters: Parameters) -> dict[str, str]:
-    """What is asked for, as the address has it; what is None is left to the service."""
+    """Parameters as texts for the query; those that are None are left to the service."""
     given = {name: value for name, value in parameters.items() if value is not None}
     return {
         name: str(value).lower() if isinstance(value, bool) else str(value)

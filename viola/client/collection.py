@@ -23,7 +23,7 @@ class Collection:
         self._send, self.name = client.send, name
 
     def make(self, **terms: Any) -> CollectionInfo:
-        """Make it; again with the same terms it is as good as once.
+        """Make the collection; if it is there with the same terms, nothing changes.
 
         Args:
             terms: model, granularity (`window`, `clip`), window_s, hop_s, keeps_audio.
@@ -39,15 +39,15 @@ class Collection:
         self._send(calls.delete(self.name))
 
     def reembed(self, model: str | None = None) -> Moved:
-        """Move it, with all that was said of it, to another model; it has to keep audio.
+        """Move it, with its metadata and labels, to another model; it has to keep audio.
 
-        Until the last item is done it stays as it was. Where the answer breaks off, or items fail
-        that are then removed, the same call goes on.
+        Until the last item is done it stays as it was. If the answer breaks off, the same call goes
+        on; if items fail, remove them and call again.
         """
         return self._send(calls.reembed(self.name, model))
 
     def give_up_reembedding(self) -> None:
-        """Forget what has been computed of a move that was not completed."""
+        """Give up a move that was not completed; the vectors computed for it are deleted."""
         self._send(calls.give_up(self.name))
 
     def add(

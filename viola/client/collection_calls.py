@@ -48,7 +48,7 @@ def collections() -> Call[list[CollectionInfo]]:
 
 
 def make(name: str, terms: Mapping[str, Any]) -> Call[CollectionInfo]:
-    """Make a collection; again with the same terms it is as good as once."""
+    """Make a collection; if it is there with the same terms, nothing changes."""
     return Call(path(name), partial(_one, CollectionInfo), method="PUT", document=_given(terms))
 
 
@@ -70,7 +70,7 @@ def reembed(name: str, model: str | None) -> Call[Moved]:
 
 
 def give_up(name: str) -> Call[None]:
-    """Forget what has been computed of a move."""
+    """Give up a move to another model; the vectors computed for it are deleted."""
     return Call(path(name, "reembed"), _nothing, method="DELETE")
 
 

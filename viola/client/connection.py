@@ -12,8 +12,9 @@ from viola.client.errors import Failure, Unreachable
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 
-# A connection that breaks off while the service restarts, or is cut because it refused early. What
-# was sent is computed twice at the worst, except for calls that say that it matters (`repeats`).
+# Errors of a connection that broke off, because the service restarts or refused the request before
+# it had read all of it. Calls are then sent again, and computed twice at the worst, unless that
+# matters to them (`Call.repeats`).
 BROKEN_OFF = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -27,7 +28,7 @@ BROKEN_OFF = (
 
 @dataclass(frozen=True)
 class Connection:
-    """Where the service is and how it is spoken to.
+    """The address of the service, the key, and how long to wait for it.
 
     Attributes:
         address: `http://host:port`, with the prefix of a proxy if there is one.
@@ -43,9 +44,9 @@ class Connection:
         """Take the address as httpx writes it, and the key without the line break of its file.
 
         Raises:
-            ValueError: the address is none of a service, or the key holds characters that no key
-                has. Neither the key nor a password is shown.
-            TypeError: one of them is no text.
+            ValueError: the address is not that of a service, or the key holds characters that no
+                key has. Neither the key nor a password is shown.
+            TypeError: one of them is not a text.
         """
         for name, given in (("address", self.address), ("key", self.key)):
             if not (isinstance(given, str) or (name == "key" and given is None)):
@@ -61,10 +62,10 @@ class Connection:
         object.__setattr__(self, "key", key)
 
     def options(self) -> dict[str, Any]:
-        """What an httpx client is made with. Everybody waits here rather than for a connection."""
+        """The arguments of an httpx client, which opens as many connections as there are calls."""
         return {
             "base_url": self.address,
-            "headers": {"Authorization": f"Bearer {self.key}"} if self.key else {},
+            "headers": self.headers,
             "timeout": httpx.Timeout(self.timeout_s, connect=10.0, pool=None),
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=64),
         }
@@ -75,7 +76,7 @@ class Connection:
         return str(httpx.URL(self.address).copy_with(userinfo=b""))
 
     def failed(self, error: httpx.RequestError) -> Failure:
-        """An attempt that got no answer."""
+        """The failure of an attempt that got no answer."""
         never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
         remedy = "; does the service run there, and is the address right?" if never_sent else ""
         reason = error or type(error).__name__
@@ -84,13 +85,13 @@ class Connection:
 
     @property
     def live_address(self) -> str:
-        """Where live streams are."""
+        """The address of live streams."""
         address = self.address.rstrip("/")
         return "ws" + address.removeprefix("http") + "/v1/audio/stream"
 
     @property
-    def live_headers(self) -> Mapping[str, str]:
-        """What the handshake of a live stream carries."""
+    def headers(self) -> Mapping[str, str]:
+        """The headers of every request, and of a live stream's handshake."""
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
 
@@ -117,7 +118,7 @@ def _address(given: str) -> str:
 
 @contextmanager
 def opened(call: Call[Any]) -> Iterator[BinaryIO | None]:
-    """The sound of a call that sends it as a file of a form, read while it is sent."""
+    """The sound of a call as an open file, if it is sent as a file of a form; else None."""
     if call.body is None or not call.as_form:
         yield None
         return
@@ -132,8 +133,8 @@ def request_of(
 
     Args:
         call: the call.
-        file: that goes in a form, as `opened` gives it.
-        pieces: the body, where that goes as it is.
+        file: the sound for a form, as `opened` gives it.
+        pieces: the sound, where it is the body itself.
     """
     arguments = {"method": call.method, "url": call.path, "params": call.query}
     body: dict[str, Any] = {}

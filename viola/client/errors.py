@@ -41,7 +41,7 @@ class ServiceError(Exception):
         super().__init__(f"{self.title} ({status}): {self.detail}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """How it passes from a worker process to its parent."""
+        """Pickle it, so that it can pass from a worker process to its parent."""
         return type(self), (self.status, self.document, self.retry_after_s)
 
 
@@ -54,10 +54,10 @@ class Failure:
     """One attempt that failed.
 
     Attributes:
-        error: what is raised where nobody tries again.
+        error: to be raised, if the call is not tried again.
         may_pass: trying again may help.
         is_refusal: the service was there and said "not now".
-        is_undone: nothing can have been done by it.
+        is_undone: the service cannot have done anything.
     """
 
     error: ServiceError | Unreachable
@@ -68,13 +68,13 @@ class Failure:
 
 
 TOO_LONG = 413  # more than one request may hold
-REDIRECTS = (301, 302, 303, 307, 308)  # of a proxy: what was sent is not sent there unasked
+REDIRECTS = (301, 302, 303, 307, 308)  # of a proxy; they are not followed
 UNDONE = (429, 503)  # refused before anything was done
 PASSING = (429, 502, 503, 504, 507)  # the caller's share or quota, or what a service lacks for now
 
 
 def refused(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
-    """What an answer other than 2xx says."""
+    """The failure that an answer other than 2xx tells of."""
     retry_after_s = _seconds(headers.get("retry-after", ""))
     document = _document(body)
     if status in REDIRECTS and "location" in headers:
@@ -90,7 +90,7 @@ def broken(document: Mapping[str, Any]) -> ServiceError:
 
 
 def misunderstood(text: str | bytes) -> Unreachable:
-    """An answer of 2xx that is none of the service's."""
+    """The error of an answer of 2xx that another program has given."""
     shown = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     return Unreachable(
         f"the answer is none of a Viola service, {shown[:MOST_TEXT]!r}: is the address right, the "
@@ -99,10 +99,10 @@ def misunderstood(text: str | bytes) -> Unreachable:
 
 
 def line_of(text: str | bytes) -> dict[str, Any]:
-    """A line of an answer in lines, or a message of a live stream.
+    """Read a line of an answer in lines, or a message of a live stream.
 
     Raises:
-        Unreachable: it is none.
+        Unreachable: the service has not written it.
     """
     try:
         members = json.loads(text)

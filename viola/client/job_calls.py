@@ -44,7 +44,7 @@ def append(upload: str, piece: bytes, offset: int) -> Call[None]:
 
 
 def may_go_on(error: ServiceError | Unreachable) -> bool:
-    """Whether a file goes on where the service says: the connection broke, or bytes came twice."""
+    """Whether to ask where a file goes on: the connection broke, or its bytes came twice."""
     return isinstance(error, Unreachable) or error.kind == "upload-conflict"
 
 

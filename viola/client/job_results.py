@@ -12,7 +12,7 @@ from viola.client.records import ItemInfo, Placed, Taught, record
 
 @dataclass(frozen=True)
 class JobFile:
-    """What became of one file of a job; of teaching and of a map, one value alone is there.
+    """What became of one file of a job; of a job that teaches or maps there is one, without a file.
 
     Attributes:
         index: its place among the files.
@@ -33,7 +33,7 @@ class JobFile:
 
 
 class ResultLines:
-    """Takes the lines one by one; a file is there with its last line."""
+    """Takes the lines of a result one by one, and gives each file at its last line."""
 
     def __init__(self) -> None:
         self._about: Mapping[str, Any] = {}

@@ -8,10 +8,7 @@ from viola.client.errors import Unreachable, broken, line_of
 
 
 class Lines:
-    """Reads the lines of one answer; `whole` is there once all have been read.
-
-    A line for which there is no window gives None.
-    """
+    """Reads the lines of one answer; `whole` is there once all have been read."""
 
     def __init__(self, file: str | None) -> None:
         self.file = file
@@ -20,10 +17,10 @@ class Lines:
         self._about: dict[str, Any] = {}
 
     def read(self, line: str) -> Window | None:
-        """Take in one line.
+        """Take in one line; returns its window, None if it holds none.
 
         Raises:
-            ServiceError: it says that the recording cannot be read on.
+            ServiceError: the line says that the recording cannot be read on.
         """
         members = line_of(line)
         match members["object"]:
@@ -40,10 +37,10 @@ class Lines:
         return None
 
     def check(self) -> None:
-        """Called when nothing more comes.
+        """Check that the answer was complete, when no more lines come.
 
         Raises:
-            Unreachable: the last line has not come.
+            Unreachable: the last line is missing.
         """
         if not self.is_done:
             raise Unreachable("the answer broke off before its last line: send the recording again")

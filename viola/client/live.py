@@ -55,7 +55,7 @@ class LiveRequest:
     @property
     def handshake(self) -> dict[str, Any]:
         """Arguments of `websockets` for the connection."""
-        headers = dict(self.connection.live_headers)
+        headers = dict(self.connection.headers)
         return {
             "additional_headers": headers,
             "compression": None,
@@ -79,7 +79,7 @@ def listen(request: LiveRequest, blocks: Iterable[Block]) -> Iterator[Window]:
     encoding, own = _encoding(first), list[Exception]()
     try:
         with _reading(request) as (send, texts):
-            with suppress(ConnectionClosed):  # what broke it off is the last message
+            with suppress(ConnectionClosed):  # the last message says why
                 send(request.opening(encoding))
                 for block in _chain(first, later, own):
                     for message in _messages(block, encoding):
@@ -97,11 +97,11 @@ def listen(request: LiveRequest, blocks: Iterable[Block]) -> Iterator[Window]:
 
 @contextmanager
 def _reading(request: LiveRequest) -> Iterator[tuple[Send, Texts]]:
-    """A stream whose answers are read while something is sent: how to send, and what came.
+    """A stream whose answers are read while something is sent: a function that sends, and a queue.
 
-    The service reads nothing on while its answers are not read, and the client of `websockets` for
-    threads reads nothing while it sends: each would wait for the other. That for an event loop
-    does both, here in a thread of its own. Behind the last text comes None.
+    The service stops reading while its answers are not read, and the threaded client of
+    `websockets` does not read while it sends: each would wait for the other. So the client for an
+    event loop, which does both, runs here in a thread of its own. None ends the queue.
     """
     texts: Texts = SimpleQueue()
     loop = asyncio.new_event_loop()
@@ -126,7 +126,7 @@ def _reading(request: LiveRequest) -> Iterator[tuple[Send, Texts]]:
         reader = asyncio.run_coroutine_threadsafe(read(socket), loop)
         try:
             yield lambda message: done(socket.send(message)), texts
-            reader.result()  # how it ended
+            reader.result()  # raises what ended the reading
         finally:
             done(socket.close())
             wait([reader])
@@ -150,7 +150,7 @@ async def listen_async(request: LiveRequest, blocks: AsyncIterable[Block]) -> As
             await socket.send(END)
         except ConnectionClosed:
             pass
-        except Exception:  # of the blocks; whoever awaits windows would go on waiting
+        except Exception:  # raised by the blocks; else whoever awaits windows would wait for ever
             await socket.close()
             raise
 
@@ -178,7 +178,7 @@ async def listen_async(request: LiveRequest, blocks: AsyncIterable[Block]) -> As
 
 
 def _arrived(texts: Texts) -> Iterator[str | bytes]:
-    """What has come so far; the end of it is left where it is."""
+    """The texts that have come so far; the None behind the last one stays in the queue."""
     for _ in range(texts.qsize()):
         if (text := texts.get()) is None:
             texts.put(None)
@@ -196,7 +196,7 @@ def _windows(texts: Iterable[str | bytes]) -> Iterator[Window]:
 
 
 def _chain(first: Block, later: Iterator[Block], own: list[Exception]) -> Iterator[Block]:
-    """All blocks. What the caller's microphone raises goes to `own`: it is not the service's."""
+    """All blocks. An error that the caller's blocks raise is noted in `own`: it is not ours."""
     yield first
     try:
         yield from later
@@ -215,10 +215,10 @@ async def _chain_async(later: AsyncIterator[Block], own: list[Exception]) -> Asy
 
 
 def _encoding(block: Block) -> str:
-    """How a block is sent.
+    """The encoding in which a block is sent.
 
     Raises:
-        ValueError: its shape or its numbers are none of a stream.
+        ValueError: a stream cannot have blocks of this shape or type.
     """
     if not isinstance(block, np.ndarray):
         raise ValueError(f"a block is a {type(block).__name__}; expected an array of samples (S,)")

@@ -42,7 +42,7 @@ class Retries:
             failure: of the last attempt.
             attempt: how many attempts there were before that one.
             spent_s: how many seconds of the budget are gone.
-            repeats: doing it twice is not as good as once.
+            repeats: the call is not idempotent.
             found: an answer has come from there before, to this call or another.
         """
         if not failure.may_pass or (repeats and not failure.is_undone):

@@ -95,7 +95,7 @@ class Client:
         return self.send(calls.analyze(upload(sound, sample_rate), asked))
 
     def inspect(self, sound: Sound, **asked: Any) -> dict[str, Any]:
-        """Whether a file would be accepted, and what for not."""
+        """Whether a file would be accepted, and if not, why."""
         return self.send(calls.inspect(upload(sound), asked))
 
     def stream_embeddings(self, path: str | Path, **asked: Any) -> "LongAnswer":

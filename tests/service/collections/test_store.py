@@ -409,5 +409,7 @@ def test_a_start_tells_of_the_tables_once_when_it_changes_them(
         connection.execute(text("ALTER TABLE classifier_versions DROP COLUMN digest"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0007'"))
     reopen()
-    said = "tables of the collections brought up to date, from step 0007 to 0008"
-    assert caplog.messages == [said]
+    assert caplog.messages == [
+        "tables of the collections are changed, once nobody uses them any more",
+        "tables of the collections brought up to date, from step 0007 to 0008",
+    ]

@@ -32,8 +32,8 @@ def test_details_are_told_of_the_service_alone_and_no_addresses_that_it_calls(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure("debug")
-    logging.getLogger("uvicorn.error").debug("< authorization: Bearer KEY")
-    logging.getLogger("uvicorn.error").info("started")
+    logging.getLogger("a.library").debug("< authorization: Bearer KEY")
+    logging.getLogger("a.library").info("started")
     logging.getLogger("httpx").info("POST https://a.example/KEY")
     logging.getLogger("httpcore.http11").debug("webhook-signature KEY")
     logging.getLogger("service.jobs").debug("a detail")
@@ -45,7 +45,7 @@ def test_details_are_told_of_the_service_alone_and_no_addresses_that_it_calls(
 
 def test_nothing_less_severe_than_is_asked_for_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     configure("warning")
-    for name in ("service.jobs", "uvicorn.error"):
+    for name in ("service.jobs", "a.library"):
         logging.getLogger(name).info("too little")
         logging.getLogger(name).warning("enough")
     told = capsys.readouterr().err

@@ -1,7 +1,4 @@
-"""The part of a recording that is meant: taken out of its sounds, checked, as one channel.
-
-Shapes: S samples, C channels.
-"""
+"""The part of a recording that is chosen: taken out of its sounds, checked, as one channel."""
 
 import math
 from collections.abc import Iterator

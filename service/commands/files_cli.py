@@ -1,6 +1,7 @@
 """The commands that take audio files: `viola embed` and `viola classify`."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -106,7 +107,8 @@ def embed(
     console = Console(stderr=True, soft_wrap=True)
     failures: list[Failure] = []
     n_rows = 0
-    try:
+    nothing = f"no file could be embedded; {out} was not written"
+    with _ends_told(console, nothing):
         found = audio_files(map(Path, files))
         encoder = Encoder.open(model, threads=threads)
         card = encoder.card
@@ -131,12 +133,6 @@ def embed(
                 n_rows += 1
             if not n_rows:
                 raise _NothingDone
-    except _NothingDone:
-        console.print(f"no file could be embedded; {out} was not written", markup=False)
-        raise typer.Exit(1) from None
-    except (OSError, ValueError) as error:  # of the disk, the model file, the table, the window
-        console.print(f"error: {error}", markup=False, style="red")
-        raise typer.Exit(2) from error
     console.print(
         f"{out}: {counted(n_rows, 'vector')} of {counted(n_values, 'value')} in space "
         f"{encoder.card.space_id}; {counted(len(found) - len(failures), 'file')} embedded, "
@@ -219,7 +215,7 @@ def classify(
     path = None if out is None else _local(out, force=force)
     console = Console(stderr=True, soft_wrap=True)
     failures: list[Failure] = []
-    try:
+    with _ends_told(console, "no file could be labelled; nothing was written"):
         found = audio_files(map(Path, files))
         classifier = Classifier.open(head)
         encoder = Encoder.open(model, threads=threads)
@@ -252,18 +248,28 @@ def classify(
                 add(row)
             if len(failures) == len(found):
                 raise _NothingDone
-    except _NothingDone:
-        console.print("no file could be labelled; nothing was written", markup=False)
-        raise typer.Exit(1) from None
-    except (OSError, ValueError) as error:  # of the disk, the model files, the table, the window
-        console.print(f"error: {error}", markup=False, style="red")
-        raise typer.Exit(2) from error
     if failures:
         raise typer.Exit(1)
 
 
 class _NothingDone(Exception):
     """Every file failed, so there is nothing to write."""
+
+
+@contextmanager
+def _ends_told(console: "Console", nothing: str) -> Iterator[None]:
+    """End the command with a sentence: 1 where every file failed, 2 where nothing can be done.
+
+    The latter are errors of the disk, the model files, the table and the window.
+    """
+    try:
+        yield
+    except _NothingDone:
+        console.print(nothing, markup=False)
+        raise typer.Exit(1) from None
+    except (OSError, ValueError) as error:
+        console.print(f"error: {error}", markup=False, style="red")
+        raise typer.Exit(2) from error
 
 
 def _local(out: str, *, force: bool) -> Path:

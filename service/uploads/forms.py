@@ -1,7 +1,8 @@
 """Multipart forms that came whole, with the file names of clients that write them as mail does.
 
 RFC 7578 wants `filename="naïve.wav"`, and Starlette reads nothing else; some clients send
-`filename*=UTF-8''na%C3%AFve.wav` alone (RFC 8187), without which the part would be no file.
+`filename*=UTF-8''na%C3%AFve.wav` alone (RFC 8187), without which the part would be no file. A quote
+in a name comes as `%22` from all that follow the HTML standard, which leave `%` itself as it is.
 """
 
 import re
@@ -60,6 +61,8 @@ class FormParser(MultiPartParser):
         if part.content_disposition is not None:
             part.content_disposition = with_plain_name(part.content_disposition)
         super().on_headers_finished()
+        if part.file is not None and part.file.filename:  # browsers, curl and httpx write it so
+            part.file.filename = part.file.filename.replace("%22", '"')
 
 
 def with_plain_name(disposition: bytes) -> bytes:

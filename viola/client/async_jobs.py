@@ -11,7 +11,7 @@ from viola.client.errors import ServiceError, Unreachable
 from viola.client.job_results import JobFile, ResultLines
 from viola.client.jobs import MOST_BREAKS
 from viola.client.records import JobInfo
-from viola.client.sounds import Sound, Upload, upload
+from viola.client.sounds import Sound, Upload, several, upload
 
 if TYPE_CHECKING:
     from viola.client.asynchronous import AsyncClient
@@ -28,6 +28,7 @@ class AsyncJobs:
         kind: str,
         sounds: Sequence[Sound] = (),
         *,
+        sample_rate: int | None = None,
         webhook: Mapping[str, str] | None = None,
         **asked: Any,
     ) -> JobInfo:
@@ -36,7 +37,8 @@ class AsyncJobs:
         Args:
             kind: `embed`, `classify`, `index` (with `collection=`), `teach` or `map` (both
                 without sounds).
-            sounds: paths, or files' bytes.
+            sounds: paths, files' bytes, or samples.
+            sample_rate: Hz, of samples.
             webhook: `url` and `secret` of who is to be told when it has ended.
             asked: parameters of the kind.
 
@@ -44,7 +46,9 @@ class AsyncJobs:
             ServiceError: the service refused.
             Unreachable: no answer came, for longer than `retries` allows.
         """
-        uploads = [await self._uploaded(upload(sound)) for sound in sounds]
+        uploads = [
+            await self._uploaded(upload(sound, sample_rate)) for sound in several(sounds, "sounds")
+        ]
         return await self._send(calls.submit(kind, asked, uploads, webhook, uuid4().hex))
 
     async def show(self, id: str) -> JobInfo:

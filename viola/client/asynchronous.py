@@ -23,8 +23,8 @@ from viola.client.errors import Failure, refused
 from viola.client.lines import Lines
 from viola.client.live import Block, LiveRequest, listen_async
 from viola.client.records import CollectionInfo, Proposal, Taught
-from viola.client.retries import Retries
-from viola.client.sounds import Sound, Upload, upload
+from viola.client.retries import Retries, checked
+from viola.client.sounds import Sound, Upload, several, upload
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class AsyncClient:
         timeout_s: float = 120.0,
     ) -> None:
         self.connection = Connection(address, key, timeout_s)
-        self.retries = retries
+        self.retries = checked(retries)
         self.refusals = 0
         self._is_found = False  # whether an answer has ever come from there
         self._http = httpx.AsyncClient(**self.connection.options())
@@ -66,9 +66,11 @@ class AsyncClient:
         """The vector, what every classifier says, and what the recording is like."""
         return await self.send(calls.analyze(upload(sound, sample_rate), asked))
 
-    async def inspect(self, sound: Sound, **asked: Any) -> dict[str, Any]:
+    async def inspect(
+        self, sound: Sound, *, sample_rate: int | None = None, **asked: Any
+    ) -> dict[str, Any]:
         """Whether a file would be accepted, and if not, why."""
-        return await self.send(calls.inspect(upload(sound), asked))
+        return await self.send(calls.inspect(upload(sound, sample_rate), asked))
 
     def stream_embeddings(self, path: str | Path, **asked: Any) -> "AsyncLongAnswer":
         """Vectors of a recording of hours, window by window; needs `window_s`."""
@@ -229,7 +231,7 @@ class AsyncClient:
     ) -> AsyncIterator[Item]:
         parallel: int = options.pop("parallel", 8)
         progress: Callable[[Progress], None] | None = options.pop("progress", None)
-        batch = Batch([Path(path) for path in paths], journal, progress, parallel)
+        batch = Batch([Path(path) for path in several(paths, "paths")], journal, progress, parallel)
 
         async def one(path: Path) -> Answer:
             return await self.send(call(upload(path), options))

@@ -62,9 +62,11 @@ class Batch:
         self._progress, self._total = progress, len(paths)
         self._done = self._failed = 0
         self._lock = threading.Lock()
+        self.is_over = threading.Event()  # what is refused for now is not tried again
         self._journal = Journal(Path(journal)) if journal is not None else None
         answered = self._journal.answers if self._journal else {}
-        keyed = [(path, _key(path)) for path in paths]
+        self._keys = {path: _key(path) for path in paths}  # from before it is sent: it may change
+        keyed = [(path, self._keys[path]) for path in paths]
         self.left = [path for path, key in keyed if key not in answered]
         self.kept = [
             Item(path, answered[key], is_kept=True) for path, key in keyed if key in answered
@@ -76,7 +78,7 @@ class Batch:
             self._done += 1
             self._failed += item.error is not None
             if self._journal and item.answer is not None and not item.is_kept:
-                self._journal.add(_key(item.path), item.answer)
+                self._journal.add(self._keys[item.path], item.answer)
             if self._progress:
                 self._progress(Progress(self._done, self._failed, self._total))
         return item
@@ -140,7 +142,7 @@ def _key(path: Path) -> str:
     """The name of a file in the journal, another one once it has changed: it is then sent again."""
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # it is not there, or its name is none
         return str(path)
     return f"{path}|{found.st_size}|{found.st_mtime_ns}"
 

@@ -26,6 +26,7 @@ def run_batch(batch: Batch, one: Callable[[Path], Answer]) -> Iterator[Item]:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
     finally:
+        batch.is_over.set()
         threads.shutdown(cancel_futures=True)
         batch.close()
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
+import numpy as np
 import soundfile as sf
 
 from viola.client import answers
@@ -67,6 +68,8 @@ class Call(Generic[T]):
     def headers(self) -> dict[str, str]:
         """What is sent before the body."""
         headers = {"Accept": self.accept}
+        if self.document is not None:
+            headers["Content-Type"] = "application/json"
         if self.body is not None and not self.as_form:
             headers["Content-Type"] = "application/octet-stream"
             headers["Content-Length"] = str(self.body.n_bytes)
@@ -156,9 +159,42 @@ def _single(file: str | None, content: bytes) -> Answer:
 
 
 def plain_query(parameters: Parameters) -> dict[str, str]:
-    """Parameters as texts for the query; those that are None are left to the service."""
+    """Parameters as texts for the query, as JSON has them; None is left to the service."""
     given = {name: value for name, value in parameters.items() if value is not None}
-    return {
-        name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in given.items()
-    }
+    return {name: v if isinstance(v, str) else as_json(v) for name, v in given.items()}
+
+
+def as_json(value: Any) -> str:
+    """A document as JSON; numbers may be NumPy's.
+
+    Raises:
+        TypeError: something in it cannot be JSON.
+    """
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{value!r}, a {type(value).__name__}, cannot be sent as JSON")
+
+
+def nothing(content: bytes) -> None:
+    """The answer to what was deleted or taken: there is none.
+
+    Raises:
+        ValueError: there is one, of another program.
+    """
+    if content:
+        raise ValueError("an answer where there is none")
+
+
+def file(content: bytes) -> bytes:
+    """A file that was asked for.
+
+    Raises:
+        ValueError: it is a web page.
+    """
+    if content.lstrip().startswith(b"<"):
+        raise ValueError("a web page")
+    return content

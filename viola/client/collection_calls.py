@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import soundfile as sf
 
 from viola.client.answers import Vector
-from viola.client.calls import NDJSON, Call, plain_query, segment
+from viola.client.calls import NDJSON, Call, as_json, file, nothing, plain_query, segment
 from viola.client.errors import Unreachable, broken
 from viola.client.records import (
     CollectionInfo,
@@ -25,13 +25,13 @@ from viola.client.records import (
     proposal,
     record,
 )
-from viola.client.sounds import Upload
+from viola.client.sounds import Upload, several
 
 R = TypeVar("R")
 PAGE = 1000
 
-Example = str | Hit | Vector | Mapping[str, Any]
-"""An item by its id, a window that was found, a stretch of an item (`{"id": ..., "start_s": 1,
+Example = str | ItemInfo | Hit | Vector | Mapping[str, Any]
+"""An item, or its id, a window that was found, a stretch of an item (`{"id": ..., "start_s": 1,
 "end_s": 2}`), or a vector of the collection's space."""
 
 
@@ -59,7 +59,7 @@ def show(name: str) -> Call[CollectionInfo]:
 
 def delete(name: str) -> Call[None]:
     """Delete a collection with all that is in it."""
-    return Call(path(name), _nothing, method="DELETE")
+    return Call(path(name), nothing, method="DELETE")
 
 
 def reembed(name: str, model: str | None) -> Call[Moved]:
@@ -71,7 +71,7 @@ def reembed(name: str, model: str | None) -> Call[Moved]:
 
 def give_up(name: str) -> Call[None]:
     """Give up a move to another model; the vectors computed for it are deleted."""
-    return Call(path(name, "reembed"), _nothing, method="DELETE")
+    return Call(path(name, "reembed"), nothing, method="DELETE")
 
 
 def add(
@@ -80,7 +80,7 @@ def add(
     """Add a recording; content that is there already is that item."""
     about = {
         "id": item_id,
-        "metadata": None if metadata is None else json.dumps(metadata),
+        "metadata": None if metadata is None else as_json(metadata),
     }
     query = plain_query(about)
     return Call(path(name, "items"), _added, method="POST", query=query, body=body, as_form=True)
@@ -94,18 +94,18 @@ def in_lines(call: Call[ItemInfo]) -> Call[ItemInfo]:
 
 def items(name: str, cursor: int, where: Mapping[str, Any] | None) -> Call[Page]:
     """A page of the items."""
-    asked = {"filter": None if where is None else json.dumps(where)}
+    asked = {"filter": None if where is None else as_json(where)}
     return _page(path(name, "items"), ItemInfo, cursor, asked)
 
 
 def remove(name: str, item_id: str) -> Call[None]:
     """Delete an item."""
-    return Call(path(name, "items", item_id), _nothing, method="DELETE")
+    return Call(path(name, "items", item_id), nothing, method="DELETE")
 
 
 def audio(name: str, item_id: str) -> Call[bytes]:
     """The file of an item, where the collection keeps audio."""
-    return Call(path(name, "items", item_id, "audio"), bytes, accept="*/*")
+    return Call(path(name, "items", item_id, "audio"), file, accept="*/*")
 
 
 def samples(name: str, item_id: str, selection: Mapping[str, Any]) -> Call[Vector]:
@@ -119,13 +119,13 @@ def search(
 ) -> Call[list[Hit]]:
     """What sounds like a file, or like examples; `unlike` is among the options."""
     asked = dict(options)
-    asked["positive"] = [_example(one) for one in like]
-    asked["negative"] = [_example(one) for one in asked.pop("unlike", ())]
+    asked["positive"] = [_example(one) for one in several(like, "like")]
+    asked["negative"] = [_example(one) for one in several(asked.pop("unlike", ()), "unlike")]
     read, at = partial(_list, Hit), path(name, "search")
-    asked = {key: value for key, value in _given(asked).items() if value != []}
+    asked = {key: v for key, v in _given(asked).items() if not (isinstance(v, list) and not v)}
     if body is None:
         return Call(at, read, method="POST", document=asked)
-    texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in asked.items()}
+    texts = {key: v if isinstance(v, str) else as_json(v) for key, v in asked.items()}
     return Call(at, read, method="POST", body=body, as_form=True, fields=texts)
 
 
@@ -143,7 +143,7 @@ def labels(name: str, cursor: int, asked: Mapping[str, Any]) -> Call[Page]:
 
 def unlabel(name: str, number: int) -> Call[None]:
     """Take a label back."""
-    return Call(path(name, "labels", str(number)), _nothing, method="DELETE")
+    return Call(path(name, "labels", str(number)), nothing, method="DELETE")
 
 
 def duplicates(name: str, asked: Mapping[str, Any]) -> Call[list[Duplicate]]:
@@ -175,12 +175,12 @@ def proposals(head: str, asked: Mapping[str, Any]) -> Call[list[Proposal]]:
 
 def download(head: str) -> Call[bytes]:
     """A taught classifier as an ONNX file."""
-    return Call(f"/v1/classifiers/{segment(head)}/file", bytes, accept="*/*")
+    return Call(f"/v1/classifiers/{segment(head)}/file", file, accept="*/*")
 
 
 def forget(head: str) -> Call[None]:
     """Delete a taught classifier."""
-    return Call(f"/v1/classifiers/{segment(head)}", _nothing, method="DELETE")
+    return Call(f"/v1/classifiers/{segment(head)}", nothing, method="DELETE")
 
 
 def path(*parts: str) -> str:
@@ -202,6 +202,8 @@ def _example(one: Example) -> dict[str, Any]:
         return dict(one)
     if isinstance(one, Hit):
         return {"id": one.id, "start_s": one.start_s, "end_s": one.end_s}
+    if isinstance(one, ItemInfo):
+        return {"id": one.id}
     return {"id": one} if isinstance(one, str) else {"vector": [float(value) for value in one]}
 
 
@@ -253,9 +255,6 @@ def _whole_lines(content: bytes, remedy: str) -> list[dict[str, Any]]:
     if last.get("object") != "done":
         raise Unreachable(f"the answer broke off before its last line: {remedy}")
     return lines
-
-
-def _nothing(content: bytes) -> None: ...
 
 
 def _samples(content: bytes) -> Vector:

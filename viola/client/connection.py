@@ -4,10 +4,12 @@ from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
+from urllib.request import getproxies, proxy_bypass
 
+import h11
 import httpx
 
-from viola.client.calls import Call
+from viola.client.calls import Call, as_json
 from viola.client.errors import Failure, Unreachable
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
@@ -44,14 +46,16 @@ class Connection:
         """Take the address as httpx writes it, and the key without the line break of its file.
 
         Raises:
-            ValueError: the address is not that of a service, or the key holds characters that no
-                key has. Neither the key nor a password is shown.
-            TypeError: one of them is not a text.
+            ValueError: the address is not that of a service, the key holds characters that no key
+                has, or there is no time to wait. Neither the key nor a password is shown.
+            TypeError: one of the former is not a text.
         """
         for name, given in (("address", self.address), ("key", self.key)):
             if not (isinstance(given, str) or (name == "key" and given is None)):
                 raise TypeError(f"{name}: expected a text, not {type(given).__name__}")
         object.__setattr__(self, "address", _address(self.address))
+        if not isinstance(self.timeout_s, int | float) or not self.timeout_s > 0:
+            raise ValueError(f"timeout_s = {self.timeout_s!r}; expected seconds, more than 0")
         if self.key is None:
             return
         key = self.key.strip()
@@ -80,8 +84,17 @@ class Connection:
         never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
         remedy = "; does the service run there, and is the address right?" if never_sent else ""
         reason = error or type(error).__name__
-        told = Unreachable(f"no answer from {self.shown}: {reason}{remedy}")
+        told = Unreachable(f"no answer from {self.shown}: {reason}{remedy}{self.proxied()}")
         return Failure(told, isinstance(error, BROKEN_OFF), is_undone=never_sent)
+
+    def proxied(self) -> str:
+        """Through which proxy of the environment requests go, if they do."""
+        url, proxies = httpx.URL(self.address), getproxies()
+        proxy = proxies.get(url.scheme) or proxies.get("all")
+        if not proxy or proxy_bypass(url.host):
+            return ""
+        shown = proxy.rpartition("@")[2]  # without a password
+        return f" It is asked through the proxy {shown}; NO_PROXY={url.host} asks without it."
 
     @property
     def live_address(self) -> str:
@@ -118,12 +131,21 @@ def _address(given: str) -> str:
 
 @contextmanager
 def opened(call: Call[Any]) -> Iterator[BinaryIO | None]:
-    """The sound of a call as an open file, if it is sent as a file of a form; else None."""
-    if call.body is None or not call.as_form:
-        yield None
-        return
-    with call.body.opened() as file:
-        yield file
+    """The sound of a call as an open file, if it is sent as a file of a form; else None.
+
+    Raises:
+        OSError: the sound is not as long, while it is sent, as was announced.
+    """
+    try:
+        if call.body is None or not call.as_form:
+            yield None
+            return
+        with call.body.opened() as file:
+            yield file
+    except h11.LocalProtocolError as error:
+        if call.body is None:
+            raise
+        raise call.body.changed() from error
 
 
 def request_of(
@@ -139,7 +161,7 @@ def request_of(
     arguments = {"method": call.method, "url": call.path, "params": call.query}
     body: dict[str, Any] = {}
     if call.document is not None:
-        body = {"json": call.document}
+        body = {"content": as_json(call.document)}
     elif call.body is not None and file is not None:
         body = {"files": {"file": (call.body.name or "sound", file)}, "data": call.fields}
     elif call.body is not None:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from viola.client.calls import NDJSON, Call, plain_query, segment
+from viola.client.calls import NDJSON, Call, nothing, plain_query, segment
 from viola.client.errors import ServiceError, Unreachable
 from viola.client.records import JobInfo, record
 from viola.client.sounds import Upload
@@ -40,7 +40,7 @@ def append(upload: str, piece: bytes, offset: int) -> Call[None]:
         "Content-Type": "application/offset+octet-stream",
     }
     path = f"/v1/uploads/{upload}"
-    return Call(path, _nothing, method="PATCH", body=Upload(piece), head=headers)
+    return Call(path, nothing, method="PATCH", body=Upload(piece), head=headers)
 
 
 def may_go_on(error: ServiceError | Unreachable) -> bool:
@@ -94,7 +94,7 @@ def cancel(job: str) -> Call[JobInfo]:
 
 def delete(job: str) -> Call[None]:
     """Delete a job with its result."""
-    return Call(_path(job), _nothing, method="DELETE")
+    return Call(_path(job), nothing, method="DELETE")
 
 
 def result(job: str) -> Call[bytes]:
@@ -116,6 +116,3 @@ def _id(content: bytes) -> str:
 
 def _job(content: bytes) -> JobInfo:
     return record(JobInfo, json.loads(content))
-
-
-def _nothing(content: bytes) -> None: ...

@@ -9,7 +9,7 @@ from viola.client import job_calls as calls
 from viola.client.errors import ServiceError, Unreachable
 from viola.client.job_results import JobFile, ResultLines
 from viola.client.records import JobInfo
-from viola.client.sounds import Sound, Upload, upload
+from viola.client.sounds import Sound, Upload, several, upload
 
 if TYPE_CHECKING:
     from viola.client.sync import Client
@@ -34,6 +34,7 @@ class Jobs:
         kind: str,
         sounds: Sequence[Sound] = (),
         *,
+        sample_rate: int | None = None,
         webhook: Mapping[str, str] | None = None,
         **asked: Any,
     ) -> JobInfo:
@@ -42,7 +43,8 @@ class Jobs:
         Args:
             kind: `embed`, `classify`, `index` (with `collection=`), `teach` or `map` (both
                 without sounds).
-            sounds: paths, or files' bytes.
+            sounds: paths, files' bytes, or samples.
+            sample_rate: Hz, of samples.
             webhook: `url` and `secret` of who is to be told when it has ended.
             asked: parameters of the kind.
 
@@ -50,7 +52,9 @@ class Jobs:
             ServiceError: the service refused.
             Unreachable: no answer came, for longer than `retries` allows.
         """
-        uploads = [self._uploaded(upload(sound)) for sound in sounds]
+        uploads = [
+            self._uploaded(upload(sound, sample_rate)) for sound in several(sounds, "sounds")
+        ]
         return self._send(calls.submit(kind, asked, uploads, webhook, uuid4().hex))
 
     def show(self, id: str) -> JobInfo:

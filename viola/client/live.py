@@ -26,6 +26,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from viola.client import answers
 from viola.client.answers import Window
+from viola.client.calls import as_json
 from viola.client.connection import Connection
 from viola.client.errors import ServiceError, Unreachable, broken, line_of, refused
 
@@ -50,7 +51,7 @@ class LiveRequest:
         """The first message."""
         given = {name: value for name, value in self.asked.items() if value is not None}
         about = {"sample_rate": self.sample_rate, "output": "base64"}
-        return json.dumps(about | {"encoding": encoding} | given)
+        return as_json(about | {"encoding": encoding} | given)
 
     @property
     def handshake(self) -> dict[str, Any]:
@@ -247,4 +248,6 @@ def _refused(error: Any) -> ServiceError | Unreachable:
 
 def _unreachable(request: LiveRequest, error: Exception) -> Unreachable:
     told = str(error) or type(error).__name__
-    return Unreachable(f"no answer from {request.connection.shown}: {told}")
+    return Unreachable(
+        f"no answer from {request.connection.shown}: {told}{request.connection.proxied()}"
+    )

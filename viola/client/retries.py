@@ -53,3 +53,14 @@ class Retries:
         pause_s = asked_s * (1 + self.draw() / 2)
         budget_s = self.budget_s if found else min(self.budget_s, self.unfound_s)
         return pause_s if spent_s + pause_s <= budget_s else None
+
+
+def checked(given: Retries) -> Retries:
+    """The same.
+
+    Raises:
+        TypeError: it is something else, as a number.
+    """
+    if not isinstance(given, Retries):
+        raise TypeError(f"retries = {given!r}; expected viola.Retries(budget_s=...), in seconds")
+    return given

@@ -23,8 +23,8 @@ from viola.client.jobs import Jobs
 from viola.client.lines import Lines
 from viola.client.live import Block, LiveRequest, listen
 from viola.client.records import CollectionInfo, Proposal, Taught
-from viola.client.retries import Retries
-from viola.client.sounds import Sound, Upload, upload
+from viola.client.retries import Retries, checked
+from viola.client.sounds import Sound, Upload, several, upload
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Client:
         timeout_s: float = 120.0,
     ) -> None:
         self.connection = Connection(address, key, timeout_s)
-        self.retries = retries
+        self.retries = checked(retries)
         self.refusals = 0
         self._is_found = False  # whether an answer has ever come from there
         self._counting = threading.Lock()
@@ -94,9 +94,11 @@ class Client:
         """The vector, what every classifier says, and what the recording is like."""
         return self.send(calls.analyze(upload(sound, sample_rate), asked))
 
-    def inspect(self, sound: Sound, **asked: Any) -> dict[str, Any]:
+    def inspect(
+        self, sound: Sound, *, sample_rate: int | None = None, **asked: Any
+    ) -> dict[str, Any]:
         """Whether a file would be accepted, and if not, why."""
-        return self.send(calls.inspect(upload(sound), asked))
+        return self.send(calls.inspect(upload(sound, sample_rate), asked))
 
     def stream_embeddings(self, path: str | Path, **asked: Any) -> "LongAnswer":
         """Vectors of a recording of hours, window by window, while they are computed.
@@ -201,14 +203,18 @@ class Client:
         """What was used since the service started."""
         return self.send(calls.get("usage"))
 
-    def send(self, call: Call[T]) -> T:
+    def send(self, call: Call[T], *, is_over: threading.Event | None = None) -> T:
         """Send a call until it is answered, or refused for good.
+
+        Args:
+            call: the call.
+            is_over: once it is set, nothing is tried again.
 
         Raises:
             ServiceError: the service refused for good, or for longer than `retries` allows.
             Unreachable: no answer came.
         """
-        with self._answered(call, is_read=True) as response:
+        with self._answered(call, is_read=True, is_over=is_over) as response:
             return call.answer(response.content)
 
     def close(self) -> None:
@@ -229,7 +235,9 @@ class Client:
         self.close()
 
     @contextmanager
-    def _answered(self, call: Call[Any], *, is_read: bool = False) -> Iterator[httpx.Response]:
+    def _answered(
+        self, call: Call[Any], *, is_read: bool = False, is_over: threading.Event | None = None
+    ) -> Iterator[httpx.Response]:
         """A response that is no refusal; its body is still to be read, unless `is_read` says so."""
         spent_s = 0.0
         for attempt in count():
@@ -249,7 +257,10 @@ class Client:
                 raise outcome.error
             with self._counting:
                 self.refusals += outcome.is_refusal
-            time.sleep(pause_s)
+            if is_over is None:
+                time.sleep(pause_s)
+            elif is_over.wait(pause_s):
+                raise outcome.error
             spent_s += pause_s
 
     def _attempt(self, call: Call[Any], is_read: bool) -> httpx.Response | Failure:
@@ -278,10 +289,10 @@ class Client:
     ) -> Iterator[Item]:
         parallel: int = options.pop("parallel", 8)
         progress: Callable[[Progress], None] | None = options.pop("progress", None)
-        batch = Batch([Path(path) for path in paths], journal, progress, parallel)
+        batch = Batch([Path(path) for path in several(paths, "paths")], journal, progress, parallel)
 
         def one(path: Path) -> Answer:
-            return self.send(call(upload(path), options))
+            return self.send(call(upload(path), options), is_over=batch.is_over)
 
         return run_batch(batch, one)
 

@@ -16,7 +16,7 @@ class Moody(BaseHTTPRequestHandler):
     bodies: list[int] = []
 
     def do_POST(self) -> None:
-        n_bytes, announced = 0, int(self.headers["Content-Length"])
+        n_bytes, announced = 0, int(self.headers["Content-Length"] or 0)
         while part := self.rfile.read(min(announced - n_bytes, 1 << 20)):
             n_bytes += len(part)
         self.bodies.append(n_bytes)
@@ -44,6 +44,8 @@ class Moody(BaseHTTPRequestHandler):
             case "answer":
                 content = b'{"model":"m","space_id":"s","data":[{"duration_s":1,"embedding":[1]}]}'
                 self._answer(200, content)
+
+    do_GET = do_DELETE = do_POST
 
     def _answer(
         self, status: int, content: bytes, announced: int | None = None, **headers: str

@@ -1,16 +1,18 @@
 """`viola.Client` and `viola.AsyncClient` against the service behind a real socket."""
 
 import asyncio
+import io
 import json
 import pickle
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 import numpy as np
@@ -26,7 +28,9 @@ from tests.heads import write_head
 from tests.service.conftest import encoded, serving, tone, write_model
 from tests.viola.client.moody import QUICK, Moody
 from tests.viola.test_package import bare
-from viola.client.batch import Progress
+from viola.client.answers import Answer
+from viola.client.batch import Batch, Item, Progress
+from viola.client.sounds import Upload, upload
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +71,17 @@ def test_a_vector_is_that_of_the_encoder_however_the_sound_is_given(
         client.embed(clip.read_bytes()),
         client.embed(samples, sample_rate=16_000),
         client.embed(samples / np.float32(32768), sample_rate=16_000),
+        client.embed(bytearray(clip.read_bytes())),
+        client.embed(memoryview(clip.read_bytes())),
+        client.embed(io.BytesIO(clip.read_bytes())),
     ]
+    with clip.open("rb") as file:
+        found.append(client.embed(file))
     for answer in found:
         assert answer.embedding is not None
         assert answer.embedding.dtype == np.float32
         np.testing.assert_allclose(answer.embedding, expected, atol=1e-4)
-    assert [answer.file for answer in found] == ["clip.wav", "clip.wav", None, None, None]
+    assert [answer.file for answer in found] == ["clip.wav", "clip.wav", *[None] * 6, "clip.wav"]
     assert found[0].space_id == "space-of-tiny"
 
 
@@ -188,6 +197,30 @@ def test_whatever_may_pass_is_sent_again_whole(moody: tuple[str, type[Moody]], c
         assert client.embed(clip).embedding is not None
         assert client.refusals == 2
     assert server.bodies == [clip.stat().st_size] * 5
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.download("birds", "never.onnx"),
+        lambda client: client.forget("birds"),
+        lambda client: client.collection("birds").audio("one"),
+        lambda client: client.collection("birds").remove("one"),
+        lambda client: client.jobs.delete("one"),
+    ],
+)
+def test_a_web_page_is_neither_a_file_nor_proof_that_something_was_deleted(
+    moody: tuple[str, type[Moody]], ask: Callable[[viola.Client], Any]
+) -> None:
+    address, server = moody
+    server.moods = ["portal"]
+    told = "none of a Viola service, .*please sign in"
+    with (
+        viola.Client(address, retries=QUICK) as client,
+        pytest.raises(viola.Unreachable, match=told),
+    ):
+        ask(client)
+    assert not Path("never.onnx").exists()
 
 
 def test_an_answer_that_is_none_of_the_service_is_said_and_stops_no_batch(
@@ -532,6 +565,106 @@ def test_a_batch_of_which_nothing_may_be_in_hand_leaves_no_file_out(
     for kind in (viola.Client, viola.AsyncClient):
         with pytest.raises(ValueError, match="parallel = 0; expected"):
             kind(address).embed_many([clip], parallel=0)
+
+
+def test_a_file_that_changes_once_it_was_sent_is_sent_again(tmp_path: Path) -> None:
+    path, journal = tmp_path / "a.wav", tmp_path / "done.jsonl"
+    path.write_bytes(b"sent")
+    batch = Batch([path], journal, None, 1)
+    path.write_bytes(b"sent, and more")
+    batch.ended(Item(path, Answer("m", "s", "a.wav", 1.0)))
+    batch.close()
+    again = Batch([path], journal, None, 1)
+    assert again.left == [path]
+    again.close()
+
+
+def test_a_batch_that_is_left_waits_for_no_service(free_tcp_port: int, tmp_path: Path) -> None:
+    clip = tmp_path / "a.wav"
+    clip.write_bytes(b"sound")
+    retries = viola.Retries(unfound_s=300, first_s=100, most_s=100)
+    with viola.Client(f"http://127.0.0.1:{free_tcp_port}", retries=retries) as client:
+        began = time.monotonic()
+        for item in client.embed_many([clip, tmp_path / "missing.wav", clip], parallel=3):
+            assert isinstance(item.error, FileNotFoundError)
+            break
+        assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("size", [1_000, 4_000_000])
+def test_a_file_that_something_writes_while_it_is_sent_is_named_and_stops_no_batch(
+    moody: tuple[str, type[Moody]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    address, server = moody
+    growing, whole = tmp_path / "growing.wav", tmp_path / "whole.wav"
+    for path in (growing, whole):
+        path.write_bytes(bytes(2_000_000))
+    opened = Upload.opened
+
+    def changes(upload: Upload) -> BinaryIO:
+        if upload.name == "growing.wav":
+            assert upload.n_bytes == 2_000_000
+            growing.write_bytes(bytes(size))
+        return opened(upload)
+
+    monkeypatch.setattr(Upload, "opened", changes)
+    server.moods = ["hang up", "answer"]
+    told = "growing.wav changed while it was sent"
+    with viola.Client(address, retries=QUICK) as client:
+        items = list(client.embed_many([growing, whole], parallel=1))
+        assert told in str(items[0].error)
+        assert items[1].answer is not None
+    growing.write_bytes(bytes(2_000_000))
+    with pytest.raises(OSError, match=told):
+        upload(growing).part(0, 100)
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (lambda client: client.embed(None), "a NoneType is no sound; expected a path"),
+        (lambda client: client.embed([0.5]), "a list is no sound"),
+        (lambda client: client.embed(io.StringIO("x")), "a file opened as text is no sound"),
+        (lambda client: client.embed_many("a.wav"), "paths: expected a list, not one str"),
+        (lambda client: client.embed_many(Path("a.wav")), "paths: expected a list, not one Posix"),
+        (lambda client: client.jobs.submit("embed", "a.wav"), "sounds: expected a list"),
+        (lambda client: client.collection("a").search(like="b"), "like: expected a list"),
+        (lambda client: client.collection("a").search(unlike={"id": "b"}), "unlike: expected a"),
+        (lambda client: client.collection("a").search(like=np.ones(3)), "like: expected a list"),
+        (lambda client: client.collection("a").label("b", {"c"}), "'c'.*cannot be sent as JSON"),
+        (lambda client: viola.Client(retries=3), r"retries = 3; expected viola.Retries"),
+        (lambda client: viola.AsyncClient(retries=3), r"retries = 3; expected viola.Retries"),
+    ],
+)
+def test_what_is_of_a_wrong_kind_is_named(
+    work: Callable[[viola.Client], Any], message: str
+) -> None:
+    with viola.Client(retries=QUICK) as client, pytest.raises(TypeError, match=message):
+        work(client)
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, "5", None])
+def test_a_time_to_wait_is_one(timeout_s: Any) -> None:
+    for kind in (viola.Client, viola.AsyncClient):
+        with pytest.raises(ValueError, match="timeout_s = .*; expected seconds"):
+            kind(timeout_s=timeout_s)
+
+
+def test_a_proxy_of_the_environment_is_named_without_its_password(
+    free_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://me:secret@127.0.0.1:{free_tcp_port}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with viola.Client("http://sounds.example", retries=QUICK) as client:
+        with pytest.raises(viola.Unreachable, match="through the proxy 127.0.0.1.*NO_PROXY=s") as e:
+            client.models()
+        assert "secret" not in str(e.value)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with (
+        viola.Client(f"http://127.0.0.1:{free_tcp_port}", retries=QUICK) as client,
+        pytest.raises(viola.Unreachable, match=r"is the address right\?$"),
+    ):
+        client.models()
 
 
 def test_a_journal_keeps_labels_and_windows(client: viola.Client, clip: Path) -> None:

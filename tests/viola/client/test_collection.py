@@ -225,9 +225,27 @@ def test_vectors_of_any_kind_are_examples(client: viola.Client, clips: list[Path
     (hit,) = lane.search(like=[stretch], include_examples=True)
     assert hit.id == item.id
     assert lane.search(like=[hit], include_examples=True) == [hit]
+    (alike,) = lane.search(like=[item], top_k=np.int64(1), include_examples=True)
+    assert alike.id == item.id
+    made = lane.label(item.id, "low", start_s=np.float32(0), end_s=np.float32(0.5))  # type: ignore[arg-type]
+    assert (made.start_s, made.end_s) == (0.0, 0.5)
+    assert [place.id for place in lane.map(filter={"labels": ["low"]})] == [item.id]
     assert collection_calls.search("a", None, [hit], {}).document == {
         "positive": [{"id": item.id, "start_s": 0.0, "end_s": 0.5}]
     }
+    lane.delete()
+
+
+def test_a_file_of_any_name_is_added(
+    client: viola.Client, clips: list[Path], tmp_path: Path
+) -> None:
+    lane = client.collection("names")
+    lane.make(granularity="clip")
+    for clip, name in zip(clips, ('"quoted", 50 %.wav', "\udcff.wav", "🎻.wav"), strict=False):
+        path = tmp_path / name
+        path.write_bytes(clip.read_bytes())
+        assert lane.add(path).file == name.replace("\udcff", "\ufffd")
+        assert lane.search(path)[0].file == name.replace("\udcff", "\ufffd")
     lane.delete()
 
 

@@ -59,6 +59,10 @@ def test_a_job_is_submitted_waited_for_and_read(
             list(client.jobs.result(job.id))
         with pytest.raises(ValueError, match="no name"):
             client.jobs.delete("..")
+        heard = tone(400, 2.0)
+        job = client.jobs.submit("embed", [heard], sample_rate=16_000)
+        assert client.inspect(heard, sample_rate=16_000)["duration_s"] == 2.0
+        client.jobs.delete(client.jobs.wait(job.id, poll_s=0.05, timeout_s=30).id)
         with pytest.raises(ValueError, match="expected one of embed"):
             client.jobs.submit("x")
 

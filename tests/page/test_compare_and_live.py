@@ -102,3 +102,41 @@ def test_where_browsers_give_no_microphone_the_page_says_why(visit: Visit) -> No
     page.get_by_role("link", name="Listen").click()
     page.get_by_role("button", name="Record from the microphone").click()
     expect(page.locator("#status")).to_contain_text("open this page by https://")
+
+
+def test_what_is_no_longer_shown_of_a_live_stream_is_let_go(visit: Visit) -> None:
+    """A chart that is not destroyed stays in memory: some megabytes a second."""
+    page = visit("#live")
+    page.evaluate(
+        """() => {
+        const Plot = uPlot;
+        window.charts = { made: 0, gone: 0 };
+        window.uPlot = function (...given) {
+          const made = new Plot(...given);
+          const { destroy } = made;
+          charts.made++;
+          made.destroy = () => { charts.gone++; destroy(); };
+          return made;
+        };
+        }"""
+    )
+    page.get_by_role("button", name="Listen").click()
+    page.wait_for_function("() => charts.made > 2")
+    page.get_by_role("button", name="Stop").click()
+    assert page.evaluate("charts.made - charts.gone") == 1
+
+
+def test_a_microphone_that_is_unplugged_is_told(visit: Visit) -> None:
+    page = visit("#live")
+    page.evaluate(
+        """() => {
+        const devices = navigator.mediaDevices;
+        const get = devices.getUserMedia.bind(devices);
+        devices.getUserMedia = async (wanted) => (window.heard = await get(wanted));
+        }"""
+    )
+    page.get_by_role("button", name="Listen").click()
+    expect(page.locator("#stream .bars li").first).to_be_visible()
+    page.evaluate("heard.getTracks()[0].dispatchEvent(new Event('ended'))")
+    expect(page.locator("#stream").get_by_role("alert")).to_contain_text("The microphone is gone")
+    expect(page.get_by_role("button", name="Listen")).to_be_visible()

@@ -5,7 +5,7 @@ import { copyAs, keywords } from "./code.js";
 import { button, byId, element, errorText, say, sayHowFar, seconds, short, whenIdle } from "./dom.js";
 import { isLong } from "./limits.js";
 import { Player } from "./player.js";
-import { Track } from "./track.js";
+import { Track, forgetCharts } from "./track.js";
 import { bars, quality } from "./words.js";
 
 const DIFFERENT_S = 0.25; // more than encoders put before and behind a sound
@@ -197,6 +197,7 @@ function labelsOverTime(sound) {
   async function run() {
     start.disabled = true;
     progress.hidden = false;
+    forgetCharts(charts);
     charts.replaceChildren();
     if (shown === sound) player?.forget();
     try {

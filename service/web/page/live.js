@@ -9,6 +9,7 @@ import { scoreChart } from "./track.js";
 const KEPT_S = 60;
 const SHOWN = 4;
 const MOST_RATE = 48_000; // Hz, of a stream
+const GONE = "The microphone is gone: it was disconnected, or this page is not allowed to hear it any more. Connect or allow it, then press Listen.";
 const MOST_WAIT_MS = 5000; // for the first sound of a microphone
 let running = null;
 let stop = () => {};
@@ -76,6 +77,7 @@ export async function showLive() {
 
 async function listen(head, shown, ended) {
   const heard = await microphone();
+  heard.getTracks().forEach((track) => { track.onended = () => ended(new Error(GONE)); });
   const release = () => heard.getTracks().forEach((track) => track.stop());
   if (byId("live").hidden) { // left while the browser asked
     release();

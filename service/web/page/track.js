@@ -4,6 +4,7 @@ import { axisTime, colour, element, sized } from "./dom.js";
 import { labelColour } from "./words.js";
 
 const SHOWN = 4; // labels in the chart
+const MOST_ROWS = 500; // of the table
 const [LEAST_WIDTH, HEIGHT] = [200, 180]; // of the chart
 const STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200];
 
@@ -61,14 +62,15 @@ export class Track {
 
   // What the row shows, for those who do not see it.
   table() {
-    const rows = this.windows.slice(0, 500).map((window) => {
+    const left = this.windows.length > MOST_ROWS ? `: the first ${MOST_ROWS} of ${this.windows.length} windows, all are in the JSON` : "";
+    const rows = this.windows.slice(0, MOST_ROWS).map((window) => {
       const best = window.predictions[0];
       return element("tr", {}, element("td", {}, `${window.start_s.toFixed(2)} s`),
         element("td", {}, best?.label ?? "nothing"), element("td", {}, best ? best.score.toFixed(2) : ""),
         element("td", {}, window.novelty.is_novel ? "unlike what it knows" : ""));
     });
     return element("table", {},
-      element("caption", {}, `${this.head} over time`),
+      element("caption", {}, `${this.head} over time${left}`),
       element("thead", {}, element("tr", {}, ["from", "label", "score", ""].map((t) => element("th", { scope: "col" }, t)))),
       element("tbody", {}, rows));
   }
@@ -96,8 +98,16 @@ function asWideAs(holder) {
   return resized;
 }
 
+// What was drawn is held for ever by what draws it, unless it is told.
+export const forgetCharts = (place) => place.querySelectorAll(".chart").forEach((holder) => holder.plot?.destroy());
+
+// Lines differ by more than their colours.
+const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
+const BORDERS = ["solid", "dashed", "dotted", "double"];
+
 // Scores from 0 to 1 over seconds.
 export function scoreChart(holder, labels, data) {
+  holder.plot?.destroy();
   if (!window.uPlot) { // it could not be loaded, or does not run in this browser
     holder.replaceChildren(element("p", { class: "quiet" }, "This browser could not load what draws the chart."));
     return;
@@ -109,8 +119,9 @@ export function scoreChart(holder, labels, data) {
     width: Math.max(LEAST_WIDTH, holder.clientWidth), height: HEIGHT,
     scales: { x: { time: false }, y: { range: [0, 1] } },
     axes: [{ ...axis, size: 30, incrs: STEPS_S, values: (_, all) => all.map((v) => axisTime(v)) }, { ...axis, size: 40 }],
-    series: [{ label: "", value: (_, v) => (v === null ? "" : `${v.toFixed(1)} s`) }, ...labels.map((label) => ({
-      label, stroke: labelColour(label), width: 2, points: { show: false },
+    legend: { markers: { dash: (_, at) => BORDERS[at - 1] } },
+    series: [{ label: "", value: (_, v) => (v === null ? "" : `${v.toFixed(1)} s`) }, ...labels.map((label, at) => ({
+      label, stroke: labelColour(label), width: 2, dash: DASHES[at], points: { show: false },
       value: (_, v) => (v === null ? "" : v.toFixed(2)),
     }))],
   }, data, holder);

@@ -8,9 +8,16 @@ import { durationOf } from "./wav.js";
 // The browser asks before the page is left: what was not sent is not added.
 const askFirst = (event) => event.preventDefault();
 
-export class Adding {
-  constructor(path, onEnd) {
-    Object.assign(this, { path, onEnd });
+const all = new Map(); // by the path of their collection: they go on while another one is shown
+
+export function addingTo(path, onEnd) {
+  if (!all.has(path)) all.set(path, new Adding(path));
+  return Object.assign(all.get(path), { onEnd });
+}
+
+class Adding {
+  constructor(path) {
+    this.path = path;
     this.waiting = [];
     this.isBusy = false;
     this.bar = element("progress", { max: 1, value: 0, hidden: true, "aria-label": "Adding" });
@@ -50,7 +57,7 @@ export class Adding {
     say(`${done - failed.length} of ${done} ${done > 1 ? "files are" : "file is"} in the collection${there}.`);
     this.isBusy = false;
     this.bar.hidden = true;
-    removeEventListener("beforeunload", askFirst);
+    if (![...all.values()].some(({ isBusy }) => isBusy)) removeEventListener("beforeunload", askFirst);
     if (failed.length) this.tell(done, failed, left);
     await this.onEnd();
   }
@@ -74,6 +81,11 @@ export class Adding {
     };
     await sendLong(path, {}, file, onShare, hear, file.name);
     return isNew;
+  }
+
+  // Once its collection is gone.
+  forget() {
+    all.delete(this.path);
   }
 
   tell(done, failed, left) {

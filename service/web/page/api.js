@@ -1,6 +1,6 @@
 // The service: requests with progress, answers in lines, live sockets; errors in its own words.
 
-import { say } from "./dom.js";
+import { byId, say } from "./dom.js";
 
 let key = kept((storage) => storage.getItem("viola.key")) ?? ""; // of this tab alone
 const LONGEST_PAUSE_S = 30; // that is waited without asking anybody
@@ -29,6 +29,7 @@ export class Refusal extends Error {
   }
 }
 
+const brokenOff = () => new Refusal(0, { title: "No answer", detail: "it broke off before its end." });
 const unreachable = () => new Refusal(0, { title: "No answer", detail: "the service cannot be reached." });
 
 export const hasKey = () => key !== "";
@@ -83,9 +84,16 @@ export async function ask(method, path, { query, json, body, headers = {}, signa
   }
 }
 
-async function read(answer) {
+function read(answer) {
   const type = answer.headers.get("Content-Type") || "";
-  return type.includes("json") && !type.includes("ndjson") ? answer.json() : answer.blob();
+  checkType(type);
+  const content = type.includes("json") && !type.includes("ndjson") ? answer.json() : answer.blob();
+  return content.catch(() => { throw brokenOff(); });
+}
+
+// A proxy before the service may ask to sign in again.
+function checkType(type) {
+  if (type?.includes("html")) throw new Refusal(0, { title: "No answer", detail: "a web page came, and none of the service: sign in again, by loading this page anew." });
 }
 
 function retryIn(status, after, attempt) {
@@ -95,8 +103,9 @@ function retryIn(status, after, attempt) {
 }
 
 function waited(pause, problem) {
-  say(`${problem?.title ?? "The service is busy"}: trying again in ${Math.ceil(pause / 1000)} s …`);
-  return new Promise((resolve) => setTimeout(resolve, pause));
+  const text = `${problem?.title ?? "The service is busy"}: trying again in ${Math.ceil(pause / 1000)} s …`;
+  say(text);
+  return new Promise((resolve) => setTimeout(resolve, pause)).then(() => byId("status").textContent === text && say(""));
 }
 
 // Send a sound, telling how far the upload is from 0 to 1; -> the answer as JSON.
@@ -112,7 +121,10 @@ async function tried(url, form, onProgress, onText, blob, name) {
   for (let attempt = 0; ; attempt++) {
     const request = await uploaded("POST", url, form, onProgress, onText)
       .catch((error) => readable(blob, name).then(() => { throw error; }));
-    if (request.status >= 200 && request.status < 300) return request;
+    if (request.status >= 200 && request.status < 300) {
+      checkType(request.getResponseHeader("Content-Type"));
+      return request;
+    }
     const pause = retryIn(request.status, request.getResponseHeader("Retry-After"), attempt);
     const problem = document_(request.responseText);
     if (pause === null) throw new Refusal(request.status, problem);
@@ -161,6 +173,7 @@ export async function sendLong(path, query, blob, onProgress, onLine, name = "so
   form.append("file", blob, name);
   let read = 0;
   let failed = null;
+  let isDone = false;
   const take = (request) => {
     if (request.status !== 200) return;
     const end = request.responseText.lastIndexOf("\n") + 1;
@@ -168,6 +181,7 @@ export async function sendLong(path, query, blob, onProgress, onLine, name = "so
     read = Math.max(read, end);
     for (const line of lines) {
       const members = JSON.parse(line);
+      isDone ||= members.object === "done";
       if (members.object === "error") failed = new Refusal(members.error.status, members.error);
       else onLine(members);
     }
@@ -175,6 +189,7 @@ export async function sendLong(path, query, blob, onProgress, onLine, name = "so
   const request = await tried(address(path, { ...query, stream: true }), form, onProgress, take, blob, name);
   take(request);
   if (failed) throw failed;
+  if (!isDone) throw brokenOff();
 }
 
 // A live stream; the key goes as a subprotocol, since a page can set no header here.

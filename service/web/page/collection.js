@@ -1,6 +1,6 @@
 // One collection: add, search, label by keyboard, duplicates, map, export, delete.
 
-import { Adding } from "./adding.js";
+import { addingTo } from "./adding.js";
 import { ask, get, send } from "./api.js";
 import { copyAs } from "./code.js";
 import { button, byId, download, element, errorText, fileField, fixed, save, say, seconds, short } from "./dom.js";
@@ -8,6 +8,7 @@ import { ItemSound, forgetHeard } from "./items.js";
 import { PointMap } from "./map.js";
 import { play, playButton } from "./playing.js";
 import { TeachingView } from "./teaching.js";
+import { labelsIn, listed } from "./words.js";
 
 const SHOWN = 200; // items at a time
 
@@ -24,7 +25,7 @@ export class CollectionView {
     forgetHeard();
     this.trouble = element("div", { class: "trouble" });
     this.size = element("p", { class: "quiet" });
-    this.adding = new Adding(this.path, () => this.refresh());
+    this.adding = addingTo(this.path, () => this.refresh());
     this.grid = element("ul", { class: "grid", "aria-label": "Items" });
     this.more = element("div", { class: "row" });
     this.kinds = element("input", { id: "label-names", placeholder: "bell, other", value: "", oninput: () => this.keys() });
@@ -107,7 +108,7 @@ export class CollectionView {
       page.data.forEach((label) => this.note(label));
       cursor = page.next_cursor;
     }
-    if (!this.kinds.value) this.kinds.value = [...new Set([...this.labels.values()].flat().map(({ label }) => label))].join(", ");
+    if (!this.kinds.value) this.kinds.value = listed([...new Set([...this.labels.values()].flat().map(({ label }) => label))]);
   }
 
   note(label) {
@@ -191,13 +192,13 @@ export class CollectionView {
   }
 
   wanted() {
-    return this.kinds.value.split(",").map((name) => name.trim()).filter(Boolean).slice(0, 9);
+    return labelsIn(this.kinds.value);
   }
 
   keys() {
-    const act = (key, name, work) => button([element("kbd", {}, key), ` ${name}`], work);
-    const named = this.wanted().map((name, at) => act(String(at + 1), name, () => this.label(name)));
-    const first = named.length ? "Choose an item, then press or type" : "Name some labels above: each gets a digit. Choose an item, then press or type";
+    const act = (key, name, work) => button(key ? [element("kbd", {}, key), ` ${name}`] : [name], work);
+    const named = this.wanted().map((name, at) => act(at < 9 ? String(at + 1) : "", name, () => this.label(name)));
+    const first = named.length ? "Choose an item, then press or type" : "Name some labels above: the first nine get digits. Choose an item, then press or type";
     this.legend.replaceChildren(element("span", { class: "quiet" }, first), ...named,
       act("Space", "plays", () => this.items[this.at] && this.playItem(this.items[this.at].id)), act("⌫", "takes back", () => this.items[this.at] && this.unlabel()),
       element("span", { class: "quiet" }, element("kbd", {}, "←"), " ", element("kbd", {}, "→"), " go on"));
@@ -374,6 +375,7 @@ export class CollectionView {
     if (!confirm(`Delete ${this.about.name} with all that is in it?`)) return;
     return this.trying(async () => {
       await ask("DELETE", this.path);
+      this.adding.forget();
       await this.onChange();
       byId("collection-name")?.focus(); // not on what deletes the next one
     });

@@ -12,7 +12,10 @@ const MOST_IN_TABLE = 40;
 const hear = (sound) => play(sound).catch((error) => say(error.message));
 const map = new PointMap((point, isPlayed) => isPlayed && hear(point.sound));
 
+let turn = 0; // of what is compared; what was begun before gives way
+
 export async function showComparison(sounds) {
+  const mine = ++turn;
   const holder = byId("comparison");
   if (sounds.length < 2) {
     holder.replaceChildren(element("p", {}, "Drop two sounds or more to see how alike they are."));
@@ -22,6 +25,7 @@ export async function showComparison(sounds) {
   holder.replaceChildren(bar);
   for (const sound of sounds) {
     await analysed(sound);
+    if (mine !== turn) return;
     bar.value += 1;
   }
   const heard = sounds.filter((sound) => sound.analysis);

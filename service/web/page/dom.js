@@ -18,13 +18,15 @@ export function element(name, attributes = {}, ...children) {
 export const button = (text, work, attributes = {}) =>
   whenIdle("click", element("button", { type: "button", ...attributes }, text), work);
 
-// What an element does when something happens. While it is at work it begins nothing again, so that a
-// double click is a click; an error that `work` lets through is said.
+// What an element does when something happens. While it is at work a press begins nothing again, so that
+// a double click is a click; what brings files, or a choice, is never left out. An error that `work` lets
+// through is said.
 export function whenIdle(kind, holder, work) {
   holder.addEventListener(kind, async (event) => {
     if (kind === "submit") event.preventDefault();
-    if (holder.ariaBusy === "true") return;
-    holder.ariaBusy = "true";
+    const isPress = ["click", "submit"].includes(kind);
+    if (isPress && holder.ariaBusy === "true") return;
+    if (isPress) holder.ariaBusy = "true";
     const refocus = focusKept();
     try {
       await work(event);

@@ -2,7 +2,7 @@
 
 const MOST = 10_000; // files of one drop
 
-// All files of a drop, folders opened; hidden ones are left out. The list is gone once the event is
+// All files of a drop, folders opened; hidden ones are left out, and nothing else. The list is gone once the event is
 // over, so that entries are taken at once.
 export async function filesIn(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
@@ -13,14 +13,16 @@ export async function filesIn(transfer) {
 }
 
 async function collect(entry, files) {
-  if (entry.name.startsWith(".") || files.length >= MOST) return;
+  if (entry.name.startsWith(".")) return;
+  const unread = () => { throw new Error(`${entry.fullPath} cannot be read, so that nothing was taken of what was dropped: drop the rest without it.`); };
   if (entry.isFile) {
-    files.push(await new Promise((resolve, reject) => entry.file(resolve, reject)));
+    if (files.length === MOST) throw new Error(`More than ${MOST} files were dropped, and none was taken: drop fewer at a time, or use \u201cviola index\u201d.`);
+    files.push(await new Promise((resolve, reject) => entry.file(resolve, reject)).catch(unread));
     return;
   }
   const reader = entry.createReader();
   for (;;) { // some hundred at a time
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)).catch(unread);
     if (!some.length) return;
     for (const one of some.sort((a, b) => a.name.localeCompare(b.name))) await collect(one, files);
   }

@@ -14,6 +14,14 @@ export const NAMED = {
   required: true, maxlength: "64", pattern: "([A-Za-z0-9._\\-]+:)?[A-Za-z0-9._\\-]+", title: "letters, digits and . _ - alone; GROUP:NAME is a group's",
 };
 
+// Labels in a field, and back: `bell, "dog, large"`; a quote between quotes is doubled.
+export const listed = (labels) => labels.map((label) => (/[",]/.test(label) ? `"${label.replaceAll('"', '""')}"` : label)).join(", ");
+
+export function labelsIn(text) {
+  const found = [...text.matchAll(/\s*(?:"((?:[^"]|"")*)"|([^,]*))\s*(?:,|$)/g)];
+  return found.map(([, quoted, plain]) => (quoted?.replaceAll('""', '"') ?? plain).trim()).filter(Boolean);
+}
+
 // The labels of one classifier as bars.
 export function bars({ head, predictions, novelty: found }) {
   return element("div", { class: "panel" },

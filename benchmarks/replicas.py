@@ -43,7 +43,7 @@ from tests.service.traffic.test_two_replicas import Replica, free_port  # noqa: 
 
 RICH, POOR = new_key(), new_key()
 QUOTA, CLIP_S, QUOTA_S = 100.0, 10.0, 60.0
-SCOPES = "embed,classify,search,teach,metrics"
+SCOPES = "embed,classify,search,teach,jobs,metrics"
 KEYS = f"rich:{digest_of(RICH)}:{SCOPES} poor:{digest_of(POOR)}:{SCOPES}:{QUOTA:g}"
 NGINX = ROOT / "docker" / "replicas" / "nginx.conf"
 N_CLIENTS = 4
@@ -254,7 +254,8 @@ def multipart(clip: bytes) -> tuple[bytes, str]:
 
 
 @contextmanager
-def running_all() -> Iterator[Running]:
+def running_all(**settings: str) -> Iterator[Running]:
+    """Start everything; the replicas have these settings beside those of all stages."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="viola-replicas-")))
         folder.chmod(0o755)
@@ -271,6 +272,7 @@ def running_all() -> Iterator[Running]:
             "VIOLA_DRAIN_DELAY_S": "1",
             "VIOLA_THREADS": "1",
             "VIOLA_MAX_INFLIGHT": "32",
+            **settings,
         }
         replicas = [Replica(free_port(), os.environ | ours) for _ in range(2)]
         for replica in replicas:

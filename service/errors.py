@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from models.limits import AudioError
+from models.suggest import did_you_mean
 from service.exceptions import Failure, ServiceError
 from service.naming import IN_WORDS
 from service.problems import Problem, invalid_parameter
@@ -150,7 +151,9 @@ def _refused(error: Mapping[str, Any]) -> dict[str, Any]:
     if error["type"] == "missing":  # its input is what it is missing in
         return {"name": name, "reason": f"{name} is missing.", "value": None}
     if error["type"] == "extra_forbidden":
-        reason = f"There is no parameter {name!r}."
+        known = error["ctx"]["known"]
+        instead = did_you_mean(str(error["loc"][-1]), known) or f"; there are {', '.join(known)}."
+        reason = f"There is no parameter {name!r}{instead}"
     elif (pattern := error.get("ctx", {}).get("pattern")) in IN_WORDS:
         reason = f"{name} = {shown} is not accepted: expected {IN_WORDS[pattern]}."
     else:

@@ -6,7 +6,7 @@ Every number that a client gives is finite, has bounds, and is `PLAIN`.
 import re
 from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -14,12 +14,20 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError
+from pydantic_core import (
+    CoreSchema,
+    ErrorDetails,
+    InitErrorDetails,
+    PydanticCustomError,
+    PydanticKnownError,
+)
 
 from models.selection import MAX_TIME_S, Selection
 from service.naming import CHANNEL
@@ -71,7 +79,35 @@ def _about(outputs: Iterable[str]) -> str:
     return " ".join(f"`{name}`: {OUTPUTS[name].about}." for name in outputs)
 
 
-class JsonParameters(BaseModel):
+class Parameters(BaseModel):
+    """What a request may say; a name that means nothing is refused.
+
+    Raises:
+        ValidationError: of `extra_forbidden` the context names, as `known`, what there is instead.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _names_the_known(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(given)
+        except ValidationError as error:
+            found = [_with_known(details, cls.model_fields) for details in error.errors()]
+            raise ValidationError.from_exception_data(error.title, found) from None
+
+
+def _with_known(details: ErrorDetails, known: Iterable[str]) -> InitErrorDetails:
+    """An error as it was; of an unknown member of this model itself, with the known ones."""
+    context, location = details.get("ctx", {}), details["loc"]
+    if details["type"] == "extra_forbidden" and len(location) == 1:
+        context = {"known": tuple(known)}
+    kind = PydanticCustomError(details["type"], details["msg"], context)
+    return InitErrorDetails(type=kind, loc=location, input=details["input"])
+
+
+class JsonParameters(Parameters):
     """What JSON says: null is as good as not given, and a value is of the type that it has.
 
     A number is not read from a text, nor an integer from a fraction or a truth value. Of members
@@ -122,10 +158,8 @@ def _nullable(member: JsonSchemaValue) -> JsonSchemaValue:
     return {"anyOf": [value, {"type": "null"}], **about}
 
 
-class SelectionParameters(BaseModel):
+class SelectionParameters(Parameters):
     """Which part of each recording."""
-
-    model_config = ConfigDict(extra="forbid")
 
     channel: str = Field(
         default="mix",

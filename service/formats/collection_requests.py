@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from service.collections.records import NewLabel
 from service.formats.exports import Export
@@ -11,7 +11,7 @@ from service.formats.json_body import validated
 from service.formats.json_fields import from_texts
 from service.formats.metadata import Metadata
 from service.naming import ItemId, LabelName
-from service.parameters import PLAIN, JsonParameters, Seconds, Time
+from service.parameters import PLAIN, JsonParameters, Parameters, Seconds, Time
 from service.problems import invalid_parameter
 
 WINDOW_S = 5.0  # of a collection, unless it is made with another
@@ -26,8 +26,6 @@ Limit = Annotated[int, Field(ge=1, le=MAX_PAGE), PLAIN]
 
 class CollectionTerms(JsonParameters):
     """What a collection is of; decided when it is made; `reembed` alone changes it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: Annotated[str, Field(max_length=128)] | None = Field(
         default=None, description="A model's id from `GET /v1/models`; else the default one."
@@ -50,8 +48,6 @@ class CollectionTerms(JsonParameters):
 
 class ReembedRequest(JsonParameters):
     """Which model a collection moves to."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: Annotated[str, Field(max_length=128)] | None = Field(
         default=None, description="A model's id from `GET /v1/models`; else the default one."
@@ -76,8 +72,6 @@ class Stretch(JsonParameters):
 class Example(Stretch):
     """A sound to look for: an item or a stretch of it by `id`, or a vector."""
 
-    model_config = ConfigDict(extra="forbid")
-
     id: ItemId | None = None
     vector: (
         Annotated[list[float], Field(min_length=1, max_length=1 << 16, fail_fast=True)] | None
@@ -94,8 +88,6 @@ class Example(Stretch):
 
 class SearchRequest(JsonParameters):
     """What to look for: files of a form, and `positive` and `negative` examples beside them."""
-
-    model_config = ConfigDict(extra="forbid")
 
     positive: Annotated[list[Example], Field(max_length=MAX_EXAMPLES)] = Field(
         default=[], description="Sounds like it. Files of the form are so as well."
@@ -130,16 +122,12 @@ class SearchRequest(JsonParameters):
 class ItemAbout(JsonParameters):
     """What a client says of one file."""
 
-    model_config = ConfigDict(extra="forbid")
-
     id: ItemId | None = None
     metadata: Metadata = {}
 
 
 class ItemsRequest(JsonParameters):
     """What is said of the files of a request, beside them in the form or in the query."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: ItemId | None = Field(default=None, description="Of the only file.")
     metadata: Metadata = Field(default={}, description="Of every file.")
@@ -165,10 +153,8 @@ class ItemsRequest(JsonParameters):
         return [validated(ItemAbout, said) for said in together]
 
 
-class ItemsQuery(BaseModel):
+class ItemsQuery(Parameters):
     """The same in the query of a request whose body is the file."""
-
-    model_config = ConfigDict(extra="forbid")
 
     stream: bool = Field(
         default=False,
@@ -185,10 +171,8 @@ class ItemsQuery(BaseModel):
     )
 
 
-class PageQuery(BaseModel):
+class PageQuery(Parameters):
     """A page of a list."""
-
-    model_config = ConfigDict(extra="forbid")
 
     limit: Limit = Field(default=100, description="How many, at the most.")
     cursor: Cursor = Field(default=0, description="`next_cursor` of the page before.")
@@ -209,10 +193,8 @@ class LabelsPageQuery(PageQuery):
     label: LabelName | None = Field(default=None, description="Those of this name.")
 
 
-class VectorsQuery(BaseModel):
+class VectorsQuery(Parameters):
     """In which form the vectors go."""
-
-    model_config = ConfigDict(extra="forbid")
 
     output: Export = Field(
         default="parquet",
@@ -221,10 +203,8 @@ class VectorsQuery(BaseModel):
     )
 
 
-class DuplicatesQuery(BaseModel):
+class DuplicatesQuery(Parameters):
     """How sure one wants to be."""
-
-    model_config = ConfigDict(extra="forbid")
 
     confidence: Annotated[float, Field(ge=0.5, le=0.999999), PLAIN] = Field(
         default=0.99, description="That a pair is no mere neighbour: one in a hundred may be one."
@@ -241,10 +221,8 @@ Seed = Annotated[
 ]
 
 
-class MapQuery(BaseModel):
+class MapQuery(Parameters):
     """Which items, and in how many clusters."""
-
-    model_config = ConfigDict(extra="forbid")
 
     clusters: Clusters = 8
     seed: Seed = 0
@@ -256,15 +234,11 @@ class MapQuery(BaseModel):
 class Deletion(JsonParameters):
     """Which items to delete."""
 
-    model_config = ConfigDict(extra="forbid")
-
     filter: FilterRequest = Field(description="Has to say something: no filter deletes everything.")
 
 
 class LabelRequest(Stretch):
     """What somebody says of an item, or of a stretch of it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     item: ItemId
     label: LabelName
@@ -277,8 +251,6 @@ class LabelRequest(Stretch):
 
 class LabelsRequest(JsonParameters):
     """Labels to add, all or none of them."""
-
-    model_config = ConfigDict(extra="forbid")
 
     labels: Annotated[list[LabelRequest], Field(min_length=1, max_length=MAX_LABELS)]
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Self
 from pydantic import (
     AwareDatetime,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -42,8 +41,6 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_is_moment)]
 class Bounds(JsonParameters):
     """Numbers, or texts in their order."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
     gt: Scalar | None = None
     gte: Scalar | None = None
     lt: Scalar | None = None
@@ -75,8 +72,6 @@ Wanted = Annotated[
 
 class FilterRequest(JsonParameters):
     """What holds of an item; everything that is said has to hold."""
-
-    model_config = ConfigDict(extra="forbid")
 
     ids: Annotated[list[ItemId], Field(max_length=MAX_IDS)] | None = Field(
         default=None, description="It is one of these."

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from service.formats.json_body import (
     JSON,
@@ -21,7 +21,7 @@ from service.formats.json_body import (
     receive_json,
     take_values,
 )
-from service.parameters import FunctionToApply, Score, TopK
+from service.parameters import FunctionToApply, Parameters, Score, TopK
 from service.problems import Problem, invalid_parameter
 from service.settings import Settings
 from service.threads import in_thread
@@ -33,10 +33,8 @@ MAX_VALUE = 1e6  # of a vector, of which classifiers take squares
 FIELDS = ("model", "head", "classifier", "top_k", "threshold", "function_to_apply")
 
 
-class VectorsRequest(BaseModel):
+class VectorsRequest(Parameters):
     """Vectors of this service's own, and what is asked about them."""
-
-    model_config = ConfigDict(extra="forbid")
 
     space_id: str = Field(description="As it stood beside the vectors.")
     embedding: list[float] | str | None = Field(

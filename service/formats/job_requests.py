@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from service.formats.collection_requests import Clusters, ItemsRequest, Limit, Seed
 from service.formats.filter_requests import FilterRequest
@@ -22,6 +22,7 @@ from service.parameters import (
     Granularity,
     JsonParameters,
     ModelParameters,
+    Parameters,
     PredictionParameters,
     Seconds,
 )
@@ -49,8 +50,6 @@ UploadId = Annotated[str, Field(pattern=KEY)]
 
 class Webhook(JsonParameters):
     """Who is to be told when a job has ended, as Standard Webhooks wants it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     url: str = Field(
         max_length=2048,
@@ -88,8 +87,6 @@ def key_of(secret: str) -> bytes:
 class EmbedJob(JsonParameters, ModelParameters):
     """Vectors of each file."""
 
-    model_config = ConfigDict(extra="forbid")
-
     output: Encoding = Field(
         default="json",
         description="Vectors as numbers, or as little-endian float32 or float16 in base64.",
@@ -105,8 +102,6 @@ class EmbedJob(JsonParameters, ModelParameters):
 
 class ClassifyJob(JsonParameters, PredictionParameters):
     """Labels of each file."""
-
-    model_config = ConfigDict(extra="forbid")
 
     granularity: Granularity = Field(
         default="clip",
@@ -124,15 +119,11 @@ class ClassifyJob(JsonParameters, PredictionParameters):
 class IndexJob(ItemsRequest):
     """Each file becomes an item of a collection."""
 
-    model_config = ConfigDict(extra="forbid")
-
     collection: Name = Field(description="Which one; it has to be there.")
 
 
 class MapJob(JsonParameters):
     """A collection's items get places on a plane, and clusters."""
-
-    model_config = ConfigDict(extra="forbid")
 
     collection: Name = Field(description="Which one; it has to be there.")
     clusters: Clusters = 8
@@ -142,8 +133,6 @@ class MapJob(JsonParameters):
 
 class JobRequest(JsonParameters):
     """Work that goes on after the answer: exactly one of embed, classify, index, teach and map."""
-
-    model_config = ConfigDict(extra="forbid")
 
     embed: EmbedJob | None = Field(default=None, description="Vectors of each file.")
     classify: ClassifyJob | None = Field(default=None, description="Labels of each file.")
@@ -183,10 +172,8 @@ class JobRequest(JsonParameters):
         return parameters.model_dump(mode="json", exclude_unset=True)
 
 
-class JobsQuery(BaseModel):
+class JobsQuery(Parameters):
     """A page of a key's jobs."""
-
-    model_config = ConfigDict(extra="forbid")
 
     limit: Limit = Field(default=100, description="How many, at the most.")
     cursor: Annotated[int, Field(ge=0, le=MAX_KEY), PLAIN] | None = Field(

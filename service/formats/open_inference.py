@@ -14,7 +14,7 @@ import numpy as np
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.audio.files import File, Upload
 from service.formats.json_body import COPIES, parse_object, refuse_query, take_values
@@ -38,6 +38,8 @@ _EXPECTED = "one input `audio` (BYTES), or `waveform` (FP32) and, if rows are pa
 class InferInput(JsonParameters):
     """A tensor that comes in, its values in `data` or behind the JSON."""
 
+    model_config = ConfigDict(extra="ignore")
+
     name: str
     shape: list[Count] = Field(max_length=8)
     datatype: Literal["BYTES", "FP32", "INT64"]
@@ -50,12 +52,16 @@ class InferInput(JsonParameters):
 class InferOutput(JsonParameters):
     """A tensor that is asked for."""
 
+    model_config = ConfigDict(extra="ignore")
+
     name: Literal["embedding"]
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class InferRequest(JsonParameters):
     """A request for inference; members that are not listed are ignored, as the protocol wants."""
+
+    model_config = ConfigDict(extra="ignore")
 
     id: str | None = Field(default=None, max_length=128)
     inputs: list[InferInput] = Field(min_length=1, max_length=len(INPUTS))

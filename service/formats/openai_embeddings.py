@@ -37,8 +37,6 @@ MAX_VALUES = 10_000  # of a body's JSON; the audio itself is few long strings
 class OpenAIParameters(JsonParameters):
     """What stands beside the input."""
 
-    model_config = ConfigDict(extra="forbid")
-
     model: str | None = Field(
         default=None, max_length=128, description="An id from `GET /v1/models`; else the default."
     )
@@ -54,12 +52,16 @@ class OpenAIParameters(JsonParameters):
 class AudioData(JsonParameters):
     """A file in base64; its bytes and not `format` tell what it is."""
 
+    model_config = ConfigDict(extra="ignore")
+
     data: str
     format: str | None = None
 
 
 class InputAudio(JsonParameters):
     """A file as OpenAI's chat completions take it."""
+
+    model_config = ConfigDict(extra="ignore")
 
     type: Literal["input_audio"]
     input_audio: AudioData

@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from service.collections.choosing import Strategy
 from service.collections.teaching import Lesson, Task, Unlabelled
 from service.naming import LabelName, Name
-from service.parameters import PLAIN, JsonParameters
+from service.parameters import PLAIN, JsonParameters, Parameters
 
 MAX_NEXT = 100
 MAX_LABELS = 1000
@@ -15,8 +15,6 @@ MAX_LABELS = 1000
 
 class TeachRequest(JsonParameters):
     """A classifier that is to be made of a collection's labels."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Name = Field(
         description="What requests will call it, `GROUP:NAME` for a group. One of that name gets a "
@@ -52,10 +50,8 @@ class TeachRequest(JsonParameters):
         return Lesson(self.task, labels, self.unlabelled, self.seed)
 
 
-class NextQuery(BaseModel):
+class NextQuery(Parameters):
     """Which windows to label next."""
-
-    model_config = ConfigDict(extra="forbid")
 
     collection: Name = Field(description="Whose windows; of the classifier's space.")
     n: Annotated[int, Field(ge=1, le=MAX_NEXT), PLAIN] = Field(default=10, description="How many.")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from models.audio import Resampler
@@ -31,6 +31,7 @@ from service.parameters import (
     Dimensions,
     EmbeddingParameters,
     JsonParameters,
+    Parameters,
     PredictionParameters,
     Seconds,
     TopK,
@@ -55,8 +56,6 @@ _DTYPES: dict[str, np.dtype[Any]] = {"s16le": np.dtype("<i2"), "f32le": np.dtype
 
 class LiveConfig(JsonParameters):
     """The first message: what comes, and what is wanted."""
-
-    model_config = ConfigDict(extra="forbid")
 
     sample_rate: int = Field(ge=8_000, le=48_000, description="Hz of what comes.")
     encoding: Literal["s16le", "f32le"] = Field(
@@ -83,10 +82,8 @@ class LiveConfig(JsonParameters):
     top_k: TopK = Field(default=5, description="How many labels, the best of them.")
 
 
-class _End(BaseModel):
+class _End(Parameters):
     """The last message."""
-
-    model_config = ConfigDict(extra="forbid")
 
     end: Literal[True]
 

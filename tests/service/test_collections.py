@@ -273,7 +273,7 @@ def test_metadata_that_would_not_come_back_is_refused_with_what_to_do(
     [
         ({"n": [1, [2]]}, "metadata.n[1] = [2] is not accepted: expected a text, a number"),
         ({"n": []}, "metadata.n = [] is not accepted: List should have at least 1 item"),
-        ({"n": {"above": 1}}, "There is no parameter 'metadata.n.above'"),
+        ({"n": {"above": 1}}, "no parameter 'metadata.n.above'; there are gt, gte, lt, lte."),
         ({"n": {"gte": 1, "lt": "b"}}, "give numbers alone, or texts alone"),
         ({"n": {"gte": 2**53 + 1}}, "metadata.n.gte = 9007199254740993 is not accepted: whole"),
         ({"n": None}, "metadata.n = None is not accepted: expected a text, a number"),

@@ -204,5 +204,22 @@ def test_a_member_that_means_nothing_is_refused_though_it_is_null(
     assert answer.json()["type"] == "/problems/invalid-parameter"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "asked", "meant"),
+    [
+        ("POST", "/v1/audio/embeddings?windows_s=1", None, "window_s"),
+        ("PUT", "/v1/collections/other", {"keep_audio": True}, "keeps_audio"),
+        ("POST", "/v1/jobs", {"embed": {"dimension": 8}}, "dimensions"),
+        ("GET", "/v1/collections/pond/map?cluster=3", None, "clusters"),
+    ],
+)
+def test_a_parameter_that_there_is_not_is_told_with_the_one_that_it_resembles(
+    pond: httpx.Client, method: str, path: str, asked: Any, meant: str
+) -> None:
+    answer = pond.request(method, path, json=asked)
+    document = refused(answer, "invalid-parameter")
+    assert document["detail"].endswith(f"; did you mean {meant}?")
+
+
 def test_a_filter_that_is_null_is_none(pond: httpx.Client) -> None:
     assert pond.get(f"{PATH}/items", params={"filter": "null"}).json()["data"] != []

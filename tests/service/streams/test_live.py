@@ -132,6 +132,7 @@ def test_a_configuration_that_cannot_be_is_refused(
         (bytes((1 << 20) + 2), 4413),
         (np.full(800, np.nan, "<f4").tobytes(), 4422),
         ("stop", 4400),
+        ('{"end": true, "now": true}', 4400),
     ],
 )
 def test_a_message_that_cannot_be_used_ends_the_stream(

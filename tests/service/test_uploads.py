@@ -182,7 +182,7 @@ def test_a_key_has_room_for_so_many_bytes(keeping: httpx.Client) -> None:
 def test_an_upload_is_its_keys_and_expires(serve: Serve, tmp_path: Path) -> None:
     lines = " ".join(f"{name}:{digest_of(KEYS[name])}:embed,jobs" for name in ("ann", "ben"))
     keys = {name: {"Authorization": f"Bearer {KEYS[name]}"} for name in ("ann", "ben")}
-    with serve(data=tmp_path, api_keys=SecretStr(lines), upload_kept_hours=1e-6) as client:
+    with serve(data=tmp_path, api_keys=SecretStr(lines)) as client:
         client.headers.update(keys["ann"])
         where = announce(client, 10)
         refused(client.get(where, headers=keys["ben"]), "upload-not-found")
@@ -193,6 +193,10 @@ def test_an_upload_is_its_keys_and_expires(serve: Serve, tmp_path: Path) -> None
         )
         refused(answer, "upload-not-found")
         assert offset(client, where) == 0
+    with serve(data=tmp_path, api_keys=SecretStr(lines), upload_kept_hours=1e-6) as client:
+        client.headers.update(keys["ann"])
+        short = announce(client, 10)
     with serve(data=tmp_path, api_keys=SecretStr(lines)) as client:
         client.headers.update(keys["ann"])
-        until(lambda: client.get(where).status_code == 404)
+        until(lambda: client.get(short).status_code == 404)
+        assert offset(client, where) == 0

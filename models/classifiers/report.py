@@ -141,10 +141,12 @@ def _mistakes(tested: Tested) -> list[str]:
 
 def _about(card: ClassifierCard) -> dict[str, object]:
     scores, made = card.scores, card.calibration
+    errors = f"error {made.ece_before:.3f} before, {made.ece_after:.3f} after"
     calibrated = {
-        "temperature": f"by a temperature of {made.temperature or 0:.2f}",
-        "platt": "by a slope and a shift for each label (Platt)",
-        "none": "left as it was: held-out probabilities became no more honest",
+        "temperature": f"by a temperature of {made.temperature or 0:.2f}; {errors}",
+        "platt": f"by a slope and a shift for each label (Platt); {errors}",
+        "none": f"left as it was, with an error of {made.ece_before:.3f}: held-out probabilities "
+        "became no more honest",
     }[made.method]
     return {
         "description": card.description or "none",
@@ -155,10 +157,10 @@ def _about(card: ClassifierCard) -> dict[str, object]:
         f"{card.training.unit_s:g} s each",
         "sources": ", ".join(f"{s.name} ({s.licence})" for s in card.training.sources)
         or "not said",
-        f"{scores.metric} when made": f"{100 * scores.mean:.1f} ± {100 * scores.deviation:.1f} %",
+        f"{scores.metric} when made": f"{100 * scores.mean:.1f} ± {100 * scores.deviation:.1f} %, "
+        "mean and deviation of the parts, each measured by itself",
         "how that was measured": scores.protocol,
-        "calibration": f"{calibrated}; error {made.ece_before:.3f} before, "
-        f"{made.ece_after:.3f} after",
+        "calibration": calibrated,
         "novelty": f"above {card.novelty.threshold:.4f}; {100 * card.novelty.passing:.0f} % of "
         "held-out clips pass as known",
     }

@@ -49,8 +49,8 @@ def run(settings: Settings) -> None:
     logs.configure(settings.log_level)
     footprint.check(settings)
     app = create_app(settings)  # refuses keys that cannot be used, before there is a socket
-    Collecting.count(settings)  # and this a place of collections that cannot
     with listen(settings.host, settings.port) as listening:
+        Collecting.count(settings)  # only now: it may change the tables of whoever has the port
         _serve(app, settings, listening)
 
 

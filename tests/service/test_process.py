@@ -188,7 +188,10 @@ def test_a_folder_of_jobs_whose_name_is_no_text_is_refused_in_words(
     assert "Traceback" not in ended.stderr
 
 
-def test_a_busy_port_is_one_clear_line_before_anything_is_loaded(model_file: Path) -> None:
+def test_a_busy_port_is_one_clear_line_before_anything_is_loaded_or_changed(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIOLA_DATA", str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = serve("--models", model_file, "--port", port)
@@ -196,6 +199,7 @@ def test_a_busy_port_is_one_clear_line_before_anything_is_loaded(model_file: Pat
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"viola serve: port {port} of 127.0.0.1 is taken by another process")
     assert "--port" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_without_models_is_refused_with_where_they_are(

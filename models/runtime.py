@@ -8,8 +8,6 @@ Letters: `S` samples, `T` frames of features, `F` values of a frame before pooli
 dim, `N` clips or windows.
 """
 
-import math
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from models.audio import SAMPLE_RATE
 from models.card import Card
 from models.inputs import Source
 from models.limits import Limits
+from models.machine import available_cpus
 from models.modelfile import DEFAULT_MODEL, PROJECTION, ModelFileError
 from models.reopen import Reopened
 from models.selection import WHOLE, Selection
@@ -41,7 +40,6 @@ a row's end included."""
 
 MAX_THREADS = 1024  # ONNX Runtime starts them at once, and fails where there are too many
 PROVED_TILES = 4  # that the self-test cuts its signal into
-CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -303,39 +301,3 @@ class Encoder(Reopened):
 
 def _later(timed: Iterable[Timed], by_s: float) -> Iterator[Timed]:
     return ((start_s + by_s, end_s + by_s, vector) for start_s, end_s, vector in timed)
-
-
-def available_cpus() -> int:
-    """CPUs this process may use: affinity, or cgroup quota where that is less; at least 1."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, int(min(allowed or 1, _cgroup_cpus())))
-
-
-def _cgroup_cpus() -> float:
-    """CPUs that the quota of this process's control groups allows; infinite without one."""
-    quotas = [math.inf]
-    for group in _cgroups():
-        v2, v1 = CGROUPS / group / "cpu.max", CGROUPS / "cpu" / group / "cpu.cfs_quota_us"
-        try:
-            if v2.is_file():
-                quota, period = v2.read_text().split()
-            else:
-                quota, period = v1.read_text(), v1.with_name("cpu.cfs_period_us").read_text()
-            if quota != "max" and int(quota) > 0:
-                quotas.append(int(quota) / int(period))
-        except (OSError, ValueError):
-            continue
-    return min(quotas)
-
-
-def _cgroups() -> Iterator[str]:
-    """Control groups of this process and their ancestors, relative to the root, which is "."."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        if controllers == "" or "cpu" in controllers.split(","):
-            path = Path(group.lstrip("/"))
-            yield from (str(parent) for parent in (path, *path.parents))

@@ -18,8 +18,8 @@ from starlette.routing import BaseRoute
 from starlette.types import Scope
 
 from models.limits import Limits
-from models.runtime import available_cpus
-from service import errors, openapi, routes
+from models.machine import available_cpus
+from service import errors, footprint, openapi, routes
 from service.audio.decode_child import ResourceLimits
 from service.audio.decoder import Decoder
 from service.audio.forks import ForkServer
@@ -145,6 +145,7 @@ def create_app(settings: Settings | None = None, *, is_worker: bool = False) -> 
             if settings.job_workers:
                 worker = Worker(context, context.queueing)
                 tasks.append(_in_background(worker.run(settings.job_workers)))
+        footprint.warn_of_memory(settings)
         yield
         if worker is not None:
             await worker.leave()

@@ -1,4 +1,4 @@
-"""What the process asks of the system before it serves: to get memory back, and to open files."""
+"""What the process asks of the system: to get memory back, to open files, and room for it all."""
 
 import ctypes
 import resource
@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import structlog
 
+from models.machine import available_memory
 from service.audio.decode_child import STATM
 from service.settings import Settings, SettingsError
 
@@ -32,6 +33,37 @@ def prepare(settings: Settings) -> None:
             reason=f"{STATM} is not there, by which it is limited",
             remedy="on Linux, mount /proc",
         )
+
+
+def warn_of_memory(settings: Settings) -> None:
+    """Tell the log if the machine, or the container, has less memory than these settings may take.
+
+    To be called once the models are loaded. The decoders come on top of it.
+    """
+    needed, allowed = needed_bytes(settings), available_memory()
+    if allowed < needed:
+        log.warning(
+            "the memory may not suffice",
+            reason=f"these settings may take {_mib(needed)}, and {_mib(allowed)} are allowed: the "
+            "system would then kill the service",
+            remedy="allow more, or lower VIOLA_MEMORY_BYTES, or, of collections, "
+            "VIOLA_SEARCH_MEMORY_BYTES and VIOLA_FIT_MEMORY_BYTES",
+        )
+
+
+def needed_bytes(settings: Settings) -> int:
+    """Bytes that are resident now, and those that requests, searches and a fit may still take."""
+    resident = int(STATM.read_text().split()[1]) * resource.getpagesize() if STATM.exists() else 0
+    needed = resident + settings.memory_bytes
+    if settings.data is not None or settings.database_url is not None:
+        needed += settings.fit_memory_bytes * settings.max_fits
+    if settings.data is not None and settings.database_url is None:
+        needed += settings.search_memory_bytes
+    return needed
+
+
+def _mib(n_bytes: float) -> str:
+    return f"{n_bytes / 2**20:.0f} MiB"
 
 
 def check(settings: Settings) -> None:

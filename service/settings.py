@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from models.machine import available_cpus
 from models.modelfile import PRETRAINED
-from models.runtime import available_cpus
 from models.suggest import did_you_mean
 from models.tiles import TILE_S
 

@@ -16,9 +16,9 @@ import torch
 from filelock import FileLock
 
 from models.card import Training
+from models.machine import available_cpus
 from models.nn.export import export
 from models.nn.model import WaveformEncoder
-from models.runtime import available_cpus
 from tests.networks import SMALL, small_network
 from tests.signals import noise, tone
 from training.quantization.quantize import quantize

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models import audio
 from models.audio import SAMPLE_RATE
 from models.limits import AudioError
-from models.runtime import available_cpus
+from models.machine import available_cpus
 from models.sources import Item, items, normal
 
 Floats = NDArray[np.float32]

@@ -19,7 +19,7 @@ from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.data.checkpoint import CheckpointConfig
 
-from models.runtime import available_cpus
+from models.machine import available_cpus
 from service.commands.guarded import NoDecoder
 from service.commands.job import Job
 from service.commands.one_row_a_file import FILE, FileWorker

@@ -10,7 +10,7 @@ import pytest
 import soundfile as sf
 import torch
 
-from models import modelfile, runtime, tiles
+from models import modelfile, tiles
 from models.card import Statistic
 from models.limits import AudioError
 from models.modelfile import QUANTIZED_GOLDEN_TOLERANCE
@@ -286,31 +286,6 @@ def test_a_broken_file_is_an_audio_error(encoder: Encoder) -> None:
     sf.write(out, noise(2.0), 16_000, format="FLAC")
     with pytest.raises(AudioError):
         encoder.embed(out.getvalue()[:-2000])
-
-
-@pytest.mark.parametrize(
-    ("files", "cpus"),
-    [
-        ({}, 8),
-        ({"cpu.max": "max 100000"}, 8),
-        ({"cpu.max": "250000 100000"}, 2),
-        ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu.max": "max 100000", "box/cpu.max": "300000 100000"}, 3),
-        ({"cpu/box/cpu.cfs_quota_us": "400000", "cpu/box/cpu.cfs_period_us": "100000"}, 4),
-        ({"cpu/box/cpu.cfs_quota_us": "-1", "cpu/box/cpu.cfs_period_us": "100000"}, 8),
-        ({"cpu.max": "nonsense"}, 8),
-    ],
-)
-def test_cpus_are_those_of_affinity_and_quota(
-    files: dict[str, str], cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(content + "\n")
-    monkeypatch.setattr(runtime, "CGROUPS", tmp_path)
-    monkeypatch.setattr(runtime, "_cgroups", lambda: ["box", "."])
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    assert runtime.available_cpus() == cpus
 
 
 def test_blocks_are_checked_like_samples(encoder: Encoder) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from service import footprint
@@ -77,3 +78,27 @@ def test_without_proc_it_is_told_that_nothing_limits_the_memory_of_decoders(
         footprint.prepare(Settings())
     assert [line["event"] for line in logs] == ["decoders may take any memory"]
     assert logs[0]["remedy"] == "on Linux, mount /proc"
+
+
+@pytest.mark.parametrize(
+    ("more", "needed_mib"),
+    [
+        ({}, 160),
+        ({"data": Path("x")}, 160 + 1024 + 512),
+        ({"data": Path("x"), "max_fits": 2}, 160 + 2048 + 512),
+        ({"database_url": SecretStr("postgresql://x")}, 160 + 1024),
+    ],
+)
+def test_less_memory_than_the_settings_may_take_is_told_with_what_to_lower(
+    more: dict[str, Any], needed_mib: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(footprint, "STATM", tmp_path / "statm")
+    (tmp_path / "statm").write_text(f"9 {(100 << 20) // resource.getpagesize()} 9 9 9 9 9")
+    settings = Settings(**more)
+    for allowed_mib, is_told in ((100 + needed_mib, False), (99 + needed_mib, True)):
+        monkeypatch.setattr(footprint, "available_memory", lambda: allowed_mib << 20)  # noqa: B023
+        with capture_logs() as logs:
+            footprint.warn_of_memory(settings)
+        assert [line["event"] for line in logs] == ["the memory may not suffice"] * is_told
+    assert f"take {100 + needed_mib} MiB, and {99 + needed_mib} MiB" in logs[0]["reason"]
+    assert "VIOLA_MEMORY_BYTES" in logs[0]["remedy"]

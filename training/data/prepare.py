@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from models.limits import AudioError
+from models.machine import available_cpus
 from models.progress import TITLE, Bar
-from models.runtime import available_cpus
 from training.data.corpus import REMEDY, CorpusError, encode, read_index, refuse_merging
 from training.data.decoders import Clip, Result, decode_all
 from training.data.notices import ERRORS_NAME, WARNINGS_NAME, FileError, Notices

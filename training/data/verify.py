@@ -19,8 +19,8 @@ from rich.progress import (
 )
 
 from models.audio import SAMPLE_RATE
+from models.machine import available_cpus
 from models.progress import TITLE, Bar
-from models.runtime import available_cpus
 from training.data.corpus import CorpusError, clip_lengths, nothing_in, read_index
 from training.data.store import read_duplicates
 

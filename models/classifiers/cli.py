@@ -101,9 +101,10 @@ def _calibration(made: "Made") -> str:
     """What became of the scores, in words."""
     before, after = made.uncalibrated_error, made.calibrated_error
     if made.card.calibration.method == "none":
+        why = "did not help" if after > before else "raised their log loss"
         return (
             f"Its scores were left as they are (calibration error {before:.3f}): on clips held "
-            f"out calibrating them did not help ({after:.3f})."
+            f"out calibrating them {why} ({after:.3f})."
         )
     return f"Calibration took the error of its scores from {before:.3f} to {after:.3f}."
 

@@ -241,6 +241,11 @@ def check_task(task: Task) -> None:
         )
     counts = task.one_hot.sum(axis=0)
     for name, count in zip(task.classes, counts.tolist(), strict=True):
+        if count == len(task.labels):
+            raise FitError(
+                f"{task.name}: every clip is of class {name!r}: there is nothing to tell it from. "
+                "Add clips without it, or leave the class out"
+            )
         if count < MIN_CLIPS:
             raise FitError(
                 f"{task.name}: the class {name!r} has {count} clips, at least {MIN_CLIPS} are "

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from models import page
+from models import page, shipped
 from models.atomic import replacing
 from models.classifier import ClassifierCard
 from models.classifiers.tested import Tested, verdict
@@ -24,7 +24,7 @@ def write_html(tests: Sequence[tuple[str, Tested]], card: ClassifierCard, path: 
         parts += [page.heading(name)] if len(tests) > 1 else []
         parts += _test(tested)
     parts += [page.heading("How it was made"), page.facts(_about(card))]
-    parts += [page.heading("How to use it"), page.code(how_to_use(card.name))]
+    parts += [page.heading("How to use it"), page.code(how_to_use(card))]
     title = f"{card.name}: a classifier of {len(card.labels)} labels"
     with replacing(path) as temporary:
         temporary.write_text(page.page(title, parts), encoding="utf-8")
@@ -62,11 +62,15 @@ def numbers(tested: Tested) -> dict[str, Any]:
     }
 
 
-def how_to_use(name: str) -> str:
-    """The commands for a classifier file NAME.onnx."""
+def how_to_use(card: ClassifierCard) -> str:
+    """The commands for a classifier file NAME.onnx; with the encoder's, unless that ships."""
+    name, model, served = card.name, "", f"{card.name}.onnx"
+    if card.encoder not in shipped.names():
+        model = f" --model {card.encoder}.onnx"
+        served = f"FOLDER  # that holds {served} and {card.encoder}.onnx"
     return (
-        f"viola classify new.wav --head {name}.onnx\n"
-        f"viola serve --models {name}.onnx\n"
+        f"viola classify new.wav --head {name}.onnx{model}\n"
+        f"viola serve --models {served}\n"
         f"curl -F file=@new.wav 'http://127.0.0.1:8000/v1/audio/classifications?head={name}'"
     )
 
@@ -135,7 +139,10 @@ def _mistakes(tested: Tested) -> list[str]:
     table = page.table(["file", "is", "taken for", "score", ""], rows)
     more = len(mistakes) - len(rows)
     rest = [page.paragraph(f"And {more} more, which the JSON file lists.")] if more > 0 else []
-    surest = page.paragraph("The surest first: these may be labelled wrongly.", "facts")
+    told = "The surest first: these may be labelled wrongly."
+    if tested.multi_label:
+        told += " The score is of the label that is wrong; of one that was missed, 1 less its own."
+    surest = page.paragraph(told, "facts")
     return [surest, table, *rest]
 
 
@@ -145,8 +152,8 @@ def _about(card: ClassifierCard) -> dict[str, object]:
     calibrated = {
         "temperature": f"by a temperature of {made.temperature or 0:.2f}; {errors}",
         "platt": f"by a slope and a shift for each label (Platt); {errors}",
-        "none": f"left as it was, with an error of {made.ece_before:.3f}: held-out probabilities "
-        "became no more honest",
+        "none": f"left as it was, with an error of {made.ece_before:.3f}: it would have raised "
+        "that or the log loss of held-out clips",
     }[made.method]
     return {
         "description": card.description or "none",

@@ -14,12 +14,12 @@ from models.classifiers import calibration
 from models.classifiers.calibration import Array
 
 CLOSE = 0.05  # between how often it is right and how sure it is
-LITTLE = 0.05  # above always saying the commonest label
+LITTLE = 0.05  # above always saying the commonest label, or half of what that gets wrong
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A clip whose answer was wrong."""
+    """A clip whose answer was wrong, and how sure the classifier was of what is wrong in it."""
 
     file: str
     truth: str
@@ -108,9 +108,15 @@ class Tested:
         return dict(zip(self.labels, zip(hits, said, held, strict=True), strict=True))
 
     def mistakes(self) -> list[Mistake]:
-        """The clips that went wrong, the surest first."""
+        """The clips that went wrong, the surest first.
+
+        It is as sure of a label that it missed as that label is unlikely, where several can hold.
+        """
         wrong = np.flatnonzero(~self.is_right)
-        best = self.probabilities.max(axis=1)
+        sure = np.where(self.predicted & ~self.truth, self.probabilities, 0.0)
+        if self.multi_label:
+            sure = np.where(self.truth & ~self.predicted, 1 - self.probabilities, sure)
+        best = sure.max(axis=1)
         return [
             Mistake(
                 self.files[index],
@@ -147,7 +153,7 @@ def verdict(tested: Tested) -> list[str]:
         f"It is right about {_percent(tested.accuracy)} of {clips}; always saying {name!r} would "
         f"be right about {_percent(share)}."
     )
-    if tested.accuracy < share + LITTLE:
+    if tested.accuracy < share + min(LITTLE, (1 - share) / 2):
         sentences.append(
             f"It has learnt next to nothing: more {tested.unit}s, or labels that can be heard, "
             "are needed."

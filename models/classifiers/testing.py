@@ -10,6 +10,7 @@ from models import shipped
 from models.classifier import Classifier
 from models.classifiers.fit import FitError, embed
 from models.classifiers.tested import Tested, one_hot
+from models.labelled.labels import some
 from models.labelled.tasks import Task
 from models.modelfile import ModelFileError, WrongKindError
 from models.runtime import Encoder
@@ -28,7 +29,8 @@ def answers_to(
     """What the classifier answers to all clips of a task, each at its own length.
 
     Raises:
-        FitError: the task has labels that the classifier does not know.
+        FitError: the task has labels that the classifier does not know, or more of them for a
+            clip, or fewer, than it gives.
         TaskError: a clip cannot be decoded, and `skip_broken` is not set.
     """
     card = classifier.card
@@ -37,6 +39,13 @@ def answers_to(
         raise FitError(
             f"{task.name} has labels that {card.name} does not know: {', '.join(unknown)}; it "
             f"knows {', '.join(card.labels)}. Rename them, or leave those clips out"
+        )
+    counts = task.one_hot.sum(axis=1)
+    if not card.multi_label and (counts != 1).any():
+        clips = [task.files[index].name for index in np.flatnonzero(counts != 1).tolist()]
+        raise FitError(
+            f"{task.name}: {card.name} gives each clip one label, and here {some(clips)} have none "
+            "or several: leave those out, or train a classifier of several labels on such a table"
         )
     embedded = embed(task, encoder, console, skip_broken=skip_broken)
     kept = np.flatnonzero(embedded.seconds > 0)

@@ -210,6 +210,7 @@ def test_a_graph_that_differs_from_scikit_learn_is_not_written(
     ("change", "message"),
     [
         ({"classes": ("a",), "labels": np.zeros(60, int)}, "has one class, 'a'"),
+        ({"labels": np.arange(180).reshape(60, 3) % 2 < [[1, 1, 3]]}, "every clip is of class 'c'"),
         ({"labels": np.array([2] * 4 + [0, 1] * 28)}, "class 'c' has 4 clips, at least 5"),
     ],
 )
@@ -310,10 +311,40 @@ def test_a_report_tells_what_went_wrong_and_how_to_go_on(
     assert all(m["file"] in text for m in test["mistakes"])
     assert "clips that it was not trained on" in text
     assert "average confidence" in text
-    assert "viola serve --models pitch.onnx" in text
+    assert "viola classify new.wav --head pitch.onnx --model tiny.onnx" in text
+    assert "viola serve --models FOLDER" in text
+    card = Classifier.open(head).card.model_copy(update={"encoder": "default"})
+    assert "--head pitch.onnx\nviola serve --models pitch.onnx" in report.how_to_use(card)
     assert "license" not in text
     assert "unknown" in text
     assert not re.search(r"(src|href)=['\"](?!data:)", text)
+
+
+def said_of(truth: list, said: list, scores: list, *, multi_label: bool = True) -> tested.Tested:
+    files = tuple(f"{k}.wav" for k in range(len(truth)))
+    holds, predicted = np.array(truth, bool), np.array(said, bool)
+    known = np.ones(len(files), bool)
+    return tested.Tested(
+        "a", NAMES[: holds.shape[1]], multi_label, files, holds, np.array(scores), predicted, known
+    )
+
+
+def test_a_mistake_is_as_sure_as_the_label_that_is_wrong() -> None:
+    truth, said = [[1, 0], [1, 0], [0, 1]], [[1, 1], [0, 0], [0, 1]]
+    scores = [[0.99, 0.6], [0.1, 0.2], [0.0, 1.0]]
+    found = said_of(truth, said, scores).mistakes()
+    assert [(one.file, one.score) for one in found] == [("1.wav", 0.9), ("0.wav", 0.6)]
+    single = said_of([[1, 0]], [[0, 1]], [[0.2, 0.8]], multi_label=False)
+    assert [one.score for one in single.mistakes()] == [0.8]
+
+
+@pytest.mark.parametrize(("n_right", "learnt"), [(5, True), (3, True), (2, False), (0, False)])
+def test_a_rare_label_that_is_told_apart_is_no_nothing(n_right: int, learnt: bool) -> None:
+    """Always saying the other label is right about 97.5 %: no five points are left to gain."""
+    truth = [[0, 1]] * 195 + [[1, 0]] * 5
+    said = [[0, 1]] * 195 + [[1, 0]] * n_right + [[0, 1]] * (5 - n_right)
+    sentences = tested.verdict(said_of(truth, said, said, multi_label=False))
+    assert ("learnt next to nothing" in " ".join(sentences)) is not learnt
 
 
 def test_a_report_of_many_labels_lists_what_is_confused(
@@ -383,3 +414,7 @@ def test_a_classifier_is_not_put_to_what_it_cannot_answer(
     unknown = run("evaluate", head, model, other)
     assert unknown.exit_code == 1
     assert "does not know: thunder" in " ".join(unknown.output.split())
+    rows = [f"x/{i}.wav,{('low', 'low;high', ';')[i % 3]}" for i in range(12)]
+    several = run("evaluate", head, model, write_table(tmp_path / "2", "file_name,label", rows))
+    assert several.exit_code == 1
+    assert "x/1.wav, x/2.wav, x/4.wav and 5 more have none or" in " ".join(several.output.split())

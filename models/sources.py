@@ -114,9 +114,11 @@ class _Walk:
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     if is_hidden(entry.name):
                         continue
-                    if entry.is_dir() and (not entry.is_symlink() or self._leads_on(entry.path)):
-                        yield checked_name(entry.name, folder) + "/"
-                    elif _is_audio(entry.name) and (entry.is_file() or _leads_nowhere(entry)):
+                    lost = _leads_nowhere(entry)  # of a link to itself the others are errors
+                    if not lost and entry.is_dir():
+                        if not entry.is_symlink() or self._leads_on(entry.path):
+                            yield checked_name(entry.name, folder) + "/"
+                    elif _is_audio(entry.name) and (lost or entry.is_file()):
                         yield entry.name
         except OSError as error:
             raise SourceError(f"{folder} cannot be listed: {error.strerror}") from error
@@ -132,7 +134,7 @@ class _Walk:
 
 
 def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a link to what is not there: a file that fails, not one that is left out."""
+    """Whether it is a link to nothing, or to itself: a file that fails, and is not left out."""
     return entry.is_symlink() and not os.path.exists(entry.path)
 
 

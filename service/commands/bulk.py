@@ -45,6 +45,7 @@ class Failure:
 
     file: str
     reason: str
+    number: int = 0  # of the file among those that were given
 
 
 @dataclass
@@ -81,7 +82,12 @@ def decode_here(
     file: Given, selection: Selection, warn: WarnOfOne
 ) -> Iterator[NDArray[np.float32]]:
     """Decode a file, a member of a tar, or stdin, in this process."""
-    source: Any = file.read() if isinstance(file, Item) else file
+    source: Any = file
+    if isinstance(file, Item):
+        try:
+            source = file.read()
+        except OSError as error:
+            raise AudioError("unreadable", error.strerror or str(error)) from error
     source = sys.stdin.buffer if source == STDIN else source
     return audio.stream(source, selection=selection, warn=warn)
 
@@ -155,31 +161,34 @@ def _embedded(
     encoder: Encoder, files: Iterable[Given], source: _Files, only: Only, vectors: TimedVectors
 ) -> Iterator[_Result]:
     """Rows of files: of short ones with one row, many at a time; else as `vectors` makes them."""
-    held: list[tuple[Given, tuple[float, float], NDArray[np.float32]]] = []
+    held: list[tuple[int, str, tuple[float, float], NDArray[np.float32]]] = []
 
-    def row(file: Given, start_s: float, end_s: float, embedding: NDArray[np.float32]) -> Row:
-        return Row(name_of(file), source.start_s + start_s, source.start_s + end_s, embedding)
+    def row(
+        number: int, name: str, start_s: float, end_s: float, embedding: NDArray[np.float32]
+    ) -> Row:
+        return Row(name, source.start_s + start_s, source.start_s + end_s, embedding, number)
 
     def flush() -> Iterator[_Result]:
         embeddings = encoder.embed_batch([samples for *_, samples in held])
-        for (file, times, _), embedding in zip(held, embeddings, strict=True):
-            yield row(file, *times, embedding), 1
+        for (number, name, times, _), embedding in zip(held, embeddings, strict=True):
+            yield row(number, name, *times, embedding), 1
         held.clear()
 
-    for file in files:
+    for number, file in enumerate(files):
+        name = name_of(file)
         try:
             samples, rest = _head(source.blocks(file))
             times = only(len(samples)) if rest is None else None
             if times is not None:
-                held.append((file, times, samples))
+                held.append((number, name, times, samples))
             else:
                 yield from flush()
                 for timed in vectors(itertools.chain([samples], rest or ())):
-                    yield row(file, *timed), 0
+                    yield row(number, name, *timed), 0
                 yield None, 1
         except AudioError as error:
             yield from flush()
-            yield Failure(name_of(file), str(error)), 1
+            yield Failure(name, str(error), number), 1
         if sum(len(samples) for *_, samples in held) >= BATCH_S * SAMPLE_RATE:
             yield from flush()
     yield from flush()

@@ -56,15 +56,19 @@ class Merging:
         self._add, self._least_score = add, least_score
         self.events = self.windows = self.novel = 0
         self._open: dict[str, Event] = {}
+        self._number = 0  # of the recording
 
     def take(self, window: Labelled) -> None:
         """Go on with the events of the window's labels, begin new ones, end all others."""
+        if window.number != self._number:
+            self.finish()
+            self._number = window.number
         before, self._open = self._open, {}
         self.windows += 1
         self.novel += window.is_novel
         for label, score in holding(window, self._least_score):
             event = before.get(label)
-            if event is None or event.file != window.file or event.end_s < window.start_s - 1e-6:
+            if event is None or event.end_s < window.start_s - 1e-6:
                 self._open[label] = Event(window.file, window.start_s, window.end_s, label, score)
                 continue
             del before[label]

@@ -75,7 +75,8 @@ def add_rows(store: Store, collection: Collection, batches: Iterable[pa.RecordBa
 def write_failures(path: Path, failures: Iterable[Failure]) -> None:
     """A JSON object a line: the file, and why it is not in the collection."""
     with replacing(path) as temporary:
-        temporary.write_text("".join(json.dumps(vars(one)) + "\n" for one in failures), "utf-8")
+        lines = (json.dumps({"file": one.file, "reason": one.reason}) + "\n" for one in failures)
+        temporary.write_text("".join(lines), "utf-8")
 
 
 def _items(batch: pa.RecordBatch, collection: Collection) -> Iterator[NewItem | Failure]:

@@ -69,16 +69,18 @@ def index_files(
     rows = embed_files(
         encoder, new, window_s=terms.window_s, hop_s=terms.hop_s, tally=tally, warn=warn
     )
-    digests = {name_of(file): digest for file, digest in new.items()}
-    given = {name_of(file): file for file in new}
+    given = list(new.items())
     held: list[NewItem] = []
     for result in by_file(rows):
         if isinstance(result, Failure):
             done.failures.append(result)
         else:
-            file = result[0].file
-            audio = _content(given[file]) if terms.keeps_audio else None
-            held.append(_item(result, digests[file], audio))
+            file, digest = given[result[0].number]
+            try:
+                audio = _as_it_was(file, digest) if terms.keeps_audio else None
+                held.append(_item(result, digest, audio))
+            except OSError as error:
+                done.failures.append(Failure(result[0].file, error.strerror or str(error)))
         n_bytes = sum(len(item.audio or b"") for item in held)
         if len(held) == COMMIT_ITEMS or n_bytes >= COMMIT_BYTES:
             _commit(store, collection, held, done)
@@ -165,6 +167,18 @@ def _digest(file: Given) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
+def _as_it_was(file: Given, digest: str) -> bytes:
+    """The bytes of a file of this SHA-256.
+
+    Raises:
+        OSError: it cannot be read any more, or holds something else by now.
+    """
+    content = _content(file)
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise OSError("it was changed while it was read; index it again")
+    return content
+
+
 def _content(file: Given) -> bytes:
     return file.read() if isinstance(file, sources.Item) else Path(file).read_bytes()
 
@@ -195,7 +209,7 @@ def by_file(results: Iterable[Row | Failure]) -> Iterator[list[Row] | Failure]:
     """The rows of each file together; of a file that breaks part way, the failure alone."""
     rows: list[Row] = []
     for result in results:
-        if rows and rows[0].file != result.file:
+        if rows and rows[0].number != result.number:
             yield rows
             rows = []
         if isinstance(result, Failure):

@@ -48,7 +48,10 @@ class Label:
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a classifier says of a file or a window of it: probabilities (K,), best label first."""
+    """What a classifier says of a file or a window of it: probabilities (K,), best label first.
+
+    `number` tells files of one name apart.
+    """
 
     file: str
     start_s: float
@@ -56,6 +59,7 @@ class Labelled:
     card: ClassifierCard
     probabilities: NDArray[np.float32]
     novelty: float
+    number: int = 0
 
     @property
     def is_novel(self) -> bool:
@@ -110,6 +114,7 @@ def label_files(
             classifier.card,
             found.probabilities[0],
             float(found.novelty[0]),
+            row.number,
         )
 
 

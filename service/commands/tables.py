@@ -24,12 +24,13 @@ ROWS_IN_A_GROUP = 1024  # of a Parquet file: what is held in memory
 
 @dataclass(frozen=True)
 class Row:
-    """A vector (D,) and where it comes from."""
+    """A vector (D,) and where it comes from; `number` tells files of one name apart."""
 
     file: str
     start_s: float
     end_s: float
     embedding: NDArray[np.float32]
+    number: int = 0  # of the file among those that were given
 
 
 class TableError(ValueError):

@@ -3,8 +3,10 @@
 import json
 import os
 import tarfile
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -15,6 +17,8 @@ from typer.testing import CliRunner, Result
 import viola
 from service.collections.search import Query, Searcher
 from service.collections.store import open_store
+from service.commands import indexing
+from service.commands.bulk import embed_files
 from tests.service.conftest import write_model
 from tests.signals import noise, tone
 
@@ -190,10 +194,34 @@ def test_folders_and_tars_are_indexed_by_the_files_in_them(
         tar.add(sounds[0], "again.wav")  # of the same content as a file of the folder
         sf.write(tmp_path / "new.wav", noise(1.0, 9), 16_000)
         tar.add(tmp_path / "new.wav", "new.wav")
+        sf.write(tmp_path / "new.wav", noise(1.0, 10), 16_000)
+        tar.add(tmp_path / "new.wav", "new.wav")  # another recording of that name
     model = ("--model", model_path, "--threads", 1)
     made = run("index", sounds[0].parent, packed, "-o", tmp_path / "data", *model)
     assert made.exit_code == 0, made.output
-    assert "holds 5 recordings, 7 windows; 5 added, 1 there already, 0 failed" in made.output
+    assert "holds 6 recordings, 8 windows; 6 added, 1 there already, 0 failed" in made.output
+
+
+def test_a_file_that_changes_or_goes_while_it_is_read_fails_alone(
+    sounds: list[Path], model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, changed, gone = (tmp_path / f"{name}.wav" for name in ("kept", "changed", "gone"))
+    for path, sound in zip((kept, changed, gone), sounds, strict=False):
+        path.write_bytes(sound.read_bytes())
+
+    def late(*arguments: Any, **options: Any) -> Iterator[Any]:
+        rows = list(embed_files(*arguments, **options))
+        changed.write_bytes(kept.read_bytes())
+        gone.unlink()
+        yield from rows
+
+    monkeypatch.setattr(indexing, "embed_files", late)
+    model = ("--model", model_path, "--threads", 1)
+    made = run("index", changed, gone, kept, "-o", tmp_path / "data", "--keep-audio", *model)
+    assert made.exit_code == 1
+    assert "changed.wav: it was changed while it was read" in made.output
+    assert "gone.wav: No such file or directory" in made.output
+    assert "1 added, 0 there already, 2 failed" in made.output
 
 
 def test_what_can_be_read_only_once_is_not_indexed_as_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,9 @@ def test_what_is_novel_or_unsure_or_another_recording_ends_an_event(card: Classi
     sure = [1.0, 0.0, 0.0]
     for between in (window(card, 1, sure, far=True), window(card, 1, [0.4, 0.3, 0.3])):
         assert len(merged([window(card, 0, sure), between, window(card, 2, sure)])) == 2
-    other = window(card, 1, sure, file="b.wav")
-    assert [e.file for e in merged([window(card, 0, sure), other])] == ["a.wav", "b.wav"]
+    for file in ("b.wav", "a.wav"):  # two members of a tar, say, may share their name
+        other = replace(window(card, 1, sure, file=file), number=1)
+        assert [e.file for e in merged([window(card, 0, sure), other])] == ["a.wav", file]
 
 
 def test_labels_that_hold_together_have_events_of_their_own(tmp_path: Path) -> None:

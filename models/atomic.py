@@ -14,13 +14,16 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path that takes the place of `path` when the block ends well, else vanishes.
 
     Raises:
-        OSError: naming `path`, where a full disk names no file, or the temporary one is named.
+        OSError: naming `path`, where a full disk names no file, or the temporary one is named, or
+            NumPy tells nothing but how much of an array it could write.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         publish(temporary, path)
     except OSError as error:
+        if type(error) is OSError and error.errno is None:
+            raise OSError(f"{path} cannot be written whole: {error}") from error
         nameless = error.filename is None and error.errno in FULL
         if nameless or str(error.filename) == str(temporary):
             raise OSError(error.errno, error.strerror, str(path)) from error

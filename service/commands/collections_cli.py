@@ -293,9 +293,11 @@ def vectors(
     """Write all vectors of a collection into a table, as viola embed does; viola index reads it."""
     from rich.console import Console
 
+    from service.commands.tables import files_of
     from service.commands.vector_tables import write_table
 
-    keep_existing(out, force=force)
+    for file in files_of(out):
+        keep_existing(file, force=force)
     with _opened(data, model, 1, must_exist=True) as (store, encoder):
         found = store.collections.get(whose(owner, collection), collection)
         _check_space(found, encoder)

@@ -275,10 +275,12 @@ def _ends_told(console: "Console", nothing: str) -> Iterator[None]:
 def _local(out: str, *, force: bool) -> Path:
     """The path of a table that this process writes."""
     from service.commands.remote_paths import is_url
+    from service.commands.tables import files_of
 
     if is_url(out):
         raise typer.BadParameter(f"-o {out}: a URL needs --ray, local or a cluster's address")
-    keep_existing(Path(out), force=force)
+    for file in files_of(Path(out)):
+        keep_existing(file, force=force)
     return Path(out)
 
 

@@ -214,7 +214,12 @@ def writing(path: Path, card: Card, n_values: int | None = None) -> Iterator[Tab
         finally:
             table.release()
         if isinstance(table, Npy):
-            _write_listing(table.rows, path.with_name(path.name + ".csv"))
+            _write_listing(table.rows, files_of(path)[1])
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that a table is written to: beside a matrix of .npy is what its rows are."""
+    return [path, path.with_name(path.name + ".csv")] if path.suffix == ".npy" else [path]
 
 
 def check_target(path: Path, suffixes: Iterable[str]) -> None:

@@ -37,5 +37,7 @@ def test_an_error_of_the_disk_names_the_file(tmp_path: Path) -> None:
         replacing(missing) as temporary,
     ):
         temporary.write_text("new")
+    with pytest.raises(OSError, match=f"^{path} cannot be written whole: 9 req"), replacing(path):
+        raise OSError("9 requested and 2 written")  # as NumPy does
     with pytest.raises(ConnectionResetError, match=r"reset$"), replacing(path):
         raise ConnectionResetError(errno.ECONNRESET, "reset")  # which is not the file's

@@ -192,6 +192,7 @@ def test_all_files_well_exits_with_0(model_path: Path, files: list[Path], tmp_pa
         (("-o", "table.txt"), "expected one of .npz, .npy, .parquet, .jsonl"),
         (("-o", "gone/table.npz"), "does not exist"),
         (("-o", "folder.npz"), "is a folder"),
+        (("-o", "table.npy"), "table.npy.csv is there already; --force"),
         (("-o", "table.npz", "--window-s", "1", "--hop-s", "2"), "expected 0 < hop_s <= window_s"),
         (("-o", "table.npz", "--hop-s", "2"), "--hop-s needs --window-s"),
         (("-o", "table.npz", "--frames", "--window-s", "2"), "not both"),
@@ -207,10 +208,12 @@ def test_what_cannot_be_asked_is_an_error_of_use(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder.npz").mkdir()
+    Path("table.npy.csv").write_text("of something else")
     result = embed(files[0], "--model", model_path, *arguments)
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
-    assert not list(tmp_path.glob("table*"))
+    assert [path.name for path in tmp_path.glob("table*")] == ["table.npy.csv"]
+    assert Path("table.npy.csv").read_text() == "of something else"
 
 
 def test_a_table_that_is_given_up_leaves_nothing(encoder: Encoder, tmp_path: Path) -> None:

@@ -58,6 +58,11 @@ def _naming_the_extra(name: str, extra: str, command: Callable[..., None]) -> Ca
                 raise
             typer.echo(f"viola {name}: {error}", err=True)  # of what it prints, or a file
             raise typer.Exit(1) from None
+        except MemoryError as error:
+            why = f" ({error})" if str(error) else ""
+            remedy = "allow it more (ulimit -v, the container's limit), or give it less at a time"
+            typer.echo(f"viola {name}: there is not enough memory{why}; {remedy}", err=True)
+            raise typer.Exit(1) from None
 
     return run
 

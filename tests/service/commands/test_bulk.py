@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 import viola
 from models.modelfile import DEFAULT_MODEL
 from models.runtime import Encoder, Output
+from service.commands import bulk
 from service.commands.bulk import Failure, Tally, audio_files, embed_files
 from service.commands.tables import Row, TableError, writing
 from tests.signals import noise
@@ -164,6 +165,18 @@ def test_every_format_holds_the_same_vectors(
     assert names == [str(files[i]) for i in (0, 2, 4)]
     np.testing.assert_allclose(vectors, [encoder.embed(Path(n)) for n in names], atol=1e-5)
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_too_little_memory_is_told_in_a_sentence(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*arguments: object, **options: object) -> None:
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr(bulk, "embed_files", too_large)
+    result = embed(files[0], "-o", tmp_path / "t.npz")
+    assert (result.exit_code, list(tmp_path.glob("t*"))) == (1, [])
+    assert "viola embed: there is not enough memory (Unable to allocate 9 GiB)" in result.output
 
 
 def read(path: Path) -> tuple[np.ndarray, list[str]]:

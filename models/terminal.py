@@ -53,6 +53,11 @@ def text(given: str) -> str:
     return normal(given)
 
 
+def printable(text: str) -> str:
+    """Text that moves no terminal's cursor, as the names of files can."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
 def counted(n: int, one: str, many: str | None = None) -> str:
     """A number of things in words: `1 file`, `2 files`; `many` where it is not `one` + s."""
     return f"{n} {one if n == 1 else many or one + 's'}"

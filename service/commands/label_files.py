@@ -9,6 +9,7 @@ import csv
 import io
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,8 @@ _WITH_COMMA = re.compile(r"\d+,\d+|,\d+")
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+")
 _REMEDY = ": write the label where it is missing, or take the line out"
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+_Stretch = tuple[str, float, float, str]
+_Said = tuple[str, Verdict]
 
 
 def read(path: Path, recording: str | None = None) -> list[NewLabel]:
@@ -295,3 +298,28 @@ def by_file(labels: Iterable[NewLabel], ids: Mapping[str, str]) -> tuple[list[Ne
         else:
             known.append(replace(label, item_id=id_))
     return known, sorted(unknown)
+
+
+def unsaid(labels: Sequence[NewLabel], said: Iterable[Label], by: str) -> list[NewLabel]:
+    """The labels of stretches of which their authors have not said the same last.
+
+    So a file may be read again, as after a command that was stopped, and adds nothing.
+
+    Args:
+        labels: by the ids of their recordings.
+        said: what there is already, in the order in which it was added.
+        by: the author of labels that name none.
+    """
+    before, now = defaultdict[_Stretch, list[_Said]](list), defaultdict[_Stretch, list[_Said]](list)
+    for one in said:
+        before[_stretch(one, by)].append((one.label, one.verdict))
+    for new in labels:
+        now[_stretch(new, by)].append((new.label, new.verdict))
+    known = {at for at, these in now.items() if before[at][-len(these) :] == these}
+    return [new for new in labels if _stretch(new, by) not in known]
+
+
+def _stretch(label: NewLabel | Label, by: str) -> _Stretch:
+    """The recording, the times (at the precision of a file), and who speaks of them."""
+    start_s, end_s = (-1.0 if time is None else time for time in (label.start_s, label.end_s))
+    return label.item_id, round(start_s, 6), round(end_s, 6), label.by or by

@@ -14,6 +14,7 @@ from models.terminal import (
     counted,
     keep_existing,
     new_model_file,
+    printable,
     text,
 )
 from service.commands.collections_cli import (
@@ -149,7 +150,7 @@ def _import(
         TableError: it cannot be read, or none of its recordings is in the collection.
     """
     from service.commands.item_names import ids_by_content, ids_by_name
-    from service.commands.label_files import by_file, read
+    from service.commands.label_files import by_file, read, unsaid
     from service.commands.tables import TableError
 
     labels, items = read(path, recording), list(store.items.every(collection))
@@ -163,8 +164,10 @@ def _import(
             f"{path}: the collection {collection.name!r} has none of its recordings under their "
             f"names, or several under one: {names}{_REMEDY}"
         )
-    store.labels.add(collection, known, by.strip())
-    _say(f"{path}: {counted(len(known), 'label')} added")
+    new = unsaid(known, store.labels.page(collection), by.strip())
+    store.labels.add(collection, new, by.strip())
+    there = f", {len(known) - len(new)} there already" if len(new) < len(known) else ""
+    _say(f"{path}: {counted(len(new), 'label')} added{there}")
     if unknown:
         _say(
             f"warning: {path}: not in the collection, or not under this name, or not alone with "
@@ -288,4 +291,4 @@ def _tell(name: str, number: int, taught: "Taught", fit: "Fit", onnx: Path | Non
 
 
 def _say(text: str) -> None:
-    console.print(text, markup=False, highlight=False)
+    console.print(printable(text), markup=False, highlight=False)

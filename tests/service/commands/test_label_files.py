@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.collections.records import Label, NewLabel
-from service.commands.label_files import by_file, read, write
+from service.commands.label_files import by_file, read, unsaid, write
 from service.commands.tables import TableError
 
 RAVEN_HEAD = "Begin Time (s)\tEnd Time (s)\tLabel\n"
@@ -175,6 +175,20 @@ def test_tracks_and_tables_are_of_one_recording(tmp_path: Path) -> None:
         with pytest.raises(TableError, match="of one recording"):
             write(tmp_path / name, two, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_author_said_last_is_not_said_again() -> None:
+    again = [
+        NewLabel(label.item_id, label.label, label.verdict, label.start_s, label.end_s, label.by)
+        for label in LABELS
+    ]
+    assert unsaid(again, LABELS, "eve") == []
+    later = Label(5, 7, "pond.wav", "duck", "positive", 1.0, 2.5, "ann", 14.0)
+    assert unsaid(again, [*LABELS, later], "eve") == again[:1]
+    assert unsaid(again, [later, *LABELS], "eve") == []
+    nameless = NewLabel("pond.wav", "frog", "positive", 1.0, 2.5)
+    assert unsaid([nameless], LABELS, "ann") == []
+    assert unsaid([nameless], LABELS, "eve") == [nameless]
 
 
 def test_labels_find_their_recordings_by_id_or_file_name() -> None:

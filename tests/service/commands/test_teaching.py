@@ -42,6 +42,9 @@ def test_labels_of_a_file_become_a_classifier_and_a_file_again(data: Path, tmp_p
     assert Classifier.open(out).card.labels == ["a", "b", "c"]
     assert run("teach", "--collection", "pond", "--data", data, "--export", back).exit_code == 0
     assert back.read_text().splitlines()[1].startswith("rec0,,,a,positive,viola teach,")
+    for path in (labels, back):
+        twice = run("teach", "--collection", "pond", "--data", data, "--labels", path).output
+        assert f"{path.name}: 0 labels added, 9 there already" in " ".join(twice.split())
     store = open_store(data)
     assert store.classifiers.download("", "frogs", None) == (1, out.read_bytes())
     store.close()
@@ -61,6 +64,7 @@ def test_labels_of_files_that_are_called_the_same_stay_apart(tmp_path: Path) -> 
     store.close()
     asked = ("teach", "--collection", "pond", "--data", data)
     assert run(*asked, "--export", out).exit_code == 0
+    out.write_text(out.read_text().replace(",ann,", ",bob,"))
     assert run(*asked, "--labels", out).exit_code == 0
     store = open_store(data)
     told = [(label.item_id, label.label, label.verdict) for label in store.labels.page(pond)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from models.modelfile import DEFAULT_MODEL
-from models.terminal import Force, Threads, console, counted, keep_existing, text
+from models.terminal import Force, Threads, console, counted, keep_existing, printable, text
 from service.commands.progress import progress, show_failure, show_warning
 from service.commands.remote_paths import is_url
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from service.collections.store import Store
     from service.commands.job import Job
 
-WIDE = 240  # columns
+NARROW, WIDE = 80, 240  # columns
 _TRUTHS = {"true": True, "false": False}  # as JSON, and so the answers, have them
 
 PLACE = (
@@ -420,12 +420,12 @@ def _print(found: "Found") -> None:
             f"{hit.start_s:.1f} s",
             f"{hit.end_s:.1f} s",
             hit.item.id,
-            hit.item.file or "",
+            printable(hit.item.file or ""),
         )
     if not found.hits:
         Console(stderr=True).print("nothing was found")
         return
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDE)  # whoever reads a pipe wants a line a hit
-    console.print(table, markup=False)
+    # Whoever reads a pipe wants a line a hit; of a narrow table little but the ids would be seen
+    width = max(console.width, NARROW) if console.is_terminal else WIDE
+    Console(width=width).print(table, markup=False)

@@ -18,6 +18,7 @@ from models.atomic import replacing
 from models.classifier import Classifier, ClassifierCard
 from models.runtime import Encoder
 from models.selection import WHOLE, Selection
+from models.terminal import printable
 from service.commands.bulk import Decode, Failure, Given, Tally, Warn, decode_here, embed_files
 from service.commands.tables import check_target
 from service.untrusted import cell
@@ -179,7 +180,7 @@ def plain(text: str) -> str:
     """Text in which nothing is taken for markup, nor moves a terminal's cursor."""
     from rich.markup import escape
 
-    return escape("".join(c if c.isprintable() else "\ufffd" for c in text))
+    return escape(printable(text))
 
 
 def _csv_rows(item: Labelled, top_k: int) -> Iterator[list[object]]:

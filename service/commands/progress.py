@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from models.terminal import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -12,12 +14,13 @@ if TYPE_CHECKING:
 
 def show_warning(console: "Console", file: str, sentence: str) -> None:
     """What was noticed about a file that is used all the same."""
-    console.print(f"warning: {file}: {sentence}", markup=False, style="yellow")
+    console.print(printable(f"warning: {file}: {sentence}"), markup=False, style="yellow")
 
 
 def show_failure(console: "Console", failure: "Failure") -> None:
     """A file that cannot be used, and why."""
-    console.print(f"failed: {failure.file}: {failure.reason}", markup=False, style="red")
+    said = printable(f"failed: {failure.file}: {failure.reason}")
+    console.print(said, markup=False, style="red")
 
 
 @contextmanager

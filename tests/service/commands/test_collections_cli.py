@@ -2,23 +2,27 @@
 
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 import soundfile as sf
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import viola
-from service.collections.search import Query, Searcher
+from service.collections.search import Found, Hit, Query, Searcher
 from service.collections.store import open_store
-from service.commands import indexing
-from service.commands.bulk import embed_files
+from service.commands import collections_cli, indexing
+from service.commands.bulk import Failure, embed_files
+from service.commands.progress import show_failure
 from tests.service.conftest import write_model
 from tests.signals import noise, tone
 
@@ -68,6 +72,22 @@ def test_files_are_indexed_once_and_found(
     like = run("search", "--like", item.id, "--data", data, "--windows", *model)
     assert "noise-1.wav" not in like.output
     assert "long.wav" in like.output
+
+
+def test_a_narrow_terminal_shows_each_hit_and_no_name_moves_its_cursor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    name = "\x1b]0;owned\x07\nowl.wav"
+    item: Any = SimpleNamespace(id="f" * 32, file=name)
+    collections_cli._print(Found([Hit(item, 0.0, 5.0, 0.987, 99.0)], True))
+    show_failure(Console(), Failure(name, "it is no sound"))
+    shown = capsys.readouterr().out
+    assert re.search("0.987.*99.0.*\ufffd]0;owned", shown)
+    assert "\x1b]" not in shown
+    assert "\x07" not in shown
+    assert "owned\ufffd\ufffdowl.wav: it is no" in shown
 
 
 def test_where_every_file_fails_no_collection_is_left(model_path: Path, tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def classify(
 
     Scores are calibrated probabilities. "novel" marks what is unlike anything the classifier was
     trained on: its labels are then worth nothing. Exits with 1 if a file failed; the others are
-    labelled all the same.
+    labelled all the same, and with --timeline or --events what is before the damage in one.
     """
     from rich.console import Console
 
@@ -215,6 +215,7 @@ def classify(
     path = None if out is None else _local(out, force=force)
     console = Console(stderr=True, soft_wrap=True)
     failures: list[Failure] = []
+    n_rows = 0
     with _ends_told(console, "no file could be labelled; nothing was written"):
         found = audio_files(map(Path, files))
         classifier = Classifier.open(head)
@@ -246,8 +247,13 @@ def classify(
             )
             for row in _worked(rows, failures, console):
                 add(row)
-            if len(failures) == len(found):
+                n_rows += 1
+            if not n_rows:
                 raise _NothingDone
+    if path or failures:
+        n_labelled = counted(len(found) - len(failures), "file")
+        written = f"{out}: " if path else ""
+        console.print(f"{written}{n_labelled} labelled, {len(failures)} failed", markup=False)
     if failures:
         raise typer.Exit(1)
 

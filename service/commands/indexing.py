@@ -194,14 +194,15 @@ def _not_there(
         except OSError as error:
             done.failures.append(Failure(name_of(file), error.strerror or str(error)))
             tally.add(files=1)
-    known = store.items.with_content(collection, list(set(digests.values())))
+    known = set(store.items.with_content(collection, list(set(digests.values()))))
     new: dict[Given, str] = {}
     for file, digest in digests.items():
-        if digest in known or digest in new.values():
+        if digest in known:
             done.known += 1
             tally.add(files=1)
         else:
             new[file] = digest
+            known.add(digest)
     return new
 
 

@@ -127,3 +127,14 @@ def test_formats_without_a_files_name_take_one_recording(
     assert "of one recording" in " ".join(result.output.split())
     with pytest.raises(TableError, match="NAME.selections.txt"), writing(Path("e.xml"), 0.5, 1):
         pass
+
+
+def test_the_events_before_a_damage_are_kept(asked: list[object], tmp_path: Path) -> None:
+    """As `viola embed` keeps the vectors; all had been lost where no other file was given."""
+    damaged, out = tmp_path / "damaged.flac", tmp_path / "e.csv"
+    sf.write(damaged, np.tile(np.concatenate([cosine(400), cosine(100)]), 10), 16_000)
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size * 3 // 4])
+    result = classify(damaged, *asked[1:], "-o", out)
+    assert (result.exit_code, "0 files labelled, 1 failed" in result.stderr) == (1, True)
+    with out.open() as table:
+        assert len(list(csv.DictReader(table))) == 10

@@ -65,6 +65,7 @@ def test_the_table_on_the_screen_names_labels_novelty_and_failures(
     assert rows["low"].split()[1] == "low"
     assert {name for name, row in rows.items() if row.rstrip().endswith("novel")} == {"loud"}
     assert f"failed: {files[1]}: " in result.stderr
+    assert result.stderr.splitlines()[-1] == "3 files labelled, 1 failed"
 
 
 def test_without_a_failure_the_exit_code_is_0(
@@ -104,6 +105,7 @@ def test_csv_and_json_lines_hold_the_same(
     for table in tables:
         result = classify(*files, "--head", head, "--model", model_file, "-o", table)
         assert result.exit_code == 1
+        assert f"{table}: 3 files labelled, 1 failed" in result.stderr.replace("\n", "")
     with tables[0].open() as table:
         rows = list(csv.DictReader(table))
     lines = [json.loads(line) for line in tables[1].read_text().splitlines()]

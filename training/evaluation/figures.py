@@ -70,14 +70,18 @@ def confusion(result: Result) -> bytes:
 
 
 def map_of(result: Result, seed: int) -> bytes:
-    """Embeddings in the plane: PCA, then t-SNE; near means similar, far little."""
+    """Embeddings in the plane: PCA, then t-SNE; near means similar, far little.
+
+    Clips without a label are not shown; of several labels the first gives the colour.
+    """
     task = result.task
     chosen = _sample(result, seed)
-    kinds = task.one_hot[chosen].argmax(1)
+    labelled = task.one_hot[chosen].any(1)
+    kinds = task.one_hot[chosen].argmax(1)[labelled]
     few = len(task.classes) <= 10
     figure = Figure(figsize=(3.8, 4.4 if few else 3.8), layout="constrained")
     axes = figure.subplots()
-    x, y = project(result.embeddings[chosen], seed).T
+    x, y = project(result.embeddings[chosen], seed)[labelled].T
     shown = axes.scatter(
         x,
         y,
@@ -93,8 +97,9 @@ def map_of(result: Result, seed: int) -> bytes:
     axes.set_aspect("equal", "datalim")
     _plain(axes, axis=None)
     if few:
-        handles, _ = shown.legend_elements(num=range(len(task.classes)))
-        names = [_short(name) for name in task.classes]
+        there = np.unique(kinds)  # matplotlib gives no others a handle
+        handles, _ = shown.legend_elements(num=there.tolist())
+        names = [_short(task.classes[kind]) for kind in there.tolist()]
         figure.legend(handles, names, loc="outside lower left", ncols=2, frameon=False, fontsize=8)
     return _png(figure)
 

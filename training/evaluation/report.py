@@ -135,9 +135,10 @@ def _task(results: list[Result], settings: Settings) -> list[str]:
         ]
         about = page.paragraph("What the linear probe took test clips for.", "facts")
         parts += ["<h3>Confusion</h3>", about, page.tiles(pictures)]
+    several = ", the first of several" if task.is_multilabel else ""
     caption = (
-        f"PCA, then t-SNE, of at most {figures.MOST_POINTS} clips, coloured by class: what lies "
-        "close together is similar; distances between groups mean little."
+        f"PCA, then t-SNE, of at most {figures.MOST_POINTS} clips, coloured by class{several}: "
+        "what lies close together is similar; distances between groups mean little."
     )
     pictures = [
         page.picture(figures.map_of(result, settings.seed), result.subject.name)

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -160,6 +161,25 @@ def test_a_label_is_drawn_as_it_is(results: list) -> None:
         r"\u72d7\u72d7\u72d7\u7…",
         r"\U0001f436",
     ]
+
+
+def test_the_colours_of_a_map_are_those_of_labels_that_are_seen(
+    results: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, n_clips = list[str](), len(results[0].task.files)
+    monkeypatch.setattr(figures, "project", lambda vectors, seed: np.zeros((len(vectors), 2)))
+    monkeypatch.setattr(
+        figures.Figure,
+        "legend",
+        lambda _, handles, names, **how: named.extend(
+            f"{name} {handle.get_color()}" for handle, name in zip(handles, names, strict=True)
+        ),
+    )
+    labels = np.array([[0, 1, 1], [0, 0, 1], [0, 0, 0]], bool)[np.arange(n_clips) % 3]
+    task = replace(results[0].task, classes=("never", "bb", "cc"), labels=labels)
+    assert figures.map_of(replace(results[0], task=task), seed=0)
+    first, last = matplotlib.colormaps["tab10"]([1, 2])
+    assert named == [f"bb {tuple(first)}", f"cc {tuple(last)}"]
 
 
 def test_a_map_of_few_clips_is_drawn_too() -> None:

@@ -10,10 +10,10 @@ from typer.testing import CliRunner, Result
 
 import viola
 from models.classifier import Classifier
-from models.classifiers import calibration, crossfit, graph, report, tested
+from models.classifiers import calibration, cli, crossfit, graph, report, tested
 from models.classifiers.card import Notes
 from models.classifiers.estimators import LOGISTIC, MLP, Kind
-from models.classifiers.fit import Embedded, FitError, check_task, fit_embedded
+from models.classifiers.fit import Embedded, FitError, Made, check_task, fit_embedded
 from models.labelled import splits
 from models.labelled.splits import Clues
 from models.labelled.tasks import Task
@@ -336,6 +336,17 @@ def test_a_mistake_is_as_sure_as_the_label_that_is_wrong() -> None:
     assert [(one.file, one.score) for one in found] == [("1.wav", 0.9), ("0.wav", 0.6)]
     single = said_of([[1, 0]], [[0, 1]], [[0.2, 0.8]], multi_label=False)
     assert [one.score for one in single.mistakes()] == [0.8]
+
+
+def test_scores_that_only_their_loss_keeps_from_calibration_are_not_called_worse(
+    fitted: tuple[Path, Path, Path],
+) -> None:
+    card = Classifier.open(fitted[1]).card
+    none = card.calibration.model_copy(update={"method": "none"})
+    card = card.model_copy(update={"calibration": none})
+    for after, why in ((0.3, "did not help (0.300)"), (0.1, "raised their log loss (0.100)")):
+        made = Made(card, said_of([[1]], [[1]], [[1.0]]), 0.2, after)
+        assert f"calibrating them {why}" in cli._calibration(made)
 
 
 @pytest.mark.parametrize(("n_right", "learnt"), [(5, True), (3, True), (2, False), (0, False)])

@@ -139,6 +139,9 @@ def test_folders_and_tars_stand_for_the_audio_files_in_them(
     assert isinstance(results[0], Row)
     assert isinstance(results[-1], Row)
     np.testing.assert_allclose(results[0].embedding, results[-1].embedding, atol=1e-6)
+    packed.unlink()
+    gone = list(embed_files(encoder, found[-1:]))
+    assert gone == [Failure(str(packed / "inner" / "e.wav"), "No such file or directory")]
 
 
 def test_a_folder_without_audio_is_an_error_before_anything_is_embedded(

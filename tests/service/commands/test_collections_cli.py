@@ -223,7 +223,7 @@ def test_folders_and_tars_are_indexed_by_the_files_in_them(
 
 
 def test_a_file_that_changes_or_goes_while_it_is_read_fails_alone(
-    sounds: list[Path], model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sounds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, changed, gone = (tmp_path / f"{name}.wav" for name in ("kept", "changed", "gone"))
     for path, sound in zip((kept, changed, gone), sounds, strict=False):
@@ -236,8 +236,9 @@ def test_a_file_that_changes_or_goes_while_it_is_read_fails_alone(
         yield from rows
 
     monkeypatch.setattr(indexing, "embed_files", late)
-    model = ("--model", model_path, "--threads", 1)
-    made = run("index", changed, gone, kept, "-o", tmp_path / "data", "--keep-audio", *model)
+    model = write_model(tmp_path / "tiny.onnx")
+    asked = ("index", changed, gone, kept, "-o", tmp_path / "data", "--keep-audio")
+    made = run(*asked, "--model", model)
     assert made.exit_code == 1
     assert "changed.wav: it was changed while it was read" in made.output
     assert "gone.wav: No such file or directory" in made.output

@@ -40,6 +40,7 @@ EndS = Annotated[
 ]
 
 R = TypeVar("R")
+MOST_DIGITS = 9  # of a channel's number; Python refuses to read thousands
 
 
 def embed(
@@ -295,8 +296,8 @@ def _selection(channel: str, start_s: float, end_s: float | None) -> "Selection"
     from models.limits import AudioError
     from models.selection import Selection
 
-    if channel != "mix" and not channel.isdecimal():
-        raise typer.BadParameter(f"--channel {channel}: expected mix, or a number from 0")
+    if channel != "mix" and not (channel.isdecimal() and len(channel) <= MOST_DIGITS):
+        raise typer.BadParameter(f"--channel {channel[:80]}: expected mix, or a number from 0")
     try:
         return Selection("mix" if channel == "mix" else int(channel), start_s, end_s)
     except AudioError as error:

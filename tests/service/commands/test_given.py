@@ -101,6 +101,7 @@ def test_what_is_noticed_is_said_beside_the_files_name(model_file: Path, tmp_pat
     ("arguments", "words"),
     [
         (("--channel", "left"), "expected mix, or a number from 0"),
+        (("--channel", "9" * 5000), "expected mix, or a number from 0"),
         (("--channel", "300"), "0 to 255"),
         (("--start-s", "nan"), "is no time"),
         (("--start-s", "2", "--end-s", "1"), "is not before"),

@@ -15,7 +15,7 @@ from models.nn.readout import Axes, LayeredReadout, Projection
 N_AXES = 3  # of the layers of one of them
 
 SMALL: dict[str, Callable[..., ConvEncoder]] = {
-    "AudioNTT2020": lambda **norm: AudioNTT2020(embed_dim=32, **norm),
+    "AudioNTT2020": lambda **norm: AudioNTT2020(embed_dim=32, **{"n_channels": 16, **norm}),
     "AudioNTT2022": lambda **norm: AudioNTT2022(embed_dim=1056, hidden_dim=32, **norm),
     "StridedConv": lambda **norm: StridedConv(embed_dim=32, **{"n_channels": 16, **norm}),
 }

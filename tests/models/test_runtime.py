@@ -36,12 +36,12 @@ class Subject:
         np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def encoder(model_path: Path) -> Encoder:
     return Encoder.open(model_path, threads=2)
 
 
-@pytest.fixture(params=["float32", "eight bits"])
+@pytest.fixture(scope="module", params=["float32", "eight bits"])
 def subject(request: pytest.FixtureRequest, network: WaveformEncoder) -> Subject:
     if request.param == "float32":
         path = request.getfixturevalue("model_path")

@@ -18,7 +18,7 @@ from training.quantization.calibration import draw
 from training.quantization.quantize import QuantizationError, quantize
 
 LAYERS = {
-    "AudioNTT2020": ["Conv 64x64x3x3", "Conv 64x64x3x3", "MatMul 512x32", "MatMul 32x32"],
+    "AudioNTT2020": ["Conv 16x16x3x3", "Conv 16x16x3x3", "MatMul 128x32", "MatMul 32x32"],
     "AudioNTT2022": ["Conv 64x64x3x3", "MatMul 1024x32", "MatMul 32x32"],
     "StridedConv": ["Conv 32x16x3x3", "Conv 64x32x3x3", "MatMul 512x32", "MatMul 32x32"],
 }

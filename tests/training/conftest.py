@@ -1,6 +1,9 @@
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.image import imsave
 from rich.console import Console
 
 from tests.training.stores import write_noise
@@ -14,10 +17,19 @@ def quiet() -> Console:
     return Console(quiet=True)
 
 
+@pytest.fixture(scope="session")
+def pixel() -> bytes:
+    """The smallest picture, a PNG file."""
+    file = io.BytesIO()
+    imsave(file, np.zeros((1, 1)), format="png")
+    return file.getvalue()
+
+
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports with empty pictures: drawing curves takes longer than the runs of most tests."""
+def undrawn(monkeypatch: pytest.MonkeyPatch, pixel: bytes) -> None:
+    """Runs with empty pictures: drawing them takes longer than the steps of most tests."""
     monkeypatch.setattr(pictures, "curve", lambda drawing: b"")
+    monkeypatch.setattr(pictures, "views", lambda stages: pixel)
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,9 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def tiny(*settings: str) -> Recipe:
-    sizes = ["encoder.embed_dim=16", "objective.hidden_dim=16", "augment.mixup_bank=12"]
-    return load("tiny", [*sizes, "run.precision=float32", *settings])
+    sizes = ["encoder.embed_dim=16", "encoder.n_channels=8", "objective.hidden_dim=16"]
+    chosen = ["augment.mixup_bank=12", "run.precision=float32", *settings]
+    return load("tiny", [*sizes, *chosen])
 
 
 def started(corpus: Corpus, *settings: str, device: torch.device = CPU) -> Run:
@@ -112,18 +113,19 @@ def test_precision_is_stated_in_one_way_that_all_readers_accept() -> None:
 def test_a_run_in_float16_scales_its_loss_and_resumes_exactly(
     corpus: Corpus, tmp_path: Path
 ) -> None:
-    half = "run.precision=float16"
-    run = started(corpus, half)
+    wide = "encoder.n_channels=64"  # with fewer the first steps overflow
+    half = ["run.precision=float16", wide]
+    run = started(corpus, *half)
     whole = losses(run, 4)
-    parts = started(corpus, half)
+    parts = started(corpus, *half)
     assert losses(parts, 2) == whole[:2]
     checkpoint.write(parts.checkpoint(), tmp_path / "half.pt")
     saved = checkpoint.load(tmp_path / "half.pt")
     assert saved.scaler["scale"] == 65536.0
-    resumed = Run(tiny(half), corpus, CPU)
+    resumed = Run(tiny(*half), corpus, CPU)
     resumed.restore(saved)
     assert losses(resumed, 2) == whole[2:]
-    assert whole[0] == pytest.approx(losses(started(corpus), 1)[0], abs=0.02)
+    assert whole[0] == pytest.approx(losses(started(corpus, wide), 1)[0], abs=0.02)
 
 
 def test_a_step_of_float16_that_overflows_is_left_out(corpus: Corpus) -> None:

@@ -17,7 +17,8 @@ CPU = torch.device("cpu")
 
 
 def tiny(*settings: str) -> Recipe:
-    return load("tiny", ["encoder.embed_dim=16", "objective.hidden_dim=16", *settings])
+    sizes = ["encoder.embed_dim=16", "encoder.n_channels=8", "objective.hidden_dim=16"]
+    return load("tiny", [*sizes, *settings])
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from training.sweep import LOCK_NAME, Row, Variant, cells, sweep, table, variant
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 CPU = torch.device("cpu")
-TINY = ["encoder.embed_dim=16", "objective.hidden_dim=16", "run.steps=2", "run.log_every=1"]
+TINY = ["encoder.embed_dim=16", "encoder.n_channels=8", "objective.hidden_dim=16"]
+TINY += ["run.steps=2", "run.log_every=1"]
 
 
 def test_values_that_vary_are_combined() -> None:

@@ -20,7 +20,12 @@ from training.run import Run
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 CPU = torch.device("cpu")
-TINY = ["encoder.embed_dim=16", "objective.hidden_dim=16", "augment.mixup_bank=12"]
+TINY = [
+    "encoder.embed_dim=16",
+    "encoder.n_channels=8",
+    "objective.hidden_dim=16",
+    "augment.mixup_bank=12",
+]
 
 
 @pytest.mark.parametrize("options", EVERY.values(), ids=EVERY)

@@ -27,7 +27,8 @@ def test_without_shorter_views_it_is_byol() -> None:
 
 
 def test_shorter_views_have_their_share_of_the_frames_and_one_level(corpus: Corpus) -> None:
-    sizes = ["encoder.embed_dim=16", "objective.hidden_dim=16", "data.segment_s=0.95"]
+    sizes = ["encoder.embed_dim=16", "encoder.n_channels=8", "objective.hidden_dim=16"]
+    sizes += ["data.segment_s=0.95"]
     local = ["objective.local_views=3", "objective.local_share=0.5"]
     run = Run(load("tiny", [*sizes, *local]), corpus, torch.device("cpu"))
     run.start()

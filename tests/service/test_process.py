@@ -141,7 +141,7 @@ def test_a_start_without_room_for_its_threads_says_what_is_missing(
     model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setenv("VIOLA_DATA", str(tmp_path / "data"))
-    code = NO_ROOM + SERVE.replace("cli.serve", f"cli.{command}")
+    code = NO_ROOM + SERVE.replace("serving.serve", f"serving.{command}")
     ended = serve("--models", model_file, code=code)
     assert ended.returncode == 3
     last = json.loads(ended.stderr.splitlines()[-1])

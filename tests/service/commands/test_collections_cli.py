@@ -26,6 +26,9 @@ from service.commands.progress import show_failure
 from tests.service.conftest import write_model
 from tests.signals import noise, tone
 
+# A collection holds vectors, and knows nothing of the network that made them
+of_one_encoder = pytest.mark.parametrize("encoder_name", ["StridedConv"], indirect=True)
+
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(viola.build(), list(map(str, arguments)), env={"COLUMNS": "200"})
@@ -46,6 +49,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
+@of_one_encoder
 def test_files_are_indexed_once_and_found(
     sounds: list[Path], model_path: Path, tmp_path: Path
 ) -> None:
@@ -90,6 +94,7 @@ def test_a_narrow_terminal_shows_each_hit_and_no_name_moves_its_cursor(
     assert "owned\ufffd\ufffdowl.wav: it is no" in shown
 
 
+@of_one_encoder
 def test_where_every_file_fails_no_collection_is_left(model_path: Path, tmp_path: Path) -> None:
     data, broken = tmp_path / "data", tmp_path / "broken.wav"
     broken.write_bytes(b"no audio")
@@ -102,6 +107,7 @@ def test_where_every_file_fails_no_collection_is_left(model_path: Path, tmp_path
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet", ".jsonl"])
+@of_one_encoder
 def test_tables_of_vectors_go_in_and_out(
     sounds: list[Path], model_path: Path, tmp_path: Path, suffix: str
 ) -> None:
@@ -127,6 +133,7 @@ def test_tables_of_vectors_go_in_and_out(
     assert (broken.exit_code, "is no table of vectors" in broken.output) == (2, True)
 
 
+@of_one_encoder
 def test_a_window_that_was_found_is_an_example(
     sounds: list[Path], model_path: Path, tmp_path: Path
 ) -> None:
@@ -150,6 +157,7 @@ def test_a_window_that_was_found_is_an_example(
     assert unlike.exit_code == 0
 
 
+@of_one_encoder
 def test_a_filter_finds_texts_numbers_and_truth_values(
     sounds: list[Path], model_path: Path, tmp_path: Path
 ) -> None:
@@ -176,6 +184,7 @@ def test_a_filter_finds_texts_numbers_and_truth_values(
     assert "pydantic" not in said
 
 
+@of_one_encoder
 def test_what_cannot_be_searched_is_said_in_a_sentence(
     sounds: list[Path], model_path: Path, tmp_path: Path
 ) -> None:
@@ -206,6 +215,7 @@ def test_what_cannot_be_searched_is_said_in_a_sentence(
     assert (windows.exit_code, "is there with window_s = 5.0" in windows.output) == (2, True)
 
 
+@of_one_encoder
 def test_folders_and_tars_are_indexed_by_the_files_in_them(
     sounds: list[Path], model_path: Path, tmp_path: Path
 ) -> None:
@@ -261,6 +271,7 @@ def test_a_folder_without_collections_is_left_as_it_is(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@of_one_encoder
 def test_a_collection_of_a_group_is_named_as_over_http(
     sounds: list[Path], model_path: Path, tmp_path: Path
 ) -> None:

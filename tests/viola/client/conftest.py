@@ -6,6 +6,7 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 
+from tests.service.conftest import one_fork_server  # noqa: F401, of services that answer clients
 from tests.viola.client.moody import Moody
 
 

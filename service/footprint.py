@@ -7,7 +7,7 @@ from contextlib import suppress
 import structlog
 
 from models.machine import available_memory
-from service.audio.decode_child import STATM
+from service.audio import decode_child
 from service.settings import Settings, SettingsError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
@@ -27,10 +27,10 @@ def prepare(settings: Settings) -> None:
         mallopt(_M_TRIM_THRESHOLD, 2 * LARGE_BYTES)
         mallopt(_M_ARENA_MAX, ARENAS)
     _allow_files(needed_files(settings))
-    if not STATM.exists():
+    if not decode_child.STATM.exists():
         log.warning(
             "decoders may take any memory",
-            reason=f"{STATM} is not there, by which it is limited",
+            reason=f"{decode_child.STATM} is not there, by which it is limited",
             remedy="on Linux, mount /proc",
         )
 
@@ -53,8 +53,7 @@ def warn_of_memory(settings: Settings) -> None:
 
 def needed_bytes(settings: Settings) -> int:
     """Bytes that are resident now, and those that requests, searches and a fit may still take."""
-    resident = int(STATM.read_text().split()[1]) * resource.getpagesize() if STATM.exists() else 0
-    needed = resident + settings.memory_bytes
+    needed = decode_child.memory()[0] + settings.memory_bytes
     if settings.data is not None or settings.database_url is not None:
         needed += settings.fit_memory_bytes * settings.max_fits
     if settings.data is not None and settings.database_url is None:

@@ -94,17 +94,23 @@ class Parameters(BaseModel):
         try:
             return validate(given)
         except ValidationError as error:
-            found = [_with_known(details, cls.model_fields) for details in error.errors()]
-            raise ValidationError.from_exception_data(error.title, found) from None
+            found = error.errors(include_url=False)
+            if not any(map(_is_unknown, found)):
+                raise
+            told = [_with_known(details, cls.model_fields) for details in found]
+            raise ValidationError.from_exception_data(error.title, told) from None
+
+
+def _is_unknown(details: ErrorDetails) -> bool:
+    """Whether the error is of an unknown member of the model itself, not of one within it."""
+    return details["type"] == "extra_forbidden" and len(details["loc"]) == 1
 
 
 def _with_known(details: ErrorDetails, known: Iterable[str]) -> InitErrorDetails:
-    """An error as it was; of an unknown member of this model itself, with the known ones."""
-    context, location = details.get("ctx", {}), details["loc"]
-    if details["type"] == "extra_forbidden" and len(location) == 1:
-        context = {"known": tuple(known)}
+    """An error as it was; of an unknown member, with the known ones."""
+    context = {"known": tuple(known)} if _is_unknown(details) else details.get("ctx", {})
     kind = PydanticCustomError(details["type"], details["msg"], context)
-    return InitErrorDetails(type=kind, loc=location, input=details["input"])
+    return InitErrorDetails(type=kind, loc=details["loc"], input=details["input"])
 
 
 class JsonParameters(Parameters):

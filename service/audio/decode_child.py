@@ -101,7 +101,7 @@ def _answer(
             for block in audio.stream(source, limits, meter, selection, warn):
                 yield BLOCK, block.data.cast("B")
             facts["quality"] = meter and asdict(meter.report())
-        yield DONE, json.dumps(facts | {"resident_bytes": _memory()[0]}).encode()
+        yield DONE, json.dumps(facts | {"resident_bytes": memory()[0]}).encode()
     except AudioError as error:
         yield REFUSED, json.dumps(_refusal(error)).encode()
     except MemoryError:
@@ -143,7 +143,7 @@ def _confine(resources: ResourceLimits) -> None:
 def _limit_memory(n_bytes: int) -> None:
     """Let this process take so many more bytes than it has now."""
     if STATM.exists():  # of Linux, whose RLIMIT_DATA counts all private memory
-        _allow(resource.RLIMIT_DATA, _memory()[1] + n_bytes)
+        _allow(resource.RLIMIT_DATA, memory()[1] + n_bytes)
 
 
 def _limit_cpu(seconds: float) -> None:
@@ -159,7 +159,7 @@ def _allow(which: int, to: int) -> None:
     resource.setrlimit(which, (to, hard))
 
 
-def _memory() -> tuple[int, int]:
+def memory() -> tuple[int, int]:
     """Bytes of this process that are resident, and that are private data; zeros but on Linux."""
     if not STATM.exists():
         return 0, 0

@@ -65,6 +65,11 @@ tiny (float[batch, samples] waveform, int64[batch] length)
     embedding = Add (maximum, mean)
 }
 """
+NEGATIVE = GRAPH.replace(
+    "frames = Transpose <perm = [0, 2, 1]> (products)",
+    "negative = Neg (products)\n    frames = Transpose <perm = [0, 2, 1]> (negative)",
+)
+"""The same of other vectors."""
 
 
 def write_model(

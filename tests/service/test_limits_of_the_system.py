@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from service import footprint
+from service.audio import decode_child
 from service.settings import Settings
 from tests.service.conftest import encoded, tone, until
 from tests.service.test_lifecycle import URL, Running, running
@@ -73,7 +74,7 @@ def test_a_process_that_may_open_no_more_files_says_so(model_file: Path, port: i
 def test_without_proc_it_is_told_that_nothing_limits_the_memory_of_decoders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(footprint, "STATM", tmp_path / "none")
+    monkeypatch.setattr(decode_child, "STATM", tmp_path / "none")
     with capture_logs() as logs:
         footprint.prepare(Settings())
     assert [line["event"] for line in logs] == ["decoders may take any memory"]
@@ -92,7 +93,7 @@ def test_without_proc_it_is_told_that_nothing_limits_the_memory_of_decoders(
 def test_less_memory_than_the_settings_may_take_is_told_with_what_to_lower(
     more: dict[str, Any], needed_mib: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(footprint, "STATM", tmp_path / "statm")
+    monkeypatch.setattr(decode_child, "STATM", tmp_path / "statm")
     (tmp_path / "statm").write_text(f"9 {(100 << 20) // resource.getpagesize()} 9 9 9 9 9")
     settings = Settings(**more)
     for allowed_mib, is_told in ((100 + needed_mib, False), (99 + needed_mib, True)):

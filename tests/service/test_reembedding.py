@@ -16,7 +16,7 @@ from service.collections.items import Items
 from service.collections.records import Collection, Item
 from service.collections.store import open_store
 from tests.service.collections.conftest import QUOTA, new_item
-from tests.service.conftest import GRAPH, Serve, encoded, tone, write_model
+from tests.service.conftest import NEGATIVE, Serve, encoded, tone, write_model
 from tests.service.test_collections import TONES, add, search
 from tests.service.traffic.test_refusals import refused
 
@@ -28,11 +28,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two models whose vectors differ."""
     folder = tmp_path_factory.mktemp("models")
     write_model(folder / "tiny.onnx")
-    other = GRAPH.replace(
-        "frames = Transpose <perm = [0, 2, 1]> (products)",
-        "negative = Neg (products)\n    frames = Transpose <perm = [0, 2, 1]> (negative)",
-    )
-    write_model(folder / "other.onnx", "other", graph=other)
+    write_model(folder / "other.onnx", "other", graph=NEGATIVE)
     return folder
 
 
